@@ -23,6 +23,7 @@ from altaprofiles import EventQuery, Page
 from altaprofiles.emulator import Emulator
 
 from ..support.sessions import EVENT, RANGE, session_for
+from ..support.spark_cluster import cluster
 
 MISSING = [
     name
@@ -58,7 +59,8 @@ async def started(environment: dict[str, str], folder: Path, job: dict[str, Any]
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         cwd=ROOT,
-        env={**os.environ, **environment, MARK: str(folder)},
+        # Executors bind this address.
+        env={**os.environ, **environment, MARK: str(folder), "SPARK_LOCAL_IP": "127.0.0.1"},
     )
 
 
@@ -207,9 +209,6 @@ async def test_several_accounts_are_read_side_by_side(tmp_path: Path) -> None:
         assert not any(passcode in text for passcode in passcodes)
 
 
-CLUSTER = "local-cluster[2,2,512]"
-"""Executors in processes of their own, because Spark speculates on no others."""
-
 OF_CLUSTER = {"spark.executor.memory": "512m", "spark.executor.heartbeatInterval": "1s"}
 
 
@@ -224,23 +223,26 @@ async def test_a_speculative_task_loses_and_doubles_nobody(tmp_path: Path) -> No
         "spark.speculation.minTaskRuntime": "0ms",
     }
     read = ("read", {**OPTIONS, "windows": "3", "batchSize": "23"})
-    job = {"master": CLUSTER, "settings": settings, "reads": {"speculative": read}}
     async with Emulator(people=1000, seed=1, think=0.05) as emulator:
-        process = await started(emulator.environment, tmp_path, job)
-        reading = asyncio.create_task(result_of(process))
-        stopped = None
-        try:
-            while stopped is None and not reading.done():
-                await asyncio.sleep(0.01)
-                if emulator.stats.requests["page"] > 5 and (found := workers(tmp_path)):
-                    # It stands still in the middle of its chain, and another one is begun for it.
-                    stopped = found[-1]
-                    os.kill(stopped, signal.SIGSTOP)
-            results, _ = await reading
-        finally:
-            if stopped is not None:
-                with suppress(ProcessLookupError):
-                    os.kill(stopped, signal.SIGKILL)
+        environment = {**emulator.environment, MARK: str(tmp_path)}
+        async with cluster(tmp_path, environment) as master:
+            job = {"master": master, "settings": settings, "reads": {"speculative": read}}
+            process = await started(emulator.environment, tmp_path, job)
+            reading = asyncio.create_task(result_of(process))
+            stopped = None
+            try:
+                while stopped is None and not reading.done():
+                    await asyncio.sleep(0.01)
+                    requests = emulator.stats.requests
+                    if requests["open_chain"] == 3 and (found := workers(tmp_path)):
+                        # It stands still in the middle of its chain; another is begun for it.
+                        stopped = found[-1]
+                        os.kill(stopped, signal.SIGSTOP)
+                results, _ = await reading
+            finally:
+                if stopped is not None:
+                    with suppress(ProcessLookupError):
+                        os.kill(stopped, signal.SIGKILL)
         openings = emulator.stats.requests["open_chain"]
         assert openings > 3
         # Each copy of a task can add one request in flight.
@@ -253,17 +255,19 @@ async def test_a_speculative_task_loses_and_doubles_nobody(tmp_path: Path) -> No
 async def test_a_stage_that_is_retried_loses_and_doubles_nobody(tmp_path: Path) -> None:
     settings = {**OF_CLUSTER, "spark.shuffle.io.maxRetries": "1"}
     read = ("two stages", {**OPTIONS, "windows": "4"})
-    job = {"master": CLUSTER, "settings": settings, "reads": {"retried": read}}
     async with Emulator(people=300, seed=1) as emulator:
-        process = await started(emulator.environment, tmp_path, job)
-        reading = asyncio.create_task(result_of(process))
-        while not reading.done() and not [*tmp_path.glob("second-stage-*")]:
-            await asyncio.sleep(0.05)
-        before = emulator.stats.requests["open_chain"]
-        # With it goes what its tasks of the first stage have left for the second one.
-        os.kill(executors(tmp_path)[0], signal.SIGKILL)
-        (tmp_path / "go-on").touch()
-        results, _ = await reading
+        environment = {**emulator.environment, MARK: str(tmp_path)}
+        async with cluster(tmp_path, environment) as master:
+            job = {"master": master, "settings": settings, "reads": {"retried": read}}
+            process = await started(emulator.environment, tmp_path, job)
+            reading = asyncio.create_task(result_of(process))
+            while not reading.done() and not [*tmp_path.glob("second-stage-*")]:
+                await asyncio.sleep(0.05)
+            before = emulator.stats.requests["open_chain"]
+            # With it goes what its tasks of the first stage have left for the second one.
+            os.kill(executors(tmp_path)[0], signal.SIGKILL)
+            (tmp_path / "go-on").touch()
+            results, _ = await reading
         assert emulator.stats.requests["open_chain"] > before >= 3
         assert counted(results["retried"]) == await expected_rows(emulator, 4)
 
