@@ -12,6 +12,7 @@ import shutil
 import signal
 import sys
 from collections import Counter
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from altaprofiles import EventQuery, Page
 from altaprofiles.emulator import Emulator
 
 from ..support.sessions import EVENT, RANGE, session_for
+from ..support.spark_cluster import cluster
 
 MISSING = [
     name
@@ -57,7 +59,8 @@ async def started(environment: dict[str, str], folder: Path, job: dict[str, Any]
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         cwd=ROOT,
-        env={**os.environ, **environment, MARK: str(folder)},
+        # Executors bind this address.
+        env={**os.environ, **environment, MARK: str(folder), "SPARK_LOCAL_IP": "127.0.0.1"},
     )
 
 
@@ -204,3 +207,81 @@ async def test_several_accounts_are_read_side_by_side(tmp_path: Path) -> None:
     assert results["both"]["tasks"] == 4
     for text in (log, json.dumps(results)):
         assert not any(passcode in text for passcode in passcodes)
+
+
+OF_CLUSTER = {"spark.executor.memory": "512m", "spark.executor.heartbeatInterval": "1s"}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the workers in /proc")
+async def test_a_speculative_task_loses_and_doubles_nobody(tmp_path: Path) -> None:
+    settings = {
+        **OF_CLUSTER,
+        "spark.speculation": "true",
+        "spark.speculation.interval": "100ms",
+        "spark.speculation.quantile": "0.5",
+        "spark.speculation.minTaskRuntime": "0ms",
+    }
+    read = ("read", {**OPTIONS, "windows": "3", "batchSize": "23"})
+    async with Emulator(people=1000, seed=1, think=0.05) as emulator:
+        environment = {**emulator.environment, MARK: str(tmp_path)}
+        async with cluster(tmp_path, environment) as master:
+            job = {"master": master, "settings": settings, "reads": {"speculative": read}}
+            process = await started(emulator.environment, tmp_path, job)
+            reading = asyncio.create_task(result_of(process))
+            stopped = None
+            try:
+                while stopped is None and not reading.done():
+                    await asyncio.sleep(0.01)
+                    requests = emulator.stats.requests
+                    if requests["open_chain"] == 3 and (found := workers(tmp_path)):
+                        # It stands still in the middle of its chain; another is begun for it.
+                        stopped = found[-1]
+                        os.kill(stopped, signal.SIGSTOP)
+                results, _ = await reading
+            finally:
+                if stopped is not None:
+                    with suppress(ProcessLookupError):
+                        os.kill(stopped, signal.SIGKILL)
+        openings = emulator.stats.requests["open_chain"]
+        assert openings > 3
+        # Each copy of a task can add one request in flight.
+        assert emulator.stats.peak_in_flight["clevertap"] <= openings
+        assert counted(results["speculative"]["rows"]) == await expected_rows(emulator, 3)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the executors in /proc")
+async def test_a_stage_that_is_retried_loses_and_doubles_nobody(tmp_path: Path) -> None:
+    settings = {**OF_CLUSTER, "spark.shuffle.io.maxRetries": "1"}
+    read = ("two stages", {**OPTIONS, "windows": "4"})
+    async with Emulator(people=300, seed=1) as emulator:
+        environment = {**emulator.environment, MARK: str(tmp_path)}
+        async with cluster(tmp_path, environment) as master:
+            job = {"master": master, "settings": settings, "reads": {"retried": read}}
+            process = await started(emulator.environment, tmp_path, job)
+            reading = asyncio.create_task(result_of(process))
+            while not reading.done() and not [*tmp_path.glob("second-stage-*")]:
+                await asyncio.sleep(0.05)
+            before = emulator.stats.requests["open_chain"]
+            # With it goes what its tasks of the first stage have left for the second one.
+            os.kill(executors(tmp_path)[0], signal.SIGKILL)
+            (tmp_path / "go-on").touch()
+            results, _ = await reading
+        assert emulator.stats.requests["open_chain"] > before >= 3
+        assert counted(results["retried"]) == await expected_rows(emulator, 4)
+
+
+def executors(folder: Path) -> list[int]:
+    """Return the executors of a job."""
+    found = []
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit():
+            try:
+                is_ours = f"{MARK}={folder}".encode() in (process / "environ").read_bytes()
+                command = (process / "cmdline").read_bytes()
+            except OSError:
+                continue
+            if is_ours and b"CoarseGrainedExecutorBackend" in command:
+                found.append(int(process.name))
+    return sorted(found)

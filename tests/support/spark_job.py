@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,19 @@ __all__ = ["main"]
 
 def rows_of(frame: Any, *columns: str) -> list[list[Any]]:
     return [[*row] for row in frame.select(*columns).collect()]
+
+
+def in_two_stages(frame: Any, folder: Path) -> list[list[Any]]:
+    """Collect the rows behind a shuffle. Each task of the second stage waits for `go-on`."""
+
+    def wait(batches: Iterator[Any]) -> Iterator[Any]:
+        (folder / f"second-stage-{os.getpid()}").touch()
+        while not (folder / "go-on").exists():
+            time.sleep(0.05)
+        yield from batches
+
+    shuffled = frame.select("account", "person").repartition(4, "person")
+    return rows_of(shuffled.mapInPandas(wait, "account string, person string"), "account", "person")
 
 
 def main(job: dict[str, Any], folder: Path) -> Any:
@@ -35,6 +50,7 @@ def main(job: dict[str, Any], folder: Path) -> Any:
         "spark.sql.warehouse.dir": str(folder / "warehouse"),
         "spark.local.dir": str(folder / "local"),
         "spark.driver.memory": "512m",
+        **job.get("settings", {}),
     }.items():
         builder = builder.config(name, value)
     spark = builder.getOrCreate()
@@ -51,6 +67,9 @@ def main(job: dict[str, Any], folder: Path) -> Any:
                 "plan": frame._jdf.queryExecution().toString(),  # noqa: SLF001
                 "rows": [row for *row, _ in rows],
             }
+        elif kind == "two stages":
+            frame = spark.read.format("altaprofiles").options(**options).load()
+            results[name] = in_two_stages(frame, folder)
         elif kind == "refused":
             try:
                 spark.read.format("altaprofiles").options(**options).load().count()
