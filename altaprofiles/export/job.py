@@ -125,6 +125,11 @@ class Job(Generic[R, S]):
             self._done = True
             for part in self._parts:
                 part.report(complete=True)
+        except BaseException as error:
+            for part in self._parts:
+                part.report_failure(error)
+            raise
+        else:
             return report
         finally:
             with anyio.CancelScope(shield=True):
