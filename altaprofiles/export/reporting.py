@@ -23,6 +23,9 @@ __all__ = ["CallbackFailed", "Reporting", "RunFailure", "Totals", "Traffic", "ra
 
 logger = logging.getLogger("altaprofiles")
 
+_TROUBLED_FOR = 20
+"""Requests without another failure after which the last one is no longer reported."""
+
 S = TypeVar("S", bound=Progress)
 
 
@@ -143,13 +146,19 @@ class Reporting(Generic[S]):
         self._started_at = time.time()
         self._earlier = _Earlier()
         self._trouble = ""
+        self._troubled_at = 0
 
     def counting(self, engine: Engine) -> Engine:
         """Return `engine` such that the calls of this run are counted."""
         return engine.counting(self.tally, partial(setattr, self, "failure"), self._note_retry)
 
     def _note_retry(self, error: AltaProfilesError) -> None:
-        self._trouble = str(error)
+        self._trouble, self._troubled_at = str(error), self.tally.requests
+
+    @property
+    def _current_trouble(self) -> str:
+        is_past = self.tally.requests - self._troubled_at >= _TROUBLED_FOR
+        return "" if is_past else self._trouble
 
     def resume(self, journal: Journal) -> None:
         """Count on from the totals of earlier runs. Blocking."""
@@ -195,7 +204,7 @@ class Reporting(Generic[S]):
                 "started_at": self._started_at,
                 "output": self.output,
                 "complete": complete,
-                "trouble": self._trouble,
+                "trouble": self._current_trouble,
             }
         )
         if report is None:
