@@ -8,8 +8,10 @@ from html import escape
 from typing import Any
 
 from .base.wording import clock, numbered, share
+from .errors import Incomplete
 from .export.report import ExportProgress, LookupProgress
 from .export.report import Progress as ProgressReport
+from .export.reporting import RunFailure
 
 __all__ = ["Progress"]
 
@@ -22,8 +24,9 @@ _LINE_INTERVAL = 5.0
 class Progress:
     """Displays the progress of one export or bulk lookup below the cell that runs it.
 
-    The display is a bar and a line, both updated in place. Outside a notebook, a line is written to
-    stderr every five seconds instead. Use a new instance for each export.
+    The display is a bar and a line, both updated in place. If the export fails or is stopped, the
+    line says so, whatever else the cell does. Outside a notebook, a line is written to stderr every
+    five seconds instead. Use a new instance for each export.
 
     >>> from altaprofiles.notebook import Progress
     >>> report = await session.export(
@@ -35,12 +38,13 @@ class Progress:
         self._at: ProgressReport | None = None
         self._updated_at = float("-inf")
         self._handle: Any = None
+        self._run: RunFailure | None = None
         self._end = ""
 
     def __call__(self, progress: ProgressReport) -> None:
         """Display `progress`, unless the last update is too recent and nothing has ended."""
         before, self._at = self._at, progress
-        self._end = ""
+        self._follow(RunFailure.of_current())
         display = _display()
         interval = _LINE_INTERVAL if display is None else _DISPLAY_INTERVAL
         if not _is_news(before, progress) and time.monotonic() - self._updated_at < interval:
@@ -50,21 +54,19 @@ class Progress:
             sys.stderr.write(f"{self}\n")
         elif self._handle is None:
             self._handle = display(self, display_id=True)
-            self._events().register("post_run_cell", self._end_cell)
         else:
             self._handle.update(self)
 
-    def _events(self) -> Any:
-        return sys.modules["IPython"].get_ipython().events
+    def _follow(self, run: RunFailure | None) -> None:
+        """Follow another run than before, if it is one, to its end."""
+        if run is not None and run is not self._run:
+            self._run, self._end = run, ""
+            run.listen(self._fail)
 
-    def _end_cell(self, result: Any) -> None:
-        """Display that an error or an interruption has ended the cell, and with it the work."""
-        is_complete = self._at is not None and self._at.complete
-        if not result.success and not is_complete:
-            self._end = _end_by(result.error_in_exec or result.error_before_exec)
+    def _fail(self, error: BaseException) -> None:
+        self._end = _end_by(error)
+        if self._handle is not None:
             self._handle.update(self)
-        if is_complete or self._end:
-            self._events().unregister("post_run_cell", self._end_cell)
 
     def _repr_mimebundle_(self, **_: object) -> dict[str, str]:
         return {"text/plain": str(self), "text/html": self._html()}
@@ -109,10 +111,12 @@ def _is_news(before: ProgressReport | None, at: ProgressReport) -> bool:
     return at.done == at.goal and before.done != before.goal
 
 
-def _end_by(error: BaseException | None) -> str:
-    """Return how a cell has ended. What an interruption has ended can simply run again."""
-    if error is None or not isinstance(error, Exception):
+def _end_by(error: BaseException) -> str:
+    """Return how an export has ended. What an interruption has ended can simply run again."""
+    if not isinstance(error, Exception):
         return "stopped; run it again to resume"
+    if isinstance(error, Incomplete):
+        return "incomplete; run it again to resume"
     return f"failed with {type(error).__name__}"
 
 

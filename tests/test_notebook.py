@@ -44,7 +44,7 @@ async with connect() as session:
 def test_a_bar_does_not_stand_still_after_an_interruption(tmp_path: Path) -> None:
     setting = "import os; os.environ['STOP'] = 'yes'"
     cells = [CONNECT, setting, STOPPED, STOPPED]
-    *_, stopped, resumed = executed(tmp_path, cells, raising=2)
+    *_, stopped, resumed = executed(tmp_path, cells, raising={2})
     (html,) = shown_as(stopped, "text/html")
     assert html.startswith("<div>stopped; run it again to resume. At the end it was reading: ")
     assert "<progress" not in html
@@ -69,10 +69,93 @@ async with connect() as session:
 
 
 def test_a_bar_after_an_error_names_it_and_promises_nothing(tmp_path: Path) -> None:
-    *_, failed = executed(tmp_path, [CONNECT, REFUSED], raising=1)
+    *_, failed = executed(tmp_path, [CONNECT, REFUSED], raising={1})
     (html,) = shown_as(failed, "text/html")
     assert html.startswith("<div>failed with PermissionError. At the end it was reading: ")
     assert "again" not in html
+
+
+GATED = r"""
+import asyncio
+from altaprofiles import AltaProfilesError, CleverTap, Retry, Session
+from altaprofiles.notebook import Progress
+
+status, answered = "200 OK", asyncio.Event()
+BODY = '{"status":"success","record":null}'
+
+
+async def answer(reader, writer):
+    while await reader.readline():
+        await reader.readuntil(b"\r\n\r\n")
+        await answered.wait()
+        head = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(BODY)}"
+        writer.write(f"{head}\r\n\r\n{BODY}".encode())
+    writer.close()
+
+
+server = await asyncio.start_server(answer, "127.0.0.1", 0)
+host, port = server.sockets[0].getsockname()
+clevertap = CleverTap("id", "passcode", base_url=f"http://{host}:{port}")
+session = await Session(clevertap=clevertap, retry=Retry(attempts=1)).__aenter__()
+bars = {}
+
+
+async def begun(to):
+    def note(progress):
+        bars[to](progress)
+        shown.set()
+
+    shown, bars[to] = asyncio.Event(), Progress()
+    work = session.export_lookups(["7"], by="identity", to=to, on_progress=note)
+    task = asyncio.create_task(work)
+    await asyncio.wait_for(shown.wait(), 60)
+    return task
+"""
+
+BEGUN = """
+task = await begun("going-on.ndjson")
+"""
+
+CAUGHT = """
+cancelled = await begun("cancelled.ndjson")
+cancelled.cancel()
+await asyncio.wait([cancelled])
+answered.set()
+for status in ("503 Service Unavailable", "401 Unauthorized"):
+    try:
+        await (await begun(f"{status[:3]}.ndjson"))
+    except AltaProfilesError as error:
+        print(type(error).__name__)
+status = "200 OK"
+"""
+
+PRINTED = """
+for bar in bars.values():
+    print(bar)
+"""
+
+ENDED = """
+answered.set()
+await task
+answered.clear()
+"""
+
+
+def test_a_bar_follows_its_own_export_and_nothing_else(tmp_path: Path) -> None:
+    cells = [GATED, BEGUN, "typo_here", PRINTED, ENDED, CAUGHT, "1 / 0", PRINTED]
+    _, _, _, beside, _, caught, _, after = executed(tmp_path, cells, raising={2, 6})
+    assert text_of(beside).startswith(("reading: ", "asking: "))
+    done = "done: 1 key, 0 found, 1 not found, 0 failed, "
+    assert text_of(caught).split() == ["Incomplete", "Unauthorized"]
+    ends = [
+        "stopped; run it again to resume. At the end it was ",
+        "incomplete; run it again to resume. At the end it was ",
+        "failed with Unauthorized. At the end it was ",
+    ]
+    for line, end in zip(text_of(after).splitlines(), [done, *ends], strict=True):
+        assert line.startswith(end)
+    for html, end in zip(shown_as(caught, "text/html"), ends, strict=True):
+        assert html.startswith(f"<div>{end}")
 
 
 COMPLETED = """

@@ -34,6 +34,7 @@ from .support.terminals import emulated
 pytestmark = pytest.mark.anyio
 
 FIRST = {**RANGE, "end": 20260105}
+NOT_READY = b'{"status":"fail","error":"Request still in progress","code":2}'
 
 
 @pytest.fixture(scope="module")
@@ -252,7 +253,9 @@ async def test_the_last_report_comes_with_the_output(tmp_path: Path) -> None:
     assert not any(complete for complete, _ in reports[:-1])
 
 
-async def test_the_reason_of_a_retry_is_in_every_report_from_then_on(tmp_path: Path) -> None:
+async def test_the_reason_of_a_retry_is_reported_until_a_run_of_requests_without_one(
+    tmp_path: Path,
+) -> None:
     reported = anyio.Event()
     refused = False
 
@@ -273,17 +276,45 @@ async def test_the_reason_of_a_retry_is_in_every_report_from_then_on(tmp_path: P
 
     reports: list[LookupProgress] = []
     async with scripted(answer) as server, session_at(server) as session:
-        with anyio.fail_after(60):
+        for keys in (["7"], [str(key) for key in range(100)]):
+            with anyio.fail_after(60):
+                await session.export_lookups(
+                    keys, by="identity", to=tmp_path / f"{len(keys)}.ndjson", on_progress=note
+                )
+            troubled = [report for report in reports if report.trouble]
+            asking = [str(report) for report in troubled if report.stage == "asking"]
+            assert asking
+            assert all("retried: CleverTap answered HTTP 503" in line for line in asking)
+            assert reports[-1].complete
+            assert bool(reports[-1].trouble) is (len(keys) == 1)
+            assert "503" not in str(reports[-1])
+            reports.clear()
+            reported, refused = anyio.Event(), False
+
+
+async def test_what_is_usual_is_no_reason_to_report(tmp_path: Path) -> None:
+    """Neither a page that is not ready yet nor a secret that is renewed is a failure."""
+    secrets = iter(["old", "new"])
+    polls = iter(range(3))
+
+    async def answer(head: bytes, writer: asyncio.StreamWriter) -> None:
+        if b"old" in head:
+            writer.write(http(b'{"status":"fail"}', "401 Unauthorized"))
+        elif next(polls, None) is not None:
+            writer.write(http(NOT_READY))
+        else:
+            writer.write(http(b'{"status":"success","record":null}'))
+
+    reports: list[LookupProgress] = []
+    async with scripted(answer) as server:
+        clevertap = CleverTap("W9R", lambda: next(secrets), base_url=server.url)
+        async with Session(clevertap=clevertap, retry=QUICK) as session:
             await session.export_lookups(
-                ["7"], by="identity", to=tmp_path / "to.ndjson", on_progress=note
+                ["7"], by="identity", to=tmp_path / "to.ndjson", on_progress=reports.append
             )
-    troubled = [report for report in reports if report.trouble]
-    assert reports[-len(troubled) :] == troubled
-    asking = [str(report) for report in troubled if report.stage == "asking"]
-    assert asking
-    assert all("retried: CleverTap answered HTTP 503" in line for line in asking)
-    assert reports[-1].complete
-    assert "503" not in str(reports[-1])
+            assert session.stats.not_ready == 3
+    assert reports[-1].retries == 4
+    assert [report.trouble for report in reports if report.trouble] == []
 
 
 async def test_a_refused_connection_names_the_next_step_once(tmp_path: Path) -> None:

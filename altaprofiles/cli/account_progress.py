@@ -73,14 +73,11 @@ class State(Protocol):
 
     Attributes:
         progress: the last report, or None.
-        trouble: the error of the last attempt that failed, or None.
         has_failed: whether an error has ended the work.
     """
 
     @property
     def progress(self) -> Progress | None: ...
-    @property
-    def trouble(self) -> str | None: ...
     @property
     def has_failed(self) -> bool: ...
 
@@ -105,8 +102,8 @@ class AccountsView(View):
                 continue
             if wait := one.progress.wait:
                 lines.append(f"{account}: {wait}")
-            elif one.trouble is not None:
-                lines.append(f"{account}: retried: {one.trouble}")
+            elif trouble := one.progress.trouble:
+                lines.append(f"{account}: retried: {trouble}")
         # Room for the total in two lines, and for the cursor's line.
         rows = max(height - 5, 1)
         lines = lines[: max(rows - len(self._shares), 2)]

@@ -56,7 +56,6 @@ class ProgressDisplay:
     """Seconds between two updates within a stage."""
 
     def __init__(self) -> None:
-        self.trouble: str | None = None
         self._at: Progress | None = None
         self._stage = ""
         self._updated_at = float("-inf")
@@ -70,16 +69,7 @@ class ProgressDisplay:
             self.update(progress)
 
     def note_failure(self, attempt: Attempt) -> None:
-        """Remember the error of a failed attempt, and show the first one at once.
-
-        This is the session's `on_event` hook.
-        """
-        if attempt.error is None:
-            return
-        is_first = self.trouble is None
-        self.trouble = str(attempt.error)
-        if is_first and attempt.delay is not None and self._at is not None:
-            self.update(self._at)
+        """Take note of a failed attempt. This is the session's `on_event` hook."""
 
     def fail(self) -> None:
         """Show that an error has ended the work."""
@@ -122,7 +112,7 @@ class LiveDisplay(ProgressDisplay):
         self._picture = picture
 
     def update(self, progress: Progress) -> None:
-        self._picture.draw(View(progress, self.trouble))
+        self._picture.draw(View(progress))
 
 
 class Picture:
@@ -227,9 +217,8 @@ class Figures(Protocol):
 class View:
     """One frame of the display, fitted to the width and height of the terminal."""
 
-    def __init__(self, progress: Progress, trouble: str | None = None) -> None:
+    def __init__(self, progress: Progress) -> None:
         self._at = progress
-        self._trouble = trouble
 
     def __rich_console__(
         self, console: Console, options: ConsoleOptions
@@ -249,8 +238,8 @@ class View:
                 lines.insert(0, at.joining)
             if at.wait:
                 lines.append(at.wait)
-            elif self._trouble is not None:
-                lines.append(f"retried: {self._trouble}")
+            elif at.trouble:
+                lines.append(f"retried: {at.trouble}")
             if isinstance(at, ExportProgress):
                 # Leaves room for the total, the figures, and the cursor's line.
                 yield from _chains(at.chains, min(_ROWS, height - len(lines) - 4), width)

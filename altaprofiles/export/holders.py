@@ -7,22 +7,23 @@ each cell that is interrupted, and goes on with it only while another cell await
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from weakref import ref
 
 from ..errors import ExportLocked
-from .place import Place
 
 __all__ = ["holding", "naming_holder"]
 
 
 class _Holder:
-    """A task that works on an output."""
+    """A task that has the locks of an output."""
 
-    def __init__(self, place: Place) -> None:
-        self.outputs = _outputs(place)
+    def __init__(self, locks: frozenset[Path]) -> None:
+        self.locks = locks
         self.loop = asyncio.get_running_loop()
         # A loop that is no longer used would keep nothing else of it.
         self._task = ref(_current())
@@ -37,9 +38,9 @@ _HOLDERS: list[_Holder] = []
 
 
 @contextmanager
-def holding(place: Place) -> Iterator[None]:
-    """Know the current task as one that works on the output of `place`, until the block ends."""
-    holder = _Holder(place)
+def holding(*locks: Path) -> Iterator[None]:
+    """Know the current task as the one that has these locks, until the block ends."""
+    holder = _Holder(frozenset(locks))
     _HOLDERS.append(holder)
     try:
         yield
@@ -48,8 +49,11 @@ def holding(place: Place) -> Iterator[None]:
 
 
 @contextmanager
-def naming_holder(place: Place) -> Iterator[None]:
-    """Let a refusal name the task of this process that works on the output of `place`, if one does.
+def naming_holder(lock: Path) -> Iterator[None]:
+    """Let a refusal name the task of this process that has a lock, if one does.
+
+    Args:
+        lock: the lock that the block acquires. The block does nothing else that could be refused.
 
     Raises:
         ExportLocked: as the block does.
@@ -57,10 +61,10 @@ def naming_holder(place: Place) -> Iterator[None]:
     try:
         yield
     except ExportLocked as error:
-        text = _holder_of(place)
-        if text is None:
+        sentence = _holder_of(lock)
+        if sentence is None:
             raise
-        refusal = ExportLocked(text)
+        refusal = ExportLocked(f"{error}. {sentence}")
         vars(refusal).update(vars(error))
         cause = error
     else:
@@ -69,30 +73,31 @@ def naming_holder(place: Place) -> Iterator[None]:
     raise refusal from cause.__cause__
 
 
-def _holder_of(place: Place) -> str | None:
-    """Return the refusal that names the task, or None if it is of another process."""
+def _holder_of(lock: Path) -> str | None:
+    """Return the sentence that names the task, or None if it is of another process."""
     current, loop = _current(), asyncio.get_running_loop()
     for holder in _HOLDERS.copy():
         task = holder.task
-        if task is None or task is current or not holder.outputs & _outputs(place):
+        if task is None or task is current or lock not in holder.locks:
             continue
         if holder.loop is not loop:
-            return (
-                "another export is working on this output, in another event loop of this process; "
-                "wait for it, or stop it there"
-            )
+            return "It is held in another event loop of this process"
         name = task.get_name()
+        held = f"It is held by the task {name!r} of this process"
+        if not _is_in_ipython():
+            # It may be the whole program, which must not be ended for one export.
+            return held
         return (
-            f"another export is working on this output, in the task {name!r} of this process; wait "
-            f"for it, or end it: `await asyncio.wait([task for task in asyncio.all_tasks() if "
-            f"task.get_name() == {name!r} and task.cancel()])`. If it is of a cell of IPython that "
-            f"was interrupted, it never ends by itself"
+            f"{held}; to end it: `import asyncio; await asyncio.wait([task for task in "
+            f"asyncio.all_tasks() if task.get_name() == {name!r} and task.cancel()])`. If it is of "
+            f"a cell of IPython that was interrupted, it never ends by itself"
         )
     return None
 
 
-def _outputs(place: Place) -> frozenset[str]:
-    return frozenset((str(place.folder), place.target.name))
+def _is_in_ipython() -> bool:
+    module = sys.modules.get("IPython")
+    return module is not None and module.get_ipython() is not None
 
 
 def _current() -> asyncio.Task[Any]:

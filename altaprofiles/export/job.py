@@ -48,7 +48,7 @@ from .state import SyncState
 from .store.lock import Lock
 from .store.spool import SpoolDamaged
 from .store.workspace import disk_remedy, explaining_disk_errors
-from .store.workspaces import Workspaces
+from .store.workspaces import LOCK, Workspaces
 from .synced import Settings, days_of
 from .tables import Origin
 from .threads import Threads, deliver_cancellation, run_all, running_beside
@@ -125,6 +125,11 @@ class Job(Generic[R, S]):
             self._done = True
             for part in self._parts:
                 part.report(complete=True)
+        except BaseException as error:
+            for part in self._parts:
+                part.report_failure(error)
+            raise
+        else:
             return report
         finally:
             with anyio.CancelScope(shield=True):
@@ -694,9 +699,8 @@ async def in_workspaces(
     try:
         # In a thread, because it may import pyarrow.
         place = await threads.run(find_place)
-        with naming_holder(place):
-            open_workspaces = partial(Workspaces.open, place.folder, resume=resume)
-            report = await _in_place(place, open_workspaces, work, threads)
+        open_workspaces = partial(Workspaces.open, place.folder, resume=resume)
+        report = await _in_place(place, open_workspaces, work, threads)
     except CallbackFailed as failed:
         failure = failed.error
     else:
@@ -714,11 +718,17 @@ async def _in_place(
     work: Callable[[Workspaces, Place, Threads], Awaitable[R]],
     threads: Threads,
 ) -> R:
-    guard = await threads.run(lambda: _guard_of(place))
+    locks = [place.folder / LOCK]
+    guard = None
+    if (path := await threads.run(lambda: _guard_of(place))) is not None:
+        locks.append(path)
+        with naming_holder(path):
+            guard = await threads.run(partial(Lock.acquire_if_possible, path))
     try:
-        workspaces = await threads.run(open_workspaces)
+        with naming_holder(locks[0]):
+            workspaces = await threads.run(open_workspaces)
         try:
-            with holding(place):
+            with holding(*locks):
                 return await work(workspaces, place, threads)
         finally:
             with anyio.CancelScope(shield=True):
@@ -749,8 +759,8 @@ async def _finish(report: Report | None) -> None:
         raise
 
 
-def _guard_of(place: Place) -> Lock | None:
-    """Lock a remote output, whose exports can gather in several folders of this machine."""
+def _guard_of(place: Place) -> Path | None:
+    """Return the lock of a remote output, whose exports can gather in several folders here."""
     if place.remote is None:
         return None
     try:
@@ -758,7 +768,7 @@ def _guard_of(place: Place) -> Lock | None:
     except ConfigurationError:
         # Some containers have no home, and rarely run two exports.
         return None
-    return Lock.acquire_if_possible(folder / f"{place.remote.digest}.sqlite")
+    return folder / f"{place.remote.digest}.sqlite"
 
 
 def _release(guard: Lock) -> None:

@@ -263,6 +263,10 @@ class Part(Generic[R, S]):
             make = self.gathering.progress
             self._reporting.report(lambda traffic: make(traffic, self.assembled), complete=complete)
 
+    def report_failure(self, error: BaseException) -> None:
+        """Report the error that ends the run, or that of this account."""
+        self._reporting.report_failure(self.error or error)
+
     def describe(self, common: Report) -> R:
         """Return the report of this account.
 

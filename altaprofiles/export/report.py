@@ -166,7 +166,7 @@ class Progress(Struct, frozen=True, kw_only=True):
         complete: whether the output is in place. Only the last report of a run that has succeeded
             has it.
         trouble: the last error after which a request of this run was repeated, as text; empty
-            without one.
+            without one, and after 20 requests without another.
     """
 
     unit: ClassVar[str]
@@ -465,7 +465,7 @@ class ExportProgress(Progress, frozen=True, kw_only=True):
         complete: whether the output is in place. Only the last report of a run that has succeeded
             has it.
         trouble: the last error after which a request of this run was repeated, as text; empty
-            without one.
+            without one, and after 20 requests without another.
     """
 
     unit = "record"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from functools import partial
 from typing import Generic, TypedDict, TypeVar
 
@@ -17,7 +19,12 @@ from ..models import Stats
 from .report import Progress
 from .store.journal import Journal
 
-__all__ = ["CallbackFailed", "Reporting", "Totals", "Traffic", "rate_limit"]
+__all__ = ["CallbackFailed", "Reporting", "RunFailure", "Totals", "Traffic", "rate_limit"]
+
+logger = logging.getLogger("altaprofiles")
+
+_TROUBLED_FOR = 20
+"""Requests without another failure after which the last one is no longer reported."""
 
 S = TypeVar("S", bound=Progress)
 
@@ -69,6 +76,38 @@ class CallbackFailed(Exception):
         self.error = error
 
 
+class RunFailure:
+    """The error that ends a run, for callbacks that follow it to its end. A run may have none.
+
+    The caller of the export may catch the error, and other work may fail meanwhile; so neither the
+    caller's task nor a cell of a notebook says how a run has ended.
+    """
+
+    def __init__(self) -> None:
+        self._listeners: set[Callable[[BaseException], object]] = set()
+
+    @staticmethod
+    def of_current() -> RunFailure | None:
+        """Return that of the run whose `on_progress` is being called, or None if none is."""
+        return _CURRENT.get()
+
+    def listen(self, listener: Callable[[BaseException], object]) -> None:
+        """Call `listener` with the error once the run fails. Each listener is called once."""
+        self._listeners.add(listener)
+
+    def happen(self, error: BaseException) -> None:
+        """Call the listeners. Their own errors are logged, and must not hide that of the run."""
+        while self._listeners:
+            try:
+                self._listeners.pop()(error)
+            except Exception:
+                logger.exception("a listener to the end of an export failed")
+
+
+_CURRENT: ContextVar[RunFailure | None] = ContextVar("altaprofiles.run_failure", default=None)
+"""Also seen by what a callback schedules, such as an update in another thread."""
+
+
 class _Earlier(Struct):
     requests: int = 0
     retries: int = 0
@@ -102,17 +141,24 @@ class Reporting(Generic[S]):
         self._caps = [service.cap(operation) for service, operation in calls]
         self._service = calls[0][0]
         self._callback = on_progress
+        self._run_failure = RunFailure()
         self._began = time.monotonic()
         self._started_at = time.time()
         self._earlier = _Earlier()
         self._trouble = ""
+        self._troubled_at = 0
 
     def counting(self, engine: Engine) -> Engine:
         """Return `engine` such that the calls of this run are counted."""
         return engine.counting(self.tally, partial(setattr, self, "failure"), self._note_retry)
 
     def _note_retry(self, error: AltaProfilesError) -> None:
-        self._trouble = str(error)
+        self._trouble, self._troubled_at = str(error), self.tally.requests
+
+    @property
+    def _current_trouble(self) -> str:
+        is_past = self.tally.requests - self._troubled_at >= _TROUBLED_FOR
+        return "" if is_past else self._trouble
 
     def resume(self, journal: Journal) -> None:
         """Count on from the totals of earlier runs. Blocking."""
@@ -158,13 +204,21 @@ class Reporting(Generic[S]):
                 "started_at": self._started_at,
                 "output": self.output,
                 "complete": complete,
-                "trouble": self._trouble,
+                "trouble": self._current_trouble,
             }
         )
         if report is None:
             return
+        token = _CURRENT.set(self._run_failure)
         try:
             check_called("on_progress", self._callback(report))
         except Exception as error:
             self._callback = None
             raise CallbackFailed(error) from None
+        finally:
+            _CURRENT.reset(token)
+
+    def report_failure(self, error: BaseException) -> None:
+        """Report the error that ends the run to those who listen. No progress report follows."""
+        self._callback = None
+        self._run_failure.happen(error.error if isinstance(error, CallbackFailed) else error)

@@ -29,6 +29,7 @@ from ..errors import (
     AltaProfilesError,
     ConnectError,
     DecodeError,
+    NotReady,
     RateLimited,
     RequestTimeout,
     SessionClosed,
@@ -183,7 +184,9 @@ class Engine:
             tally: counts the requests.
             failed: called with the error of each call, and with the last one of a call that is
                 cancelled while it is repeated.
-            retried: called with the error of each attempt that is followed by another.
+            retried: called with the error of each attempt that has failed and is followed by
+                another. An answer that is not ready yet is not a failure, nor is a refused secret
+                that is renewed.
         """
         counting = copy(self)
         counting._tallies = [*self._tallies, tally]  # noqa: SLF001
@@ -453,7 +456,8 @@ class Engine:
                     # The traceback holds this frame, which would keep the error alive.
                     del error, attempt
                     tries.failure = None
-            if self._retried is not None:
+            is_usual = tries.is_renewed or isinstance(error, NotReady)
+            if self._retried is not None and not is_usual:
                 self._retried(error)
             await self._pause(service, delay)
 

@@ -135,10 +135,10 @@ def test_a_terminal_that_cannot_show_bars() -> None:
 
 
 def test_what_went_wrong_last_is_shown_on_one_line() -> None:
-    at = of(3, records=3_000, total=120_000)
     trouble = "CleverTap answered HTTP 400: " + "a long story\n\x1b[2J" * 10
+    at = of(3, records=3_000, total=120_000, trouble=trouble)
     file = io.StringIO()
-    Console(file=file, width=60, color_system=None).print(View(at, trouble))
+    Console(file=file, width=60, color_system=None).print(View(at))
     *_, last = file.getvalue().splitlines()
     assert last.startswith("retried: CleverTap answered HTTP 400: a long story \\x1b")
     assert len(last) <= 60
@@ -181,7 +181,6 @@ def test_a_wait_fits_even_small_terminals(columns: int) -> None:
 
 class Account(msgspec.Struct):
     progress: ExportProgress | LookupProgress | None
-    trouble: str | None = None
     has_failed: bool = False
 
 
@@ -195,21 +194,21 @@ def drawn_of(shares: dict[str, Account], columns: int = 80, rows: int = 24) -> l
 def test_two_accounts() -> None:
     shares = {
         "shop": Account(of(3, records=3_000, total=60_000)),
-        "outlet": Account(of(2, records=30_000, total=60_000), trouble="it is still counting"),
+        "outlet": Account(of(2, records=30_000, total=60_000, trouble="no connection")),
     }
     first, second, total, figures, trouble = drawn_of(shares)
     assert re.fullmatch(r"shop +[━╸╺]+ +3,000 +5 %", first)
     assert re.fullmatch(r"outlet +[━╸╺]+ +30,000 +50 %", second)
     assert re.fullmatch(r"reading [━╸╺]+ +33,000 of 120,000  27 %", total)
     assert "4 of 6 slots" in figures
-    assert trouble == "outlet: retried: it is still counting"
+    assert trouble == "outlet: retried: no connection"
     assert max(map(len, (first, second, total))) <= 80
 
 
 def test_accounts_that_wait_or_have_failed() -> None:
     shares = {
         "a": Account(None),
-        "b": Account(of(2, records=10, total=20), has_failed=True, trouble="refused"),
+        "b": Account(of(2, records=10, total=20, trouble="refused"), has_failed=True),
         "c": Account(of(2, stage="finishing", records=10, finished=5, total=20)),
     }
     lines = drawn_of(shares)
@@ -226,7 +225,7 @@ def test_accounts_fit(columns: int, rows: int) -> None:
     for number in (1, 2, 9, 30):
         shares = {
             f"an account with the name {place}": Account(
-                of(2, records=10**8, total=10**9), trouble="refused" * 30
+                of(2, records=10**8, total=10**9, trouble="refused" * 30)
             )
             for place in range(number)
         }

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import re
+import fcntl
+import sqlite3
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import anyio
 import pytest
 
 from altaprofiles import CleverTap, ExportLocked, Session
+from altaprofiles.export.sinks.files import partial_of
 
 from ..support.servers import always, http, scripted
 from ..support.sessions import session_at
@@ -22,6 +24,27 @@ from ..support.terminals import environment
 pytestmark = pytest.mark.anyio
 
 NOBODY = http(b'{"status":"success","record":null}')
+
+
+def lock_of(to: Path) -> Path:
+    return to.with_name(f"{to.name}.export") / "lock.sqlite"
+
+
+def refusal_of(to: Path) -> str:
+    return (
+        f"another export is working on this output: {lock_of(to)} is in use; wait for it, stop it, "
+        f"or choose another `to`"
+    )
+
+
+@contextmanager
+def locked(to: Path) -> Iterator[None]:
+    """Hold the lock of an output."""
+    path = lock_of(to)
+    path.parent.mkdir(mode=0o700)
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute("begin immediate")
+        yield
 
 
 @asynccontextmanager
@@ -46,29 +69,36 @@ async def standing(to: Path) -> AsyncIterator[tuple[Session, asyncio.Task[Any], 
             await asyncio.wait([task])
 
 
-async def test_the_refusal_has_the_line_that_ends_the_task(tmp_path: Path) -> None:
+async def test_the_refusal_names_the_task(tmp_path: Path) -> None:
     to = tmp_path / "to.ndjson"
     async with standing(to) as (session, task, answered):
         with pytest.raises(ExportLocked) as caught:
             await session.export_lookups(["7"], by="identity", to=to)
-        text = str(caught.value)
-        assert f"in the task {task.get_name()!r} of this process; wait for it" in text
-        (line,) = re.findall("`await (.*?)`", text)
-        await eval(line)  # noqa: S307
-        assert task.cancelled()
-        answered.set()
-        report = await session.export_lookups(["7"], by="identity", to=to)
-        assert report.complete
-
-
-async def test_one_that_has_ended_or_writes_elsewhere_is_not_named(tmp_path: Path) -> None:
-    to = tmp_path / "to.ndjson"
-    async with standing(to) as (session, task, answered):
-        report = await session.export_lookups(["8"], by="identity", to=tmp_path / "other.ndjson")
-        assert report.complete
+        held = f"It is held by the task {task.get_name()!r} of this process"
+        # The task may be the whole program.
+        assert str(caught.value) == f"{refusal_of(to)}. {held}"
         answered.set()
         await task
         assert (await session.export_lookups(["7"], by="identity", to=to)).complete
+
+
+async def test_a_task_is_not_named_for_what_others_hold(tmp_path: Path) -> None:
+    to, other = tmp_path / "to.ndjson", tmp_path / "other.ndjson"
+    spool = tmp_path / "spool"
+    spool.mkdir()
+    async with standing(to) as (session, _, _):
+        # As another process does.
+        with locked(other), pytest.raises(ExportLocked) as caught:
+            await session.export_lookups(["8"], by="identity", to=other)
+        assert str(caught.value) == refusal_of(other)
+        # The same output, but a refusal that the task has no part in.
+        with partial_of(to).open("wb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            with pytest.raises(ExportLocked) as caught:
+                await session.export_lookups(["8"], by="identity", to=to, spool=spool)
+        assert str(caught.value) == (
+            f"another export is writing {to}; wait for it, stop it, or choose another `to`"
+        )
 
 
 async def test_one_of_another_loop_is_not_to_be_ended_from_here(tmp_path: Path) -> None:
@@ -83,7 +113,7 @@ async def test_one_of_another_loop_is_not_to_be_ended_from_here(tmp_path: Path) 
 
     async with standing(to) as (_, _, _), scripted(always(NOBODY)) as server:
         text = await anyio.to_thread.run_sync(lambda: asyncio.run(refused(server.url)))
-    assert "in another event loop of this process; wait for it, or stop it there" in text
+    assert text == f"{refusal_of(to)}. It is held in another event loop of this process"
 
 
 CELL = """
@@ -92,7 +122,7 @@ async with Session(clevertap=CleverTap("id", "passcode", base_url=url)) as sessi
 """
 
 CELLS = """
-import asyncio, re, signal, sys
+import asyncio as aio, re, signal, sys
 from IPython.core.interactiveshell import InteractiveShell
 from altaprofiles import CleverTap, Session
 
@@ -103,7 +133,7 @@ def note(progress):
     asked += 1
     if asked == 1:
         # Between two steps of the task, as while it waits.
-        asyncio.get_running_loop().call_soon(signal.raise_signal, signal.SIGINT)
+        aio.get_running_loop().call_soon(signal.raise_signal, signal.SIGINT)
 
 names = {"CleverTap": CleverTap, "Session": Session, "note": note, "url": sys.argv[1]}
 shell = InteractiveShell.instance(user_ns=names)
@@ -113,8 +143,8 @@ def run(cell):
 
 cell = sys.argv[2]
 errors = [run(cell), run(cell)]
-(line,) = re.findall("`(.*?)`", str(errors[-1]))
-errors += [run("import asyncio"), run(line), run(cell)]
+(line,) = re.findall("`(import .*?)`", str(errors[-1]))
+errors += [run(line), run(cell)]
 print("errors:", *(type(error).__name__ for error in errors))
 print("complete:", shell.user_ns["report"].complete)
 """
@@ -141,5 +171,5 @@ async def test_a_cell_that_ipython_has_interrupted_is_ended_by_the_line(tmp_path
         ended.set()
     output = done.stdout.decode() + done.stderr.decode()
     lines = output.splitlines()
-    assert "errors: KeyboardInterrupt ExportLocked NoneType NoneType NoneType" in lines, output
+    assert "errors: KeyboardInterrupt ExportLocked NoneType NoneType" in lines, output
     assert "complete: True" in lines

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -27,13 +27,13 @@ print(json.dumps([cell.outputs for cell in notebook.cells]))
 """
 
 
-def executed(folder: Path, cells: Sequence[str], *, raising: int | None = None) -> list[Outputs]:
+def executed(folder: Path, cells: Sequence[str], *, raising: Collection[int] = ()) -> list[Outputs]:
     """Run the cells of a notebook in a new kernel, and return their outputs.
 
     Args:
         folder: the kernel's current folder.
         cells: the code of each cell.
-        raising: the number of the cell that may raise an error.
+        raising: the numbers of the cells that may raise an error.
     """
     notebook = {
         "nbformat": 4,
@@ -44,7 +44,7 @@ def executed(folder: Path, cells: Sequence[str], *, raising: int | None = None) 
                 "cell_type": "code",
                 "id": f"cell-{number}",
                 "execution_count": None,
-                "metadata": {"tags": ["raises-exception"] if number == raising else []},
+                "metadata": {"tags": ["raises-exception"] if number in raising else []},
                 "outputs": [],
                 "source": cell,
             }
