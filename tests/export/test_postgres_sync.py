@@ -380,10 +380,10 @@ def test_whoever_asks_for_states_does_not_wait_as_an_export_does(
         with pytest.raises(ExportError, match="lock timeout"):
             reading.result()
         # An export does.
-        reading = threads.submit(target.synced, ACCOUNT)
-        wait_until(lambda: waits(postgres) or reading.done())
+        of_export = threads.submit(target.synced, ACCOUNT)
+        wait_until(lambda: waits(postgres) or of_export.done())
         other.execute("COMMIT")
-        assert reading.result() == before
+        assert of_export.result() == before
     assert target.states() == [before]
 
 
