@@ -46,10 +46,23 @@ def command_line(context: click.Context) -> str:
         words = [*options, "--", *arguments]
     line = " ".join(map(quoted_word, [*_program(), context.info_name or "", *words]))
     to = context.params.get("to") or context.params.get("out")
-    if "://" in str(to) and context.params.get("spool") is None:
+    if "://" in str(to) and _is_of_folder(context):
         # In parentheses, because keys may be piped into it.
         return f"(cd {quoted_word(str(Path.cwd()))} && {line})"
     return line
+
+
+def _is_of_folder(context: click.Context) -> bool:
+    """Return whether a command line means something else in another folder, beside its output."""
+    if context.params.get("spool") is None:
+        return True
+    return any(
+        not Path(text).is_absolute()
+        for param in context.command.params
+        if isinstance(param.type, click.Path) and context.params.get(param.name or "") is not None
+        for text in _texts(context.params[param.name or ""])
+        if text != "-" and "://" not in text
+    )
 
 
 def quoted_word(word: str) -> str:

@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from ..base.checks import shown
 from ..base.paths import absolute_path, check_own_file, check_own_folder, path_text
-from ..errors import ConfigurationError, ExportError, InvalidArgument
+from ..errors import ConfigurationError, ExportError, ExportLocked, InvalidArgument
 from ..redaction import Secret
 from .formats import Format
 from .output import Output
@@ -102,13 +102,15 @@ def outputs_in(folder: Path) -> list[OutputState]:
 
 
 def outputs_at(
-    to: str, *, table: str | None, spool: str | None, asks: bool = True
+    to: str, *, table: str | None, spool: str | None, asks: bool = True, elsewhere: bool = False
 ) -> list[OutputState]:
     """Return the state of an output; of a DuckDB file, that of each table unless one is named.
 
     Args:
         to, table, spool: as for `Session.export`.
         asks: whether the manifest of a file in a bucket is read, which is beside it.
+        elsewhere: whether an output of which nothing is known here has a state, without a success.
+            Another folder or machine may keep it with `sync`.
 
     Raises:
         ConfigurationError: an argument cannot work.
@@ -121,18 +123,25 @@ def outputs_at(
     if "://" in to:
         # The default table depends on the kind of rows.
         kinds = (Content(), Content(of="bindings"))
-        stems = {stem_of(resolve(Output(to=to, table=table), kind)) for kind in kinds}
+        usual, other = (stem_of(resolve(Output(to=to, table=table), kind)) for kind in kinds)
+        stems = {usual, other}
+        is_there = True
     else:
         path = absolute_path("to", to)
         if not path.name:
             return []
-        stems = {path.with_name(path.name + table_ending(table))}
+        usual = path.with_name(path.name + table_ending(table))
+        stems, is_there = {usual}, path.exists()
         if table is None and path.suffix.lower() == ".duckdb":
             stems.update(_stems(path.parent, f"{path.name}."))
             if spool is not None:
                 found = _stems(Path(spool), f"{path.name}.")
                 stems.update(path.with_name(stem.name) for stem in found)
-    return _states({stem: folder_of(spool, stem) for stem in stems}, to, spool)
+    states = _states({stem: folder_of(spool, stem) for stem in stems}, to, spool)
+    if states or not (elsewhere and is_there):
+        return states
+    state = _state(usual, folder_of(spool, usual), to, spool)
+    return [msgspec.structs.replace(state, table=table)]
 
 
 def unfinished_in(
@@ -179,8 +188,8 @@ class SyncedDays(Struct, frozen=True, kw_only=True):
     Attributes:
         days: the day, by account.
         names: the name of an account in the credentials file, as far as the manifest has it.
-        unread: the reason why they are those of the last manifest; None if the output itself has
-            been read.
+        unread: the reason why they are those of the last manifest, if that has some; None if the
+            output itself has been read, or keeps no days.
     """
 
     days: Mapping[str, str] = {}
@@ -196,20 +205,27 @@ def days_of(state: OutputState, to: str | None = None) -> SyncedDays:
         to: its URL with the password; None to ask no database server.
     """
     success = state.success
-    if success is None:
-        return SyncedDays()
-    syncs = success.syncs
+    # That of a full export has none, although the table may have.
+    syncs = {} if success is None else success.syncs
     names = {one["account"]: name for name, one in syncs.items() if name}
     by_manifest = {one["account"]: one["through"] for one in syncs.values()}
-    if "://" in state.name and (to is None or not syncs):
+    if "://" in state.name and to is None:
         unread = "to read the database, pass its URL" if syncs else None
         return SyncedDays(days=by_manifest, names=names, unread=unread)
     address = to if to is not None and "://" in state.name else state.name
-    output = Output(to=address, table=state.table, format=success.format, sync="")
+    form = None if success is None else success.format
     try:
-        states = resolve(output, Content()).states()
-    except (ConfigurationError, ExportError, OSError) as error:
+        target = resolve(Output(to=address, table=state.table, format=form, sync=""), Content())
+    except ConfigurationError as error:
         unread = f"as the table cannot be read: {error}" if syncs else None
+        return SyncedDays(days=by_manifest, names=names, unread=unread)
+    try:
+        states = target.states()
+    except (ConfigurationError, ExportError, OSError) as error:
+        # A file or folder that cannot be read is rarely one of a sync.
+        may_have_days = "://" in state.name or isinstance(error, ExportLocked)
+        is_asked = bool(syncs) or (to is not None and may_have_days)
+        unread = f"as the table cannot be read: {error}" if is_asked else None
         return SyncedDays(days=by_manifest, names=names, unread=unread)
     return SyncedDays(days={one.account: str(one.through) for one in states}, names=names)
 

@@ -7,6 +7,7 @@ run that is killed has either not begun a step, or has left it unfinished, or co
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime
 from functools import partial
@@ -14,7 +15,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from ..errors import AltaProfilesError, ConfigurationError, Incomplete
+from ..errors import AltaProfilesError, ConfigurationError, ExportError, Incomplete
 from .accounts import AccountsFailed, summed, united
 from .assemble import when_free
 from .job import Job, in_workspaces
@@ -26,6 +27,7 @@ from .report import ExportProgress, ExportReport, Report, SyncReport
 from .sinks import Target
 from .sinks.files import write_file
 from .state import SyncState
+from .store.workspace import explaining_disk_errors
 from .store.workspaces import Workspaces
 from .synced import Days, Settings, days_of
 from .threads import Threads, run_all
@@ -58,6 +60,7 @@ class Sync:
     Attributes:
         name: the argument.
         last: the export that has written rows last, or None.
+        seen: when its reports saw the output last, by a clock that never goes back.
         state: the state of the table for the account, as far as it is known.
 
     Raises:
@@ -88,6 +91,7 @@ class Sync:
         self._failures: list[Incomplete] = []
         self._finished: list[EventsPlan] = []
         self.last: Job[ExportReport, ExportProgress] | None = None
+        self.seen = 0.0
         self.state: SyncState | None = None
 
     async def run(self) -> SyncReport:
@@ -161,12 +165,12 @@ class Sync:
         job = self._job(plan, self._output, is_new)
         _, last = days = days_of(plan)
         try:
-            self._reports.append(await job.run_in(workspaces, place, threads))
+            self._keep(await job.run_in(workspaces, place, threads))
             self.last = job
         except Incomplete as error:
             state = await self._state(workspaces, place.target, threads)
             if isinstance(error.report, ExportReport):
-                self._reports.append(error.report)
+                self._keep(error.report)
             if state is None or state.through < last:
                 error.report = self._describe(place, state)
                 raise
@@ -177,6 +181,10 @@ class Sync:
             return state
         self._brought += days
         return await self._state(workspaces, place.target, threads)
+
+    def _keep(self, report: ExportReport) -> None:
+        self._reports.append(report)
+        self.seen = time.monotonic()
 
     async def _state(
         self, workspaces: Workspaces, target: Target, threads: Threads
@@ -244,8 +252,20 @@ class Sync:
             report=report,
         )
 
+    def describe_written(self, place: Place) -> SyncReport | None:
+        """Return the report of a run that an error has ended, or None if it has written no rows.
+
+        Args:
+            place: as for `run_in`.
+        """
+        if self.last is None:
+            return None
+        return replace(self._describe(place, self.state), complete=False)
+
     def _describe(self, place: Place, state: SyncState | None) -> SyncReport:
         reports = self._reports
+        if not reports:
+            self.seen = time.monotonic()
         last = reports[-1] if reports else _nothing(place.target, str(place.manifest))
         common = {name: getattr(last, name) for name in Report.__struct_fields__}
         sums = {name: sum(getattr(one, name) for one in reports) for name in _SUMS}
@@ -316,10 +336,19 @@ class Syncs:
                 for name, place in self._places.items()
             ]
         )
+        fault = None
         if any(sync.last is not None for sync in self._syncs.values()):
             async with workspaces.turn:
-                await threads.run(self._write_manifest)
-        return self._described()
+                fault = await threads.run(self._fault_of_manifest)
+        return self._described(fault)
+
+    def _fault_of_manifest(self) -> ExportError | None:
+        """Write the manifest of all accounts; return the error if the disk refuses it."""
+        try:
+            self._write_manifest()
+        except ExportError as error:
+            return error
+        return None
 
     def _write_manifest(self) -> None:
         """Write the manifest of all accounts, in place of those that each of them has written."""
@@ -334,7 +363,8 @@ class Syncs:
         }
         plans: dict[str | None, Plan] = {name: job.plan for name, job in jobs.items()}
         manifest = encode_manifest(self._united(), plans, options, datetime.now(UTC))
-        write_file(place.manifest, [manifest])
+        with explaining_disk_errors(place.manifest.parent):
+            write_file(place.manifest, [manifest])
 
     async def _run_one(
         self, name: str, workspaces: Workspaces, place: Place, threads: Threads
@@ -347,28 +377,46 @@ class Syncs:
             self._errors[name] = error
             logger.warning("%s has failed, and the other accounts go on", name)
             self._on_failure(name)
-            if isinstance(report := getattr(error, "report", None), SyncReport):
+            report = getattr(error, "report", None)
+            if not isinstance(report, SyncReport):
+                report = self._syncs[name].describe_written(place)
+            if report is not None:
                 self._reports[name] = report
 
-    def _described(self) -> SyncReport:
-        """Return the report, or raise `AccountsFailed`."""
+    def _described(self, fault: ExportError | None) -> SyncReport:
+        """Return the report.
+
+        Args:
+            fault: the error of the manifest, or None. It takes the place of no error of an account.
+
+        Raises:
+            AccountsFailed: an account has failed.
+            ExportError: the manifest could not be written.
+        """
         report = None
         if self._reports:
             report = self._united()
         if not self._errors:
             assert report is not None  # noqa: S101
+            if isinstance(fault, Incomplete):
+                fault.report = report
+            if fault is not None:
+                raise fault
             return report
         complete = [name for name in self._syncs if name not in self._errors]
         message = f"{', '.join(self._errors)} {'has' if len(self._errors) == 1 else 'have'} failed"
         if complete:
             verb = "is" if len(complete) == 1 else "are"
             message = f"{', '.join(complete)} {verb} up to date; {message}"
-        raise AccountsFailed(f"{message}; the next run resumes", self._errors, report)
+        failure = AccountsFailed(f"{message}; the next run resumes", self._errors, report)
+        if fault is not None:
+            failure.add_note(str(fault))
+        raise failure
 
     def _united(self) -> SyncReport:
         reports = self._reports
-        # In the order in which they ended: the last one has seen the whole file.
-        *_, last = reports.values()
+        # The last one that was written has seen the whole file.
+        last = reports[max(reports, key=lambda name: self._syncs[name].seen)]
         common = Report(
             output=last.output,
             manifest=last.manifest,

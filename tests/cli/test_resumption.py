@@ -150,6 +150,31 @@ def test_the_line_that_shows_what_is_unfinished(
     assert values["action"] == "finish"
 
 
+@pytest.mark.parametrize(
+    ("options", "is_of_folder"),
+    [
+        ([], True),
+        (["--spool", "-folder"], True),
+        (["--spool", "/srv"], False),
+        (["--spool", "/srv", "--query", "-file.txt"], True),
+        (["--spool", "/srv", "--query", "-"], False),
+    ],
+)
+@pytest.mark.parametrize("to", ["postgresql://me@db/crm/buyers", "s3://people/buyers.parquet"])
+def test_a_line_that_resumes_in_one_folder_only_goes_there(
+    tmp_path: Path, to: str, options: list[str], is_of_folder: bool
+) -> None:
+    days = ["--from", "2026-01-01", "--to", "2026-01-31"]
+    context, values = parsed(["export", "Charged", *days, "-o", to, *options])
+    with context:
+        words = command_line(context)
+    start = f"(cd {shlex.quote(str(tmp_path))} && "
+    assert words.startswith(start) == is_of_folder, words
+    line = words.removeprefix(start).removesuffix(")" if is_of_folder else "")
+    line_words = shlex.split(line)
+    assert parsed(line_words[line_words.index("export") :])[1] == values
+
+
 @pytest.mark.parametrize("file", ["-file.txt", "-"])
 def test_the_line_that_looks_up_the_same_keys_into_a_file(file: str) -> None:
     app = App()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 import subprocess
@@ -14,9 +15,12 @@ import duckdb
 import pytest
 
 from altaprofiles.emulator import Emulator
+from altaprofiles.export.outputs import SyncedDays, days_of, outputs_at
 
 from ..support.forks import start
 from ..support.jobs import journal
+from ..support.postgres import Server
+from ..support.sessions import session_for
 from ..support.terminals import COMMAND, Terminal, emulated, environment, held, run
 
 pytestmark = pytest.mark.slow
@@ -199,6 +203,54 @@ def test_status_of_a_file_in_use_does_not_wait(
         assert "  synced      through 2026-01-02\n" in done.stdout.decode()
         assert "by the manifest, as the table cannot be read: " in done.stdout.decode()
         process.stdin.close()
+
+
+def test_status_of_a_table_that_is_written_from_elsewhere(
+    env: dict[str, str],
+    small: Emulator,
+    tmp_path: Path,
+    postgres: Server,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    account = small.environment["CLEVERTAP_ACCOUNT_ID"]
+    url = postgres.url("nightly")
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+    (there / "crm").mkdir(parents=True)
+    monkeypatch.chdir(here)
+
+    async def nights() -> None:
+        async with session_for(small) as session:
+            for to in (url, "crm.duckdb", "crm/"):
+                await session.sync("Charged", since=20260101, until=20260105, to=to, timezone="UTC")
+                if to != "crm/":
+                    # What completes a sync now and then.
+                    await session.export("Charged", start=20260101, end=20260105, to=to)
+
+    asyncio.run(nights())
+    for folder, to in (
+        *((here, to) for to in (url, "crm.duckdb", "crm/")),
+        *((there, to) for to in (url, str(here / "crm.duckdb"), str(here / "crm/"))),
+    ):
+        monkeypatch.chdir(folder)
+        [output] = outputs_at(to, table=None, spool=None, elsewhere=True)
+        assert days_of(output, to) == SyncedDays(days={account: "2026-01-05"}), (folder, to)
+    # Beside which no manifest is.
+    (here / "crm.duckdb").rename(there / "moved.duckdb")
+    for name in (url, "moved.duckdb"):
+        done = run(env, "status", name, cwd=there)
+        assert done.stdout.decode().endswith("\n  synced      through 2026-01-05\n")
+    done = run(env, "status", postgres.url("other"), cwd=there)
+    assert (done.code, done.stdout) == (0, b"")
+    assert "No export has written it yet." in done.stderr
+    # Without the server, nobody takes it for a table that no sync keeps.
+    nowhere = url.replace(f":{postgres.port}/", ":1/")
+    reason = "as the table cannot be read: "
+    text = run(env, "status", nowhere, cwd=there).stdout.decode()
+    assert f"  synced      unknown, {reason}" in text
+    state = json.loads(run(env, "status", nowhere, "--json", cwd=there).stdout)
+    assert state["synced_unread"].startswith(reason)
+    assert (state["success"], state["synced"], state["synced_from"]) == (None, {}, None)
 
 
 def test_the_words_fit_a_terminal(

@@ -17,7 +17,7 @@ import pytest
 
 from altaprofiles import ExportError, Incomplete, Session, SyncReport
 from altaprofiles.emulator import Emulator
-from altaprofiles.export.sinks import Sink, Target
+from altaprofiles.export.sinks import Sink, Target, postgres_server
 from altaprofiles.export.state import SyncState
 from altaprofiles.tables.rows import Row
 
@@ -363,6 +363,28 @@ def test_a_connection_that_is_cut_leaves_rows_and_state(postgres: Server, is_new
     assert exists != is_new
     assert sync(target, [named("1", name="new")], 5, 1) == target.synced(ACCOUNT)
     assert days(postgres, "name") == [("new", 1, 1 if is_new else 0)]
+
+
+def test_whoever_asks_for_states_does_not_wait_as_an_export_does(
+    postgres: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = target_of(postgres.url("people"), write="upsert")
+    before = sync(target, [named("1")], 4, 0)
+    monkeypatch.setattr(postgres_server, "LOCK_TIMEOUT", 3600)
+    monkeypatch.setattr("altaprofiles.export.sinks.postgres._PATIENCE", 1)
+    with ThreadPoolExecutor(1) as threads, postgres.connect() as other:
+        other.execute("BEGIN")
+        other.execute("LOCK TABLE altaprofiles_sync IN ACCESS EXCLUSIVE MODE")
+        reading = threads.submit(target.states)
+        wait_until(reading.done)
+        with pytest.raises(ExportError, match="lock timeout"):
+            reading.result()
+        # An export does.
+        of_export = threads.submit(target.synced, ACCOUNT)
+        wait_until(lambda: waits(postgres) or of_export.done())
+        other.execute("COMMIT")
+        assert of_export.result() == before
+    assert target.states() == [before]
 
 
 # ----------------------------------------------------------------------------------- the whole sync

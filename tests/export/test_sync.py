@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
 import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack
 from datetime import UTC, date, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ import duckdb
 import pytest
 
 from altaprofiles import (
+    CleverTap,
     ConfigurationError,
     ExportError,
     ExportLocked,
@@ -26,10 +30,15 @@ from altaprofiles import (
     PlanMismatch,
     Session,
     SyncReport,
+    Unauthorized,
 )
 from altaprofiles.emulator import Emulator
+from altaprofiles.export.accounts import AccountsFailed
+from altaprofiles.export.output import Output
 from altaprofiles.export.outputs import days_of, outputs_at
 from altaprofiles.export.report import ExportProgress
+from altaprofiles.export.sync import Syncs
+from altaprofiles.session import sync_part
 
 from ..support.exporting import Exporter, Job, exporter
 from ..support.jobs import EVENTS, Halt, Scripted, at_script, names_in, person, workspaces_of
@@ -731,6 +740,163 @@ async def test_the_reports_of_a_join_are_summed(session: Session, to: Path) -> N
     assert report.matched
     assert report.failed == 0
     assert report.matched + (report.unmatched or 0) == report.people
+
+
+# ----------------------------------------------------------------------------- several accounts
+
+
+class Pair:
+    """Two accounts that are synced into one table, whose passcodes can be revoked.
+
+    Args:
+        to: the table.
+        emulators: the service of each account, by its name.
+    """
+
+    def __init__(self, to: Path, **emulators: Emulator) -> None:
+        self.to = to
+        self.emulators = emulators
+        self.accounts = {
+            name: one.environment["CLEVERTAP_ACCOUNT_ID"] for name, one in emulators.items()
+        }
+        self._passcodes = {name: one.passcode for name, one in emulators.items()}
+
+    def revoke(self, name: str) -> None:
+        self.emulators[name].passcode = "0" * 24
+
+    async def night(
+        self,
+        until: int,
+        on_progress: Callable[[str, ExportProgress], object],
+        revoked: Sequence[str] = (),
+    ) -> SyncReport:
+        """Sync both accounts up to a day of January, of which some are revoked already."""
+        for name, passcode in self._passcodes.items():
+            self.emulators[name].passcode = passcode
+        for name in revoked:
+            self.revoke(name)
+        async with AsyncExitStack() as stack:
+            parts = [
+                sync_part(
+                    await stack.enter_async_context(self._session(name)),
+                    "App Launched",
+                    since=20260101,
+                    until=20260100 + until,
+                    late_days=0,
+                    timezone="UTC",
+                    name=name,
+                    output=Output(to=self.to),
+                    on_progress=partial(on_progress, name),
+                    event_properties=(),
+                    profile_fields=(),
+                    query=None,
+                    windows="auto",
+                    batch_size=23,
+                    app=False,
+                    event_summaries=True,
+                    profile=True,
+                    with_cdp=False,
+                    cdp_key="identity",
+                    cdp_by="user_id",
+                )
+                for name in self.emulators
+            ]
+            return await Syncs(parts, lambda _: None).run()
+
+    def _session(self, name: str) -> Session:
+        project = self.emulators[name].clevertap
+        return Session(
+            clevertap=CleverTap(project.account_id, self._passcodes[name], base_url=project.url),
+            retry=QUICK,
+        )
+
+    async def leave_unfinished(self, until: int) -> None:
+        """Sync until both accounts have records on disk, of which there are more."""
+
+        def revoke(name: str, progress: ExportProgress) -> None:
+            if progress.records:
+                self.revoke(name)
+
+        with pytest.raises(AccountsFailed) as caught:
+            await self.night(until, revoke)
+        assert {*caught.value.errors} == {*self.emulators}
+        assert not self.to.exists()
+
+    def people(self) -> dict[str, int]:
+        return dict(rows(self.to, "SELECT account, count(*) FROM profiles GROUP BY account"))
+
+    def manifest(self) -> dict[str, Any]:
+        path = self.to.with_name(f"{self.to.name}.manifest.json")
+        content: dict[str, Any] = json.loads(path.read_text())
+        return content
+
+
+@pytest.fixture
+async def pair(to: Path) -> AsyncIterator[Pair]:
+    async with Emulator(people=300, seed=1) as shop, Emulator(people=300, seed=2) as outlet:
+        yield Pair(to, shop=shop, outlet=outlet)
+
+
+@pytest.mark.parametrize("revoked", [("shop",), ("shop", "outlet")])
+async def test_accounts_that_fail_after_their_rows_are_in_the_report(
+    pair: Pair, revoked: tuple[str, ...]
+) -> None:
+    await pair.leave_unfinished(10)
+
+    def revoke(name: str, progress: ExportProgress) -> None:
+        if progress.complete and name in revoked:
+            pair.revoke(name)
+
+    # What was left is finished, and the days since are refused.
+    with pytest.raises(AccountsFailed) as caught:
+        await pair.night(12, revoke)
+    assert {name: type(error) for name, error in caught.value.errors.items()} == dict.fromkeys(
+        revoked, Unauthorized
+    )
+    report, manifest, people = caught.value.report, pair.manifest(), pair.people()
+    assert isinstance(report, SyncReport)
+    assert not report.complete
+    assert report.accounts is not None
+    assert not manifest["complete"]
+    for found in (report.accounts, manifest["plans"], manifest["accounts"]):
+        assert [*found] == [*pair.accounts]
+    for name, account in pair.accounts.items():
+        assert people[account] > 0
+        own = report.accounts[name]
+        assert isinstance(own, SyncReport)
+        assert own.complete == (name not in revoked)
+        assert own.people >= people[account]
+        assert manifest["accounts"][name]["people"] == own.people
+        through = "2026-01-10" if name in revoked else "2026-01-12"
+        assert manifest["options"]["syncs"][name]["through"] == through
+
+
+@pytest.mark.parametrize("revoked", [(), ("shop",)])
+async def test_a_manifest_that_cannot_be_written_hides_no_other_error(
+    pair: Pair, revoked: tuple[str, ...]
+) -> None:
+    manifest = pair.to.with_name(f"{pair.to.name}.manifest.json")
+    done: list[str] = []
+
+    def block(name: str, progress: ExportProgress) -> None:
+        if progress.complete:
+            done.append(name)
+        if progress.complete and len(done) == len(pair.accounts) - len(revoked):
+            # After each account has written its own.
+            manifest.unlink()
+            manifest.mkdir()
+
+    with pytest.raises(AccountsFailed if revoked else ExportError) as caught:
+        await pair.night(5, block, revoked)
+    words = [str(caught.value), *getattr(caught.value, "__notes__", ())]
+    assert any(f"cannot write in {pair.to.parent}: " in text for text in words), words
+    if isinstance(caught.value, AccountsFailed):
+        assert {*map(type, caught.value.errors.values())} == {Unauthorized}
+        assert [*caught.value.errors] == [*revoked]
+    manifest.rmdir()
+    report = await pair.night(6, lambda *_: None)
+    assert report.complete
+    assert pair.manifest()["complete"]
 
 
 # ------------------------------------------------------------------------- status and journal

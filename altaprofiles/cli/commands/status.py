@@ -14,7 +14,7 @@ from ..command import Command
 from ..exits import Exit, Failure, Interrupted, worst
 
 if TYPE_CHECKING:
-    from ...export.outputs import OutputState
+    from ...export.outputs import OutputState, SyncedDays
     from ...export.report import Report
     from ...export.unfinished import Unfinished
     from ...session import Session
@@ -83,7 +83,8 @@ def status(
     command that started it, or by --finish-unfinished. It stays until then, and other exports to
     the same output run beside it. Cursors live for four days; after that, a chain that is not
     done is fetched from its beginning. The last success of a file in a bucket is read there. The
-    days of a sync are read in its table, on a server only if URL names it, else in the manifest.
+    days of a sync are read in its table, from whatever folder or machine it is kept; on a server
+    only if URL names it, else in the manifest.
 
     \b
     Examples:
@@ -99,7 +100,9 @@ def status(
             raise click.UsageError(f"{name} needs the output: status OUT {name}")
         states = outputs_in(Path.cwd())
     else:
-        states = outputs_at(out, table=table, spool=spool, asks=action != "discard")
+        states = outputs_at(
+            out, table=table, spool=spool, asks=action != "discard", elsewhere=action is None
+        )
     if action is None:
         _show(app, states, out, as_json=as_json)
         return
@@ -123,29 +126,37 @@ def status(
 
 
 def _show(app: App, states: list[OutputState], out: str | None, *, as_json: bool) -> None:
-    if not states:
+    from ...export.outputs import days_of
+
+    found = [(state, days_of(state, out)) for state in states]
+    found = [one for one in found if _is_known(*one)]
+    if not found:
         from ...redaction import LOOKS_LIKE_DATABASE
 
         where = "anything in this folder" if out is None else "it yet"
         if out is not None and not LOOKS_LIKE_DATABASE.search(out):
             where = f"{out} yet"
         app.info(f"No export has written {where}.")
-    for state in states:
+    for state, synced in found:
         if as_json:
             from msgspec import json
 
-            app.write(json.encode(_as_json(state, out)) + b"\n")
+            app.write(json.encode(_as_json(state, synced)) + b"\n")
         else:
             app.write(
-                "".join(f"{line}\n" for line in _lines(state, out)).encode(
+                "".join(f"{line}\n" for line in _lines(state, synced)).encode(
                     errors="backslashreplace"
                 )
             )
 
 
-def _lines(state: OutputState, out: str | None) -> list[str]:
+def _is_known(state: OutputState, synced: SyncedDays) -> bool:
+    is_here = state.success is not None or bool(state.unfinished) or state.is_running
+    return is_here or bool(synced.days) or synced.unread is not None
+
+
+def _lines(state: OutputState, synced: SyncedDays) -> list[str]:
     from ...base.wording import sized
-    from ...export.outputs import days_of
     from ...redaction import harmless
 
     of_table = "" if state.table is None else f", table {state.table}"
@@ -158,7 +169,6 @@ def _lines(state: OutputState, out: str | None) -> list[str]:
             f"  {word:<11} {_time(datetime.fromisoformat(success.written).timestamp())}, "
             f"{success.people:,} {success.unit}{size}"
         )
-    synced = days_of(state, out)
     for account, through in synced.days.items():
         of_account = ""
         if name := synced.names.get(account):
@@ -166,7 +176,9 @@ def _lines(state: OutputState, out: str | None) -> list[str]:
         elif len(synced.days) > 1:
             of_account = f" for {account}"
         lines.append(f"  synced      through {through}{of_account}")
-    if synced.unread is not None:
+    if synced.unread is not None and not synced.days:
+        lines.append(f"  synced      unknown, {synced.unread}")
+    elif synced.unread is not None:
         reason = synced.unread
         separator = "," if reason.startswith("as ") else ";"
         lines.append(f"              by the manifest{separator} {reason}")
@@ -196,11 +208,10 @@ def _iso(seconds: float | None) -> str | None:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
 
 
-def _as_json(state: OutputState, out: str | None) -> dict[str, Any]:
-    from ...export.outputs import days_of
+def _as_json(state: OutputState, synced: SyncedDays) -> dict[str, Any]:
     from ...redaction import readable
 
-    success, synced = state.success, days_of(state, out)
+    success = state.success
     return {
         "output": readable(state.name),
         "table": state.table,
@@ -209,6 +220,7 @@ def _as_json(state: OutputState, out: str | None) -> dict[str, Any]:
         "synced_from": (
             None if not synced.days else "output" if synced.unread is None else "manifest"
         ),
+        "synced_unread": None if synced.unread is None else readable(synced.unread),
         "success": None
         if success is None
         else {

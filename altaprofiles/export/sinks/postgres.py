@@ -129,7 +129,7 @@ class PostgresTarget(Target, frozen=True, kw_only=True):
         # A server may be out of reach, and this is for somebody who waits.
         connection = self.server.connect_idle(_PATIENCE)
         try:
-            self.server.begin(connection)
+            self.server.begin(connection, _PATIENCE)
             return self.server.guard(lambda: read_all(self.table, connection))
         finally:
             connection.close()

@@ -62,13 +62,18 @@ class PostgresServer(Struct, frozen=True):
         """
         return self._connect(connect_timeout=timeout)
 
-    def begin(self, connection: psycopg.Connection[Any]) -> None:
+    def begin(self, connection: psycopg.Connection[Any], patience: int | None = None) -> None:
         """Begin a transaction like that of `connect`.
+
+        Args:
+            connection: a connection that is in no transaction.
+            patience: longest wait, in seconds, for a lock or else a statement; None for that of an
+                export, whose statements may take any time.
 
         Raises:
             ExportError: the connection is lost, or the server refuses.
         """
-        self.guard(partial(_begin, connection))
+        self.guard(partial(_begin, connection, patience))
 
     def connect(self) -> psycopg.Connection[Any]:
         """Return a new connection, in a transaction that the user's own time limits do not end.
@@ -132,7 +137,7 @@ class PostgresServer(Struct, frozen=True):
         raise ExportError(f"{self.label}: {reason}{'' if words is None else f'; {words}'}")
 
 
-def _begin(connection: psycopg.Connection[Any]) -> None:
+def _begin(connection: psycopg.Connection[Any], patience: int | None) -> None:
     """Begin a transaction that the user's own settings neither end nor change.
 
     Ours end with the transaction, so that a pooler that gives each transaction another session,
@@ -141,12 +146,15 @@ def _begin(connection: psycopg.Connection[Any]) -> None:
     # One message, as a server that waits for the next one in a transaction may end it. A stricter
     # isolation would refuse rows that others have changed since. A server of an earlier version
     # does not know all settings.
+    # A statement that waits for a lock ends by the limit of locks, whose error says so.
+    lock, statement = (LOCK_TIMEOUT, 0) if patience is None else (patience, patience + 1)
     connection.execute(
-        "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = 0;"
+        "BEGIN ISOLATION LEVEL READ COMMITTED;"
+        f" SET LOCAL statement_timeout = '{statement}s';"
         " SELECT set_config(name, value, true)"
         " FROM pg_settings JOIN (VALUES ('idle_in_transaction_session_timeout', '0'),"
         " ('idle_session_timeout', '0'), ('transaction_timeout', '0'),"
-        f" ('lock_timeout', '{LOCK_TIMEOUT}s'),"
+        f" ('lock_timeout', '{lock}s'),"
         # An index would return any few of the rows that it finds.
         " ('gin_fuzzy_search_limit', '0'),"
         # Types are compared by name.
