@@ -6,9 +6,9 @@ import collections
 import logging
 import os
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -94,6 +94,38 @@ async def test_one_column_of_a_table_is_looked_up(emulator: Emulator) -> None:
         for keys in columns:
             results = session.profiles.get_many(keys, by="identity")
             assert all([lookup.value async for lookup in results])
+
+
+class Columns(NamedTuple):
+    """Two keys, one of which is called as the columns of a table are."""
+
+    columns: str
+    shape: str
+
+
+class Sheet:
+    """An iterable of keys that knows the columns beside it."""
+
+    columns = ("my_id", "note")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(["7", "8"])
+
+
+async def test_keys_of_any_other_shape_are_looked_up(emulator: Emulator, tmp_path: Path) -> None:
+    once: Any = dict.fromkeys(["7", "8", "7"])
+    async with Session(clevertap=emulator.clevertap) as session:
+        for keys in (Columns("7", "8"), Sheet(), once, once.keys()):
+            results = session.profiles.get_many(keys, by="identity", ordered=True)
+            assert [lookup.key async for lookup in results if lookup.value] == ["7", "8"]
+            report = await session.export_lookups(
+                keys, by="identity", to=tmp_path / f"{type(keys).__name__}.ndjson"
+            )
+            assert report.found == 2
+        assert [lookup async for lookup in session.profiles.get_many({}, by="identity")] == []
+        for mixed in ({"7": None, "8": 0}, {"7": ""}):
+            with pytest.raises(InvalidArgument, match=r"^keys: got a dict, whose iteration"):
+                session.profiles.get_many(mixed, by="identity")
 
 
 async def test_the_fix_of_a_key_of_another_type_fits_its_type(emulator: Emulator) -> None:
