@@ -119,14 +119,19 @@ def _remedy(name: str, kind: str, source: Source) -> str:
 
 def can_name(name: object) -> bool:
     """Return whether `name` can be the name of an `Alta` agent."""
-    return isinstance(name, str) and name.isprintable() and 0 < len(name) <= _MAX_NAME
+    return (
+        isinstance(name, str)
+        and name.isprintable()
+        and bool(name.strip())
+        and len(name) <= _MAX_NAME
+    )
 
 
 def check_name(name: object) -> None:
     if not can_name(name):
         raise InvalidArgument(
-            f"name: expected 1 to {_MAX_NAME} printable characters, got {shown(name)}; "
-            f"use a short name, such as 'support-agent'"
+            f"name: expected 1 to {_MAX_NAME} printable characters, not only blanks, got "
+            f"{shown(name)}; use a short name, such as 'support-agent'"
         )
 
 
