@@ -17,7 +17,7 @@ _COPIED = (
     rf"(?<=[Rr]un: ){_WORD}{_MORE}*+",
     rf"(?<=: )(?:pip|(?:{_WORD} -m )?altaprofiles){_MORE}++",
 )
-"""What is to be copied. A comma or a semicolon that is not in quotation marks ends a command."""
+"""Text to be copied. A comma or a semicolon that is not in quotation marks ends a command."""
 _PIECE = re.compile(rf"(\s*)((?:{'|'.join(_COPIED)}|\S)+)")
 
 # The name of a figure, or the blanks that a sentence begins with.
