@@ -6,9 +6,9 @@ import collections
 import logging
 import os
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -28,6 +28,7 @@ WHOLE = (
     "with .dropna().astype('Int64')"
 )
 LIKE_FLOATS = " not found: digits and '.0', the text of a float; if these were floats, convert to "
+LOST = "a float too large to be exact, an integer that has lost digits; read the column again"
 MISSING = "; leave such keys out, in pandas with .dropna()"
 
 
@@ -95,6 +96,38 @@ async def test_one_column_of_a_table_is_looked_up(emulator: Emulator) -> None:
             assert all([lookup.value async for lookup in results])
 
 
+class Columns(NamedTuple):
+    """Two keys, one of which is called as the columns of a table are."""
+
+    columns: str
+    shape: str
+
+
+class Sheet:
+    """An iterable of keys that knows the columns beside it."""
+
+    columns = ("my_id", "note")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(["7", "8"])
+
+
+async def test_keys_of_any_other_shape_are_looked_up(emulator: Emulator, tmp_path: Path) -> None:
+    once: Any = dict.fromkeys(["7", "8", "7"])
+    async with Session(clevertap=emulator.clevertap) as session:
+        for keys in (Columns("7", "8"), Sheet(), once, once.keys()):
+            results = session.profiles.get_many(keys, by="identity", ordered=True)
+            assert [lookup.key async for lookup in results if lookup.value] == ["7", "8"]
+            report = await session.export_lookups(
+                keys, by="identity", to=tmp_path / f"{type(keys).__name__}.ndjson"
+            )
+            assert report.found == 2
+        assert [lookup async for lookup in session.profiles.get_many({}, by="identity")] == []
+        for mixed in ({"7": None, "8": 0}, {"7": ""}):
+            with pytest.raises(InvalidArgument, match=r"^keys: got a dict, whose iteration"):
+                session.profiles.get_many(mixed, by="identity")
+
+
 async def test_the_fix_of_a_key_of_another_type_fits_its_type(emulator: Emulator) -> None:
     import numpy as np
     import pandas as pd
@@ -103,6 +136,11 @@ async def test_the_fix_of_a_key_of_another_type_fits_its_type(emulator: Emulator
     by_key: list[tuple[Any, str]] = [
         (5555555555.0, WHOLE),
         (np.float32(7), WHOLE),
+        (2.0**53 - 1, WHOLE),
+        (2.0**53, LOST),
+        (-1234567890123456789.0, LOST),
+        (np.float32(2**24 - 1), WHOLE),
+        (np.float32(2**24), LOST),
         (float("nan"), f"a missing value (float){MISSING}"),
         (pd.NA, f"a missing value (NAType){MISSING}"),
         (None, f"a missing value (NoneType){MISSING}"),
@@ -141,6 +179,33 @@ async def test_whole_numbers_in_a_file_of_floats_say_their_fix(
     assert report.found == 2
 
 
+@pytest.mark.parametrize("ending", ["parquet", "duckdb"])
+async def test_large_floats_in_a_file_are_read_again_and_not_converted(
+    emulator: Emulator, tmp_path: Path, ending: str
+) -> None:
+    import duckdb
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    path = tmp_path / f"keys.{ending}"
+    # Of 4 bytes and of 8.
+    large: Any = pa.table(
+        {"a": pa.array([2.0**24], pa.float32()), "b": pa.array([2.0**53], pa.float64())}
+    )
+    if ending == "parquet":
+        parquet.write_table(large, path)
+    else:
+        with duckdb.connect(path) as connection:
+            connection.execute("CREATE TABLE people AS SELECT * FROM large")
+    async with Session(clevertap=emulator.clevertap) as session:
+        for column in ("a", "b"):
+            with pytest.raises(InvalidArgument, match=f"row 1 of .* holds {LOST}") as caught:
+                await session.export_lookups(
+                    path, by="identity", column=column, to=tmp_path / "to.ndjson"
+                )
+            assert "convert" not in str(caught.value)
+
+
 async def test_keys_not_found_that_were_floats_are_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -150,7 +215,7 @@ async def test_keys_not_found_that_were_floats_are_a_warning(
             report = await session.export_lookups(keys, by="identity", to=tmp_path / "to.ndjson")
             (warning,) = [text for text in report.warnings if ".0" in text]
             assert warning.startswith(f"2 keys{LIKE_FLOATS}")
-            assert ".astype('Int64')" in warning
+            assert ".astype('Int64'); but from 2**53 on, read the column again" in warning
             caplog.clear()
             async for _ in session.profiles.get_many(keys, by="identity"):
                 pass

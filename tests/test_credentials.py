@@ -947,6 +947,7 @@ def test_a_prefix_stands_before_every_name(monkeypatch: pytest.MonkeyPatch) -> N
         ("SHOP_ALTA_REQUESTS_PER_MINUTE", "1.5", "of at least 1, got '1.5'"),
         ("SHOP_ALTA_MAX_IN_FLIGHT", "-1", "SHOP_ALTA_MAX_IN_FLIGHT: expected a whole"),
         ("SHOP_ALTA_ENDPOINT", "mars", "SHOP_ALTA_ENDPOINT: unknown platform"),
+        ("SHOP_ALTA_NAME", " ", "characters, not only blanks, got ' '; "),
         ("SHOP_ALTA_NAME", "a\tb", "SHOP_ALTA_NAME: expected 1 to 100 printable characters"),
         ("SHOP_ALTA_NAME", " ", "SHOP_ALTA_NAME: expected 1 to 100 printable characters, not only"),
         ("SHOP_ALTAPROFILES_SHARED", "yes", "SHOP_ALTAPROFILES_SHARED: expected 1, 0 or the"),

@@ -18,6 +18,7 @@ from ..errors import InvalidArgument
 
 __all__ = [
     "AS_INTS",
+    "READ_AGAIN",
     "check_callback",
     "check_called",
     "check_flag",
@@ -26,6 +27,7 @@ __all__ = [
     "check_time_left",
     "check_whole",
     "form_of",
+    "has_lost_digits",
     "is_unicode",
     "is_whole_float",
     "shown",
@@ -241,6 +243,9 @@ def check_key(name: str, value: object, *, noun: str = "identifier") -> str:
 AS_INTS = "convert to int, a column of pandas with .dropna().astype('Int64')"
 """The fix of a whole number that is a float, as pandas has in columns with missing numbers."""
 
+READ_AGAIN = "read the column again from its source, as text or integers (in pandas: Int64)"
+"""The fix of floats so large that several integers became one: to convert them names another."""
+
 
 def _no_key(value: object) -> str:
     """Return the type of a value that is not an identifier, with the fix."""
@@ -248,6 +253,8 @@ def _no_key(value: object) -> str:
     if value is None or kind in ("NAType", "NaTType") or (_is_float(value) and value != value):
         return f"a missing value ({kind}); leave such keys out, in pandas with .dropna()"
     if is_whole_float(value):
+        if has_lost_digits(value):
+            return f"a float too large to be exact, an integer that has lost digits; {READ_AGAIN}"
         return f"a whole number as a float; {AS_INTS}"
     if isinstance(value, Mapping | list | tuple):
         fix = "pass one value of each row"
@@ -261,6 +268,17 @@ def _no_key(value: object) -> str:
 def is_whole_float(value: object) -> bool:
     """Return whether `value` is a float, also one of NumPy, without a fraction."""
     return _is_float(value) and float(value).is_integer()
+
+
+def has_lost_digits(value: object, size: int = 8) -> bool:
+    """Return whether a float may be another integer than the one that it was made of.
+
+    Args:
+        value: a number.
+        size: its size in bytes, unless it is of NumPy, and knows its own.
+    """
+    exact = {2: 2**11, 4: 2**24}.get(getattr(value, "itemsize", size), 2**53)
+    return _is_float(value) and abs(float(value)) >= exact
 
 
 def _is_float(value: object) -> TypeGuard[Real]:

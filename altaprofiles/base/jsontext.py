@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from decimal import Decimal, InvalidOperation
+from itertools import accumulate
 from typing import Any, TypeVar
 
 import msgspec
@@ -451,6 +452,21 @@ _MAX_POWER = 1000
 
 def _whole_number(data: bytes) -> str | None:
     """Return a number in JSON as an integer, or None if it is not whole, or too long."""
+    if (scaled := _scaled(data)) is None:
+        return None
+    sign, significant, zeros = scaled
+    if not significant:
+        return "0"
+    if zeros < 0 or len(significant) + zeros > _MAX_DIGITS:
+        return None
+    return sign + significant + "0" * zeros
+
+
+def _scaled(data: bytes) -> tuple[str, str, int] | None:
+    """Return the sign of a number in JSON, its digits without zeros around them, and its power.
+
+    None if it is something else, or its exponent is too long.
+    """
     found = _NUMBER_PARTS.fullmatch(data)
     if found is None:
         return None
@@ -458,13 +474,10 @@ def _whole_number(data: bytes) -> str | None:
     digits = (whole + fraction).lstrip("0")
     significant = digits.rstrip("0")
     if not significant:
-        return "0"
+        return "", "", 0
     if len(power) > _MAX_POWER:
         return None
-    zeros = int(power or 0) - len(fraction) + len(digits) - len(significant)
-    if zeros < 0 or len(significant) + zeros > _MAX_DIGITS:
-        return None
-    return sign + significant + "0" * zeros
+    return sign, significant, int(power or 0) - len(fraction) + len(digits) - len(significant)
 
 
 def canonical(data: bytes) -> bytes:
@@ -472,13 +485,70 @@ def canonical(data: bytes) -> bytes:
 
     It has no white space, members are sorted, only what must be escaped is, and lone surrogates are
     read as in `decode_json`. Each number keeps its exact value. Of several members of one name, the
-    last one stays. A value nested too deep for a decoder only loses its white space.
+    last one stays.
+
+    A value nested deeper than 64 levels only loses its white space and its lone surrogates, and so
+    does one in which names that differ in lone surrogates alone would become one. A number stays
+    as it was sent if its exponent has more than a thousand digits.
     """
-    # Integers of thousands of digits are a `ValueError`.
-    with suppress(*FAILURES, ValueError):
-        return _CANONICAL.encode(_EXACT.decode(data))
-    mended = mend_surrogates(data)
-    return compact(data) if mended is None else canonical(mended)
+    if _is_nested_deeper(data, _LEVELS):
+        return compact(mend_surrogates(data) or data)
+    spelled = _with_exponents(data)
+    with suppress(*FAILURES):
+        return _CANONICAL.encode(_EXACT.decode(spelled))
+    mended = mend_surrogates(spelled)
+    if mended is None or _merges_names(spelled, mended):
+        return compact(mend_surrogates(data) or data)
+    return _CANONICAL.encode(_EXACT.decode(mended))
+
+
+def _is_nested_deeper(data: bytes, levels: int) -> bool:
+    """Return whether valid JSON has more levels of nesting, without recursion."""
+    if data.count(b"[") + data.count(b"{") <= levels:
+        return False
+    brackets = _TEXTS.sub(b"", data).translate(None, _NO_BRACKETS)
+    return max(accumulate(map(_STEPS.__getitem__, brackets)), default=0) > levels
+
+
+_TEXTS = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL)
+_STEPS = {**dict.fromkeys(b"[{", 1), **dict.fromkeys(b"]}", -1)}
+_NO_BRACKETS = bytes(code for code in range(256) if code not in _STEPS)
+
+
+def _with_exponents(data: bytes) -> bytes:
+    """Return valid JSON with an exponent behind each integer that is not to be written out.
+
+    The decoder's hook for numbers does not see integers, and Python refuses thousands of digits.
+    """
+    if len(data) <= _MAX_DIGITS or _LONG_RUN not in data.translate(_DIGITS_AS_ZEROS):
+        return data
+    return _TEXT_OR_NUMBER.sub(_with_exponent, data)
+
+
+def _with_exponent(match: re.Match[bytes]) -> bytes:
+    token = match[0]
+    digits = token.removeprefix(b"-")
+    return token + b"e0" if digits.isdigit() and len(digits) > _MAX_DIGITS else token
+
+
+_LONG_RUN = b"0" * (_MAX_DIGITS + 1)
+_DIGITS_AS_ZEROS = bytes(ord("0" if chr(code) in "0123456789" else " ") for code in range(256))
+_TEXT_OR_NUMBER = re.compile(rb'"(?:[^"\\]|\\.)*+"|[-+.0-9eE]++', re.DOTALL)
+
+
+def _merges_names(data: bytes, mended: bytes) -> bool:
+    """Return whether two names of an object in `data` are one in `mended`."""
+    # With the digits of each lone surrogate behind its replacement, they differ as they were sent.
+    told_apart = _ESCAPE.sub(
+        lambda match: rb"\ufffd" + match["lone"] if match["lone"] else match[0], data
+    )
+    return _count_members(_EXACT.decode(told_apart)) > _count_members(_EXACT.decode(mended))
+
+
+def _count_members(value: Any) -> int:
+    if isinstance(value, dict):
+        return len(value) + sum(map(_count_members, value.values()))
+    return sum(map(_count_members, value)) if isinstance(value, list) else 0
 
 
 def _exact_number(text: str) -> Raw:
@@ -489,17 +559,15 @@ def _exact_number(text: str) -> Raw:
         return Raw(text)
     if (whole := _whole_number(text.encode())) is not None:
         return Raw(whole)
-    try:
-        exact = Decimal(text)
-        if exact == Decimal(shortest):
-            return Raw(shortest)
-        sign, digits, power = exact.as_tuple()
-    except InvalidOperation:
+    if (scaled := _scaled(text.encode())) is None:
         return Raw(text)
-    assert isinstance(power, int)  # noqa: S101  JSON has no infinity
-    significant = "".join(map(str, digits)).rstrip("0")
-    power += len(digits) - len(significant)
-    return Raw(f"{'-' * sign}{Decimal(f'{significant}E{power}')}")
+    sign, significant, power = scaled
+    try:
+        exact = Decimal(f"{sign}{significant}E{power}")
+    except InvalidOperation:
+        # Beyond the exponents of a decimal.
+        return Raw(f"{sign}{significant}E{power:+}")
+    return Raw(shortest if exact == Decimal(shortest) else str(exact))
 
 
 _EXACT = msgspec.json.Decoder(float_hook=_exact_number)

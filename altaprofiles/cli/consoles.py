@@ -79,7 +79,13 @@ def suspending(pause: Callable[[], object], resume: Callable[[], object]) -> Ite
         yield
         return
 
+    is_over = False
+
     def suspend() -> None:
+        if is_over:
+            # The signal came in the last step, and its display is no more.
+            signal.raise_signal(number)
+            return
         pause()
         signal.signal(number, signal.SIG_DFL)
         signal.raise_signal(number)
@@ -97,4 +103,5 @@ def suspending(pause: Callable[[], object], resume: Callable[[], object]) -> Ite
     try:
         yield
     finally:
+        is_over = True
         signal.signal(number, signal.SIG_DFL)

@@ -7,13 +7,18 @@ import unicodedata
 
 __all__ = ["wrapped"]
 
-_RESUMPTION = "To resume: "
-"""The start of a line that is to be copied as it is."""
-
-# A command behind a colon, with words in quotation marks; or anything between backticks.
-_PIECE = re.compile(
-    r"(\s*)((?:`[^`\n]+`|(?<=: )altaprofiles(?: (?:'[^']*'|[^\s;,'])+)+|\S)+)",
+_WORD = r"""(?:'[^'\n]*'|"(?:[^"\\\n]|\\.)*"|[^\s;,'"]++)++"""
+"""A word of a shell."""
+_MORE = rf"(?:(?<!\w\.) {_WORD})"
+"""A further one, not behind the end of a sentence."""
+_COPIED = (
+    "`[^`\n]+`",
+    "To resume: .+",
+    rf"(?<=[Rr]un: ){_WORD}{_MORE}*+",
+    rf"(?<=: )(?:pip|(?:{_WORD} -m )?altaprofiles){_MORE}++",
 )
+"""Text to be copied. A comma or a semicolon that is not in quotation marks ends a command."""
+_PIECE = re.compile(rf"(\s*)((?:{'|'.join(_COPIED)}|\S)+)")
 
 # The name of a figure, or the blanks that a sentence begins with.
 _NAME = re.compile(r"\S+(?: \S+)?\s{2,}|\s+")
@@ -28,7 +33,7 @@ def wrapped(text: str, width: int) -> str:
 
 
 def _wrapped(line: str, width: int) -> str:
-    if _columns(line) <= width or line.startswith(_RESUMPTION):
+    if _columns(line) <= width:
         return line
     name = _NAME.match(line)
     indent = " " * len(name[0]) if name and 2 * len(name[0]) <= width else ""

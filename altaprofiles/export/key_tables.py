@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from ..base.checks import is_whole_float
+from ..base.checks import READ_AGAIN, has_lost_digits, is_whole_float
 from ..base.extras import require
 from ..base.sql import quoted
 from ..base.wording import nearest, numbered
@@ -40,7 +40,7 @@ def parquet_keys(path: Path, column: str | None) -> Iterator[tuple[int, str | No
                 for batch in file.iter_batches(_AT_ONCE, columns=[name])
                 for cell in batch.column(0).to_pylist()
             )
-            yield from _numbered(path, cells)
+            yield from _numbered(path, cells, str(file.schema_arrow.field(name).type))
     except pyarrow.ArrowException as error:
         raise InvalidArgument(
             f"keys: {path} cannot be read as Parquet ({type(error).__name__}); write the file anew"
@@ -73,6 +73,7 @@ def duckdb_keys(
             named = _table(path.name, tables, keys_table)
             rows = connection.execute(f"SELECT * FROM {quoted(named)} LIMIT 0")  # noqa: S608
             columns = [one[0] for one in rows.description]
+            kinds = [str(one[1]) for one in rows.description]
             name = _column(f"the table {named!r} of {path.name}", columns, column)
             query = f"SELECT {quoted(name)} FROM {quoted(named)}"  # noqa: S608
             connection.execute(query)
@@ -81,7 +82,7 @@ def duckdb_keys(
                 for rows in iter(lambda: connection.fetchmany(_AT_ONCE), [])
                 for (cell,) in rows
             )
-            yield from _numbered(path, cells)
+            yield from _numbered(path, cells, kinds[columns.index(name)])
     except duckdb.Error as error:
         if is_locked(error):
             raise ExportLocked(
@@ -126,28 +127,53 @@ def _refuse(argument: str, where: str, noun: str, names: Sequence[str], name: st
     raise InvalidArgument(f"{text}, and none of them is {name!r}{guess}")
 
 
-def in_brackets(names: Sequence[str]) -> str:
-    """Return the first names in brackets, after a blank; nothing if there are none."""
+def in_brackets(names: Sequence[str], *, is_all: bool = True) -> str:
+    """Return the first names in brackets, after a blank; nothing if there are none.
+
+    Args:
+        names: the names.
+        is_all: whether there are no others.
+    """
     if not names:
         return ""
-    return f" ({', '.join(map(repr, names[:_NAMES]))}{', …' if len(names) > _NAMES else ''})"
+    is_cut = not is_all or len(names) > _NAMES
+    return f" ({', '.join(map(repr, names[:_NAMES]))}{', …' if is_cut else ''})"
 
 
 _NAMES = 12
 """Most names in a message."""
 
 
-def _numbered(path: Path, cells: Iterator[Any]) -> Iterator[tuple[int, str | None]]:
+def _numbered(path: Path, cells: Iterator[Any], kind: str) -> Iterator[tuple[int, str | None]]:
     for number, cell in enumerate(cells, 1):
         if cell is None or isinstance(cell, str):
             yield number, cell
         elif isinstance(cell, int | UUID) and not isinstance(cell, bool):
             yield number, str(cell)
         else:
-            is_whole = is_whole_float(cell)
-            kind = "whole number as a float" if is_whole else f"value of type {type(cell).__name__}"
             raise InvalidArgument(
-                f"keys: row {number:,} of {path} holds a {kind}, which is not an identifier; "
-                f"convert the column to {'whole numbers' if is_whole else 'text or whole numbers'}",
-                value=cell,
+                f"keys: row {number:,} of {path} holds {_no_key(cell, kind)}", value=cell
             )
+
+
+def _no_key(cell: object, kind: str) -> str:
+    """Return what a cell is instead of an identifier, with the fix.
+
+    Args:
+        cell: the cell, not null.
+        kind: the column's type, as Arrow or DuckDB calls it.
+    """
+    if not is_whole_float(cell):
+        return (
+            f"a value of type {type(cell).__name__}, which is not an identifier; convert the "
+            f"column to text or whole numbers"
+        )
+    if has_lost_digits(cell, _SIZES.get(kind, 8)):
+        return f"a float too large to be exact, an integer that has lost digits; {READ_AGAIN}"
+    return (
+        "a whole number as a float, which is not an identifier; convert the column to whole numbers"
+    )
+
+
+_SIZES = {"halffloat": 2, "float16": 2, "float": 4, "FLOAT": 4}
+"""Bytes of the floats of a column that are not of 8, by its type."""

@@ -252,9 +252,9 @@ class KeyFile:
                 f"has a semicolon or a tab; save it with commas, or as .txt if that line is a key",
                 value=first[0],
             )
+        known = _known_names(first, self._column)
         count = numbered(len(first), "column")
-        if are_names := _are_names(first, self._column):
-            count += in_brackets(first)
+        count += in_brackets(known, is_all=len(known) == len(first))
         if self._column is None:
             if len(first) > 1:
                 raise InvalidArgument(
@@ -265,7 +265,7 @@ class KeyFile:
             return 0
         found = first.count(self._column)
         if found != 1:
-            close = nearest(self._column, first) if are_names and not found else None
+            close = None if found else nearest(self._column, known)
             raise InvalidArgument(
                 f"column: the first line of {self.path} has {count}, of "
                 f"which {found or 'none'} {'is' if len(first) == 1 else 'are'} named "
@@ -372,19 +372,22 @@ def are_letters_of(name: str, *texts: str) -> bool:
 
 
 _NAMES = {
-    *("identity", "email", "objectid", "userid", "anonymousid"),
-    *("id", "key", "name", "phone", "person", "account"),
+    *("identity", "email", "emailaddress", "emailid", "mail", "phone", "phonenumber", "mobile"),
+    *("name", "firstname", "lastname", "surname", "username", "person", "account", "customer"),
+    *("id", "key", "accountid", "anonymousid", "clevertapid", "clientid", "contactid", "crmid"),
+    *("customerid", "deviceid", "externalid", "memberid", "objectid", "personid", "profileid"),
+    *("subscriberid", "userid", "city", "country", "created", "date", "note", "plan", "tags"),
 }
-"""Names that columns of people often have, in small letters."""
+"""Names that columns of people often have, in small letters, without punctuation."""
 
 
-def _are_names(first: Sequence[str], column: str | None) -> bool:
-    """Return whether a first line has names of columns for certain. Else it may be somebody."""
+def _known_names(first: Sequence[str], column: str | None) -> list[str]:
+    """Return the cells of a first line that are nobody's data, whatever that line is.
+
+    A line without names of columns is somebody's row. One of its cells may be "email" all the same.
+    """
     names = _NAMES if column is None else _NAMES | {_letters(column)}
-    return not names.isdisjoint(map(_letters, first)) or any(map(_OF_ID.fullmatch, first))
-
-
-_OF_ID = re.compile(r"\w+[_ ]id", re.IGNORECASE)
+    return [cell for cell in first if _letters(cell) in names]
 
 
 def _letters(text: str) -> str:

@@ -43,7 +43,8 @@ _AHEAD = 4
 def check_items(name: str, items: object) -> None:
     """Raise `ConfigurationError` unless `items` is an iterable of items.
 
-    A single text is not one, nor a table or a mapping, whose iteration yields names at best.
+    A single text is not one, nor a table or a mapping, whose iteration yields names at best. A dict
+    without values is one: `dict.fromkeys(items)` has each item once, in order.
     """
     kind = type(items).__name__
     if _is_table(items):
@@ -52,7 +53,7 @@ def check_items(name: str, items: object) -> None:
             f"the column's name",
             value=items,
         )
-    if isinstance(items, Mapping):
+    if isinstance(items, Mapping) and not _has_keys_only(items):
         raise InvalidArgument(
             f"{name}: got a {kind}, whose iteration yields its keys; pass its .keys() or .values()",
             value=items,
@@ -66,9 +67,17 @@ def check_items(name: str, items: object) -> None:
 
 
 def _is_table(items: object) -> bool:
-    """Return whether `items` has columns, as tables of pandas, polars, Arrow and DuckDB have."""
-    # As a method, it is something else.
-    return not callable(getattr(type(items), "columns", len))
+    """Return whether `items` is a table, as of pandas, polars, Arrow, DuckDB and Spark."""
+    if isinstance(items, tuple | list):
+        return False
+    kind = type(items)
+    # An iterable of another kind may have columns as well, or a method of that name.
+    has_types = any(hasattr(kind, name) for name in ("shape", "schema", "dtypes"))
+    return has_types and not callable(getattr(kind, "columns", len))
+
+
+def _has_keys_only(items: Mapping[object, object]) -> bool:
+    return isinstance(items, dict) and not any(value is not None for value in items.values())
 
 
 async def fan_out(

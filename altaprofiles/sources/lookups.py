@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Struct
 
 from ..base.calls import CallName
-from ..base.checks import AS_INTS, check_flag, check_whole, shown
+from ..base.checks import AS_INTS, READ_AGAIN, check_flag, check_whole, shown
 from ..base.verdicts import dooms_all
 from ..base.wording import one_of
 from ..errors import AltaProfilesError, ConfigurationError, InvalidArgument
@@ -37,7 +37,10 @@ T = TypeVar("T")
 V = TypeVar("V")
 
 
-LIKE_FLOATS = f"digits and '.0', the text of a float; if these were floats, {AS_INTS}"
+LIKE_FLOATS = (
+    f"digits and '.0', the text of a float; if these were floats, {AS_INTS}; but from 2**53 on, "
+    f"{READ_AGAIN}, as floats lose digits there"
+)
 """A warning of keys that were not found, behind their number."""
 
 _LIKE_FLOAT = re.compile(r"[0-9]+\.0")

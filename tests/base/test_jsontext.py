@@ -170,6 +170,10 @@ ALIKE = [
     ("[0.1]", "[0.10]"),
     ("[0.1000000000000000000001]", "[0.10000000000000000000010]", "[1000000000000000000001e-22]"),
     ("[1E+400,1E-400]", "[10e399,0.1e-399]"),
+    ("[1E+309,-1E+5000]", f"[1{'0' * 309},-1{'0' * 5000}]", f"[1{'0' * 310}e-1,-10.0e4999]"),
+    (f'{{"a":[1e+150],"z":"{"1" * 101}"}}', f'{{"z":"{"1" * 101}","a":[1{"0" * 150}]}}'),
+    (f'{{"a":2,"n":{"9" * 4301},"z":1}}', f'{{"z":1,"n":{"9" * 4301}.0,"a":2}}'),
+    ("[1E+9999999999999999999999]", "[10e9999999999999999999998]"),
     # Half a surrogate pair, a NUL.
     ('["\ufffd"]', r'["\ud83d"]', r'["\ufffd"]'),
     (r'["\u0000"]', r'[ "\u0000" ]'),
@@ -191,6 +195,29 @@ def test_different_numbers_have_different_canonical_texts() -> None:
 def test_canonical_text_too_deep_for_a_decoder_has_no_white_space(levels: int) -> None:
     deep = nested(levels, rb'" \ud800 "')
     assert canonical(deep.replace(b":", b" : ")) == deep.replace(rb"\ud800", rb"\ufffd")
+
+
+def test_canonical_text_is_sorted_down_to_a_fixed_depth() -> None:
+    def at_depth(frames: int, data: bytes) -> bytes:
+        return at_depth(frames - 1, data) if frames else canonical(data)
+
+    for brackets, levels in [("[]", 63), ("[]", 64), ("[]", 900), ("{}", 63)]:
+        inner = brackets[0] * levels if brackets == "[]" else '{"k":' * levels + "1"
+        sent = f'{{"z": "[{{", "a":{inner}{brackets[1] * levels}}}'.encode()
+        texts = {at_depth(frames, sent) for frames in (0, 60)}
+        start = b'{"a":' if levels == 63 else b'{"z":"[{"'
+        assert len(texts) == 1
+        assert texts.pop().startswith(start), levels
+    wide = b'{"z":[%b],"a":1}' % b",".join([b'{"b":[],"a":"]"}'] * 100)
+    assert canonical(wide).startswith(b'{"a":1,"z":[{"a":"]","b":[]}')
+
+
+def test_no_member_is_lost_whose_name_differs_in_a_lone_surrogate() -> None:
+    sent = rb'{"n":[{"\udfff":1 ,"\ud800":2}]}'
+    assert json.loads(canonical(sent), object_pairs_hook=list)[0][1] == [
+        [("\ufffd", 1), ("\ufffd", 2)]
+    ]
+    assert canonical(rb'{"z":"\ud800", "a":1, "a":2}') == '{"a":2,"z":"\ufffd"}'.encode()
 
 
 @given(st.recursive(

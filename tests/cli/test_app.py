@@ -6,6 +6,7 @@ import json
 import os
 import re
 import resource
+import shlex
 import signal
 import subprocess
 import sys
@@ -312,10 +313,11 @@ def test_prose_is_wrapped_at_words_on_a_terminal_only(
     assert terminal.text.split() == piped.stderr.split()
     assert longest(terminal.text) <= max(60, *map(len, piped.stderr.split()))
     # To be copied in one piece, however long it is.
-    command = ["count", "Charged", "--account", "a-name-that-is-longer-than-this-terminal-is-wide"]
-    with Terminal(env, *command, *COUNT[2:], columns=40) as terminal:
-        assert terminal.ended().code == 3
-    assert f"\naltaprofiles login {command[3]}\n" in terminal.text
+    for name in ("a-name-that-is-longer-than-this-terminal-is-wide", "it's a long name of a shop"):
+        command = ["count", "Charged", "--account", name]
+        with Terminal(env, *command, *COUNT[2:], columns=40) as terminal:
+            assert terminal.ended().code == 3
+        assert f"\naltaprofiles login {shlex.quote(name)}\n" in terminal.text
 
 
 def test_options_for_all_commands_stand_before_or_behind(

@@ -555,6 +555,41 @@ def test_ctrl_z_clears_the_display_and_shows_the_cursor(
             assert after.rfind("\x1b[?25h") >= after.rfind("\x1b[?25l")
 
 
+_LAST_STEP = """
+import asyncio, signal
+from types import SimpleNamespace
+from altaprofiles.cli.consoles import error_console
+from altaprofiles.cli.progress import live_display
+
+async def main():
+    with live_display(SimpleNamespace(console=error_console(quiet=False))) as picture:
+        picture.draw("the picture")
+        signal.raise_signal(signal.SIGTSTP)
+    await asyncio.sleep(0)
+
+asyncio.run(main())
+print("default" if signal.getsignal(signal.SIGTSTP) is signal.SIG_DFL else "another")
+"""
+
+
+def test_ctrl_z_in_the_last_step_of_a_display_does_not_draw_it_again(
+    env: dict[str, str], tmp_path: Path
+) -> None:
+    script = tmp_path / "last_step.py"
+    script.write_text(_LAST_STEP)
+    program = "import os; os.execv('/bin/bash', ['bash', '--norc', '--noprofile', '-i'])"
+    with Terminal(env | {"PS1": "$ "}, command=[sys.executable, "-c", program]) as terminal:
+        terminal.type(shlex.join([sys.executable, str(script)]))
+        terminal.expect("Stopped")
+        terminal.type("fg")
+        terminal.expect("default\n")
+        terminal.type("exit")
+        assert terminal.ended().code == 0, terminal.text[-2000:]
+    before, _, after = terminal.screen.rpartition("fg\r\n")
+    assert "the picture" not in after
+    assert before.rfind("\x1b[?25h") > before.rfind("\x1b[?25l")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("left", ["chain-0000", "journal.sqlite", "p.ndjson.export"])

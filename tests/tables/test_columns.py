@@ -176,6 +176,14 @@ def test_a_key_has_the_type_that_all_its_values_have(values: list[str | None], k
     assert (kinds["a"], kinds["never"]) == (kind, "text")
 
 
+@pytest.mark.parametrize(("records", "guess"), [(0, "; did you mean 'plan'?"), (1000, "")])
+def test_names_are_proposed_from_the_first_records(records: int, guess: str) -> None:
+    kinds = Kinds({"plam": None, "city": None})
+    kinds.observe([b'{"profileData":{"city":1}}'] * records)
+    kinds.observe([b'{"profileData":{"plan":2,"city":1}}'] * 2)
+    assert kinds.advice == [f"nobody has the property 'plam', so that its column is empty{guess}"]
+
+
 def test_types_are_found_even_in_records_with_broken_text() -> None:
     kinds = Kinds({"a": None, "é": None})
     kinds.observe([rb'{"x":"\ud83d","profileData":{"a":1,"\u00e9":true,"\udc00":2}}'])
