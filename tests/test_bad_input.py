@@ -227,6 +227,12 @@ async def test_no_keys_are_no_results() -> None:
 # --------------------------------------------------------------------------------- many identifiers
 
 
+async def test_several_identifiers_in_the_place_of_one_lead_to_get_many() -> None:
+    fix, several = "pass one value of each row, and several to get_many", ["7", "8"]
+    await refused(lambda session: session.profiles.get(identity=several), "identity: ", fix)  # type: ignore[arg-type]
+    await refused(lambda session: session.cdp.get(user_id=several), "user_id: ", fix)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("by", ["user-id", "USER_ID", "userid", "user id"])
 async def test_a_kind_of_key_that_is_nearly_right_is_suggested(by: Any) -> None:
     meant = "(did you mean 'user_id'?)"

@@ -295,7 +295,7 @@ def _no_key(value: object) -> str:
     if is_whole_float(value):
         return f"a whole number as a float; {AS_INTS}"
     if isinstance(value, Mapping | list | tuple):
-        fix = "pass one value of each row"
+        fix = "pass one value of each row, and several to get_many"
     elif hasattr(type(value), "as_py"):
         fix = "pass .to_pylist() of a column of Arrow"
     else:

@@ -54,7 +54,8 @@ def hide_misplaced(setting: T) -> T:
 
     Text that looks like neither a word nor a number may be the secret in the wrong place.
     """
-    is_hidden = isinstance(setting, str) and not is_harmless(setting.strip())
+    text = setting.strip() if isinstance(setting, str) else ""
+    is_hidden = not (text.isdecimal() or is_harmless(text))
     return as_secret(setting) if is_hidden else setting  # type: ignore[return-value]
 
 
