@@ -83,6 +83,14 @@ def is_kept_out(value: object, error: ConfigurationError) -> bool:
     return error.value is value and not any(form in text for form in shown for text in texts)
 
 
+def in_words(value: object) -> str:
+    """Return the words of an error for a value: itself, or its type if it may hold anything."""
+    if isinstance(value, list | tuple | bytes):
+        empty = isinstance(value, list) and not value
+        return f"an empty {type(value).__name__}" if empty else f"of type {type(value).__name__}"
+    return repr(value)
+
+
 # ----------------------------------------------------------------------------------- one identifier
 
 
@@ -219,6 +227,12 @@ async def test_no_keys_are_no_results() -> None:
 # --------------------------------------------------------------------------------- many identifiers
 
 
+async def test_several_identifiers_in_the_place_of_one_lead_to_get_many() -> None:
+    fix, several = "pass one value of each row, and several to get_many", ["7", "8"]
+    await refused(lambda session: session.profiles.get(identity=several), "identity: ", fix)  # type: ignore[arg-type]
+    await refused(lambda session: session.cdp.get(user_id=several), "user_id: ", fix)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("by", ["user-id", "USER_ID", "userid", "user id"])
 async def test_a_kind_of_key_that_is_nearly_right_is_suggested(by: Any) -> None:
     meant = "(did you mean 'user_id'?)"
@@ -227,13 +241,13 @@ async def test_a_kind_of_key_that_is_nearly_right_is_suggested(by: Any) -> None:
 
 @pytest.mark.parametrize("by", ["objectId", "id", "", "Identity", None, 1, ["identity"]])
 async def test_an_unknown_by_is_refused(by: Any) -> None:
-    known = ("by: ", repr(by), "identity, email, object_id")
+    known = ("by: ", in_words(by), "identity, email, object_id")
     await refused(lambda session: session.profiles.get_many(["7"], by=by), *known)
 
 
 @pytest.mark.parametrize("by", ["identity", "userId", "", None, 1, ["user_id"]])
 async def test_an_unknown_by_of_cdp_users_is_refused(by: Any) -> None:
-    known = ("by: ", repr(by), "user_id, anonymous_id")
+    known = ("by: ", in_words(by), "user_id, anonymous_id")
     await refused(lambda session: session.cdp.get_many(["7"], by=by), *known)
 
 
@@ -327,7 +341,7 @@ async def test_an_end_before_the_start_is_refused(query: Query, start: Any, end:
     ids=repr,
 )
 async def test_a_date_of_the_wrong_form_is_refused(query: Query, name: str, value: Any) -> None:
-    said = await refused(query(**{name: value}), f"{name}: ", repr(value))
+    said = await refused(query(**{name: value}), f"{name}: ", in_words(value))
     if value == 1767225600000:
         assert "milliseconds" in said
 
@@ -349,7 +363,7 @@ async def test_two_forms_of_date_do_not_mix(query: Query, start: Any, end: Any) 
 @either
 @pytest.mark.parametrize("event", ["", " ", "App\nLaunched", "\x00", None, 1.5, b"Charged", []])
 async def test_what_is_no_event_name_is_refused(query: Query, event: Any) -> None:
-    await refused(query(event=event), "event: ", repr(event))
+    await refused(query(event=event), "event: ", in_words(event))
 
 
 @pytest.mark.parametrize(
@@ -401,11 +415,11 @@ async def test_a_batch_size_that_is_no_int_is_refused(size: Any) -> None:
     ],
 )
 async def test_a_cursor_with_characters_that_no_cursor_has_is_refused(cursor: Any) -> None:
-    await refused(asking(cursor=cursor), "cursor: ", repr(cursor))
+    await refused(asking(cursor=cursor), "cursor: ", in_words(cursor))
 
 
 @pytest.mark.parametrize("name", ["app", "events", "profile"])
-@pytest.mark.parametrize("value", ["false", "no", "true&batch_size=1", 0, None])
+@pytest.mark.parametrize("value", ["false", "no", "ja", 0, None])
 async def test_a_flag_that_is_no_bool_is_refused(name: str, value: Any) -> None:
     await refused(asking(**{name: value}), f"{name}: ", repr(value))
 
@@ -684,14 +698,29 @@ class Report:
         """Do nothing with any argument."""
 
 
+class Frame:
+    """A table of customers, which is neither true nor false, as a DataFrame of pandas."""
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"   cid\n0  {BOUND}\n" * 10_000
+
+    def __eq__(self, other: object) -> Any:
+        return self
+
+    def __bool__(self) -> bool:
+        raise ValueError("The truth value of a DataFrame is ambiguous")
+
+
 ODD: dict[str, Any] = {
     "no repr": Unprintable(),
     "an endless int": 10**5000,
-    "a file's bytes": b"\x00" * 100_000,
-    "a list that nobody can hash": [["Charged"] * 10_000],
+    "a file's bytes": BOUND.encode() * 10_000,
+    "a list that nobody can hash": [[BOUND] * 10_000],
     "a function with bound values": partial(Report().write, BOUND),
     "a method": Report().write,
-    "a table of many lines": type("Table", (), {"__repr__": lambda _: "a | b\n" * 10_000})(),
+    "a table of many lines": Frame(),
 }
 OPTIONS: dict[str, tuple[Call, str]] = {
     "CleverTap": (
@@ -708,7 +737,7 @@ OPTIONS: dict[str, tuple[Call, str]] = {
     ),
     "by_event": (
         lambda session, given: session.profiles.by_event(**{"event": "Charged", **DAYS, **given}),
-        "event start end batch_size windows prefetch cursor distinct",
+        "event start end batch_size windows prefetch cursor distinct app profile",
     ),
     "get_many": (
         lambda session, given: session.profiles.get_many(["1"], **{"by": "identity", **given}),
@@ -739,6 +768,10 @@ OPTIONS: dict[str, tuple[Call, str]] = {
         "events to format since timezone windows flatten",
     ),
 }
+OPTIONS["Filter"] = (
+    lambda _, given: Filter(**{"name": "Age", "operator": "equals", "value": 5, **given}),
+    "name operator",
+)
 OF_ANY_SIZE = {"windows", "max_in_flight", "requests_per_minute", "prefetch", "concurrency"}
 
 
@@ -768,6 +801,33 @@ async def test_a_value_that_cannot_be_shown_is_refused_in_one_short_line(
     assert len(text) < 700
     assert "\n" not in text
     assert BOUND not in text
+
+
+async def test_no_table_of_customers_is_shown() -> None:
+    """Wherever it is passed, it is named by its type, also if it is neither true nor false."""
+    for label, (call, names) in OPTIONS.items():
+        for name in names.split():
+            for given in (Frame(), [[BOUND]], BOUND.encode()):
+                async with unsent() as session:
+                    with pytest.raises(ConfigurationError) as caught:
+                        made = call(session, {name: given})
+                        await (made if isinstance(made, Awaitable) else drained(made))
+                assert BOUND not in str(caught.value), (label, name)
+
+
+WORDS = "by concurrency ordered windows batch_size distinct app format write deadline on_shortfall"
+
+
+async def test_a_key_in_the_place_of_an_option_is_not_shown() -> None:
+    """As of two arguments in the wrong order."""
+    for label, (call, names) in OPTIONS.items():
+        for name in {*names.split()} & {*WORDS.split()}:
+            for key in ("jack+test@example.com", "+919876543210"):
+                async with unsent() as session:
+                    with pytest.raises(InvalidArgument, match=rf"^{name}: .*'\*\*\*'") as caught:
+                        made = call(session, {name: key})
+                        await (made if isinstance(made, Awaitable) else drained(made))
+                assert key not in str(caught.value), label
 
 
 def test_a_function_in_an_error_has_its_name_only() -> None:

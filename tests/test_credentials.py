@@ -91,9 +91,7 @@ def test_europe_is_the_default_and_global_the_host_without_region() -> None:
     assert key().url == "https://altatech.ai"
 
 
-@pytest.mark.parametrize(
-    "region", ["mars", "", " ", "e u1", "eu-1", None, 1, ["in1"], "in1.evil.example"]
-)
+@pytest.mark.parametrize("region", ["mars", "", " ", "e u1", "eu-1", None, 1])
 def test_an_unknown_region_is_refused(region: Any) -> None:
     with pytest.raises(ConfigurationError) as caught:
         account(region=region)
@@ -280,7 +278,6 @@ def test_a_base_url_replaces_the_host(
         "https://example.com/a b",
         "https://exa\tmple.com",
         7,
-        b"https://example.com",
     ],
 )
 def test_a_base_url_that_is_unsafe_or_not_a_url_is_refused(
@@ -484,9 +481,7 @@ def test_a_name_can_be_any_printable_text(name: str) -> None:
     assert f", name={name!r})" in repr(key(name=name))
 
 
-@pytest.mark.parametrize(
-    "name", ["", "x" * 101, "a\nb", "\x1b[31m", "\ufeffa", 7, True, b"a", ["a"]]
-)
+@pytest.mark.parametrize("name", ["", "x" * 101, "a\nb", "\x1b[31m", "\ufeffa", 7, True])
 def test_a_name_that_cannot_be_used_is_refused(name: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"^name: .* use a short name") as caught:
         key(name=name)
@@ -607,6 +602,15 @@ MISTAKES: dict[str, Callable[[], object]] = {
     "endpoint": lambda: Alta(TOKEN, endpoint="mars"),
     "endpoint and base_url": lambda: Alta(TOKEN, "https://example.com", endpoint="sg"),
     "region swapped": lambda: CleverTap("W9R", "IN1", PASSCODE),
+    "token as base_url": lambda: Alta("agent-1", TOKEN),
+    "token before a query": lambda: Alta("agent-1", TOKEN + "?a=1"),
+    "token as cap": lambda: Alta("agent-1", None, TOKEN),  # type: ignore[arg-type]
+    "token as pace": lambda: Alta("agent-1", None, 4, TOKEN),  # type: ignore[arg-type]
+    "token as folder": lambda: Alta("agent-1", shared=TOKEN),
+    "passcode as region": lambda: CleverTap("W9R", "project", PASSCODE),
+    "passcode as base_url": lambda: CleverTap("W9R", "project", "in1", PASSCODE),
+    "passcode as cap": lambda: CleverTap("W9R", "project", max_in_flight=PASSCODE),  # type: ignore[arg-type]
+    "passcode as zone": lambda: CleverTap("W9R", "project", timezone=PASSCODE),
     "alta name": lambda: Alta(TOKEN, name=""),
     "alta base_url": lambda: Alta(TOKEN, base_url="http://example.com"),
 }
@@ -626,10 +630,18 @@ def test_a_bare_secret_in_place_of_credentials_is_refused_and_not_shown(given: A
 def test_no_traceback_of_a_mistake_shows_a_secret_in_its_locals(name: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         MISTAKES[name]()
-    shown = with_locals(caught.value)
+    shown = with_locals(caught.value) + str(caught.value)
     assert "__init__" in shown
     assert PASSCODE not in shown
     assert TOKEN not in shown
+
+
+def test_a_setting_that_could_be_a_secret_stays_the_text_that_it_is() -> None:
+    agent = Alta("token", name="Support Agent 2", shared="/caches/Team 7")
+    shop = CleverTap("W9R", "passcode", timezone="America/Port-au-Prince")
+    texts = [agent.name, agent.shared, shop.timezone]
+    assert texts == ["Support Agent 2", "/caches/Team 7", "America/Port-au-Prince"]
+    assert {*map(type, texts)} == {str}
 
 
 @asynccontextmanager
@@ -857,7 +869,7 @@ def test_limits_are_each_session_s_own_unless_they_are_shared(kind: Any, tmp_pat
     assert dataclasses.replace(shared, max_in_flight=2).shared == shared.shared
 
 
-@pytest.mark.parametrize("value", ["slots", "~/slots", "", 1, None, b"/slots", "true"])
+@pytest.mark.parametrize("value", ["slots", "~/slots", "", 1, None, "true"])
 def test_a_shared_folder_is_an_absolute_path(value: Any) -> None:
     with pytest.raises(ConfigurationError) as raised:
         CleverTap("id", "passcode", shared=value)
@@ -1028,7 +1040,7 @@ def test_what_is_missing_or_without_effect_is_named_with_its_prefix(
 
 @pytest.mark.parametrize(
     "prefix",
-    ["SHOP-", "SHOP ", "A=", "a.b", "é", "1_", "A\0", "A\n", " ", 7, None, b"SHOP_", ["A"]],
+    ["SHOP-", "SHOP ", "A=", "a.b", "é", "1_", "A\0", "A\n", " ", 7, None],
 )
 def test_a_prefix_that_no_variable_can_have_is_refused(prefix: Any) -> None:
     for make in (CleverTap.from_env, Alta.from_env, Session.from_env):

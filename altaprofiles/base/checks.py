@@ -8,10 +8,12 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Coroutine, Mapping
+from datetime import date, time, timedelta
 from functools import partial
 from inspect import iscoroutinefunction, isroutine
-from numbers import Rational, Real
+from numbers import Number, Rational, Real
 from operator import index
+from os import PathLike
 from typing import TypeGuard
 
 from ..errors import InvalidArgument
@@ -28,19 +30,22 @@ __all__ = [
     "check_whole",
     "form_of",
     "has_lost_digits",
+    "is_harmless",
     "is_unicode",
     "is_whole_float",
     "shown",
+    "shown_setting",
+    "unknown",
     "whole",
     "whole_in",
 ]
 
 
 def shown(value: object) -> str:
-    """Return the `repr` of a value for a message, in one line of bounded length.
+    """Return text, a number, a date or a path for a message, in one line of bounded length.
 
-    Words stand for a value that has none, such as an int of thousands of digits. A function is
-    shown by its name.
+    A function is shown by its name. Of any other value only the type is named: tables, lists and
+    objects may hold customers' data. Words stand for an int of thousands of digits.
     """
     try:
         text = " ".join(_repr(value).splitlines())
@@ -50,13 +55,53 @@ def shown(value: object) -> str:
     return text if len(text) <= 300 else f"{text[:200]} … {text[-100:]}"
 
 
+_PLAIN = (str, Number, date, time, timedelta, PathLike, type)
+
+
 def _repr(value: object) -> str:
     # Values that are bound in a function, and its object, may be a secret or about a person.
     if isinstance(value, partial):
         return f"functools.partial({_repr(value.func)}, …)"
     if isroutine(value):
         return f"<function {value.__qualname__}>"
-    return repr(value)
+    if value is None or isinstance(value, _PLAIN):
+        return repr(value)
+    if isinstance(value, list | tuple | dict | set) and not value:
+        return f"an empty {type(value).__name__}"
+    return f"a value of type {type(value).__name__}"
+
+
+_HARMLESS = re.compile(
+    r"(?s:.{0,6})|[A-Za-z]{1,15}[0-9]?|[a-z ./~_-]{1,30}[0-9]?|[=<>!~]{1,3}"
+    # Names of time zones.
+    r"|(?:\.*/)*[A-Z][A-Za-z_]{1,20}(?:/[A-Z][A-Za-z_-]{1,20}){0,2}|(?:GMT|UTC)[+-][0-9:]{1,5}"
+)
+
+
+def is_harmless(text: str) -> bool:
+    """Return whether a text looks like a word or a number, not like a secret or a customer's ID."""
+    return _HARMLESS.fullmatch(text) is not None
+
+
+def shown_setting(value: object) -> str:
+    """Return the value of an option that is a word, a number or a flag, as `shown` does.
+
+    Any other text may be a secret or a key in the wrong place, and stars stand for it.
+    """
+    return "'***'" if isinstance(value, str) and not is_harmless(value) else shown(value)
+
+
+def unknown(value: object, noun: str = "") -> str:
+    """Return the fault of an option that is none of the known words, as `shown_setting` shows it.
+
+    Args:
+        value: the option's value.
+        noun: the kind of word that it should be.
+    """
+    text = shown_setting(value)
+    if value is None or isinstance(value, str | Number):
+        return " ".join(filter(None, ("unknown", noun, text)))
+    return f"expected text, got {text}"
 
 
 def _without_repr(value: object) -> str:
@@ -76,7 +121,7 @@ def check_whole(name: str, value: object, *, least: int) -> int:
     """
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise InvalidArgument(
-            f"{name}: expected a whole number of at least {least}, got {shown(value)}"
+            f"{name}: expected a whole number of at least {least}, got {shown_setting(value)}"
         )
     return value
 
@@ -125,7 +170,7 @@ def check_flag(name: str, value: object) -> bool:
         ConfigurationError: `value` is anything else.
     """
     if not isinstance(value, bool):
-        raise InvalidArgument(f"{name}: expected True or False, got {shown(value)}")
+        raise InvalidArgument(f"{name}: expected True or False, got {shown_setting(value)}")
     return value
 
 
@@ -140,7 +185,7 @@ def check_seconds(name: str, value: object, *, zero: bool = False) -> None:
     seconds = _finite(value)
     if seconds is None or seconds < 0 or (seconds == 0 and not zero):
         bound = "of at least" if zero else "above"
-        raise InvalidArgument(f"{name}: expected seconds {bound} 0, got {shown(value)}")
+        raise InvalidArgument(f"{name}: expected seconds {bound} 0, got {shown_setting(value)}")
 
 
 def check_time_left(name: str, value: object) -> None:
@@ -151,7 +196,7 @@ def check_time_left(name: str, value: object) -> None:
         value: the argument's value.
     """
     if _finite(value) is None:
-        raise InvalidArgument(f"{name}: expected a number of seconds, got {shown(value)}")
+        raise InvalidArgument(f"{name}: expected a number of seconds, got {shown_setting(value)}")
 
 
 def _finite(value: object) -> float | None:
@@ -257,7 +302,7 @@ def _no_key(value: object) -> str:
             return f"a float too large to be exact, an integer that has lost digits; {READ_AGAIN}"
         return f"a whole number as a float; {AS_INTS}"
     if isinstance(value, Mapping | list | tuple):
-        fix = "pass one value of each row"
+        fix = "pass one value of each row, and several to get_many"
     elif hasattr(type(value), "as_py"):
         fix = "pass .to_pylist() of a column of Arrow"
     else:

@@ -7,7 +7,7 @@ import zoneinfo
 from datetime import UTC, date, datetime, tzinfo
 
 from ..errors import ConfigurationError, InvalidArgument
-from .checks import shown
+from .checks import shown_setting
 
 __all__ = ["today", "zone_of"]
 
@@ -25,7 +25,7 @@ def zone_of(argument: str, name: object) -> tzinfo:
     if not isinstance(name, str) or not name:
         raise InvalidArgument(
             f"{argument}: expected the name of a time zone, such as 'Asia/Kolkata', "
-            f"got {shown(name)}"
+            f"got {shown_setting(name)}"
         )
     if name == "UTC":
         return UTC
@@ -36,13 +36,12 @@ def zone_of(argument: str, name: object) -> tzinfo:
     if not known:
         # Outside of the handler, because the error would show a search in vain.
         raise ConfigurationError(
-            f"{argument}: this machine has no data of time zones to find {shown(name)} in; run: "
-            f"pip install tzdata"
+            f"{argument}: this machine has no data of time zones to find {shown_setting(name)} "
+            "in; run: pip install tzdata"
         )
     raise InvalidArgument(
-        f"{argument}: there is no time zone {shown(name)}{_meant(name, known)}; use a name of "
-        "the IANA "
-        f"database, such as 'Asia/Kolkata' or 'UTC'"
+        f"{argument}: there is no time zone {shown_setting(name)}{_meant(name, known)}; use a "
+        "name of the IANA database, such as 'Asia/Kolkata' or 'UTC'"
     )
 
 

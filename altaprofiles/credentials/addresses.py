@@ -100,8 +100,8 @@ def platform(endpoint: object) -> tuple[str, str]:
     known = ", ".join(ENDPOINTS)
     if re.search(r"[/:?#]", name):
         raise InvalidArgument(
-            f"endpoint: {_place(endpoint)!r} is more than the name of a platform; use one of "
-            f"{known}, or pass a URL as `base_url`"
+            f"endpoint: {shown(hide_login(_place(endpoint)))} is more than the name of a "
+            f"platform; use one of {known}, or pass a URL as `base_url`"
         )
     # Full stops of other scripts, and letters in full width, are read as in any host.
     name = unicodedata.normalize("NFKC", name).replace("。", ".")
@@ -125,15 +125,16 @@ def platform(endpoint: object) -> tuple[str, str]:
         )
     if name.startswith("api."):
         raise InvalidArgument(
-            f"endpoint: {shown(endpoint)} begins with api., which is put before it; pass "
-            f"{name[4:]!r}"
+            f"endpoint: {shown(hide_login(endpoint))} begins with api., which is put before it; "
+            f"pass {shown(hide_login(name[4:]))}"
         )
     url = f"https://api.{name}"
     try:
         parts = split_address(url)
     except ValueError as error:
         raise InvalidArgument(
-            f"endpoint: {shown(url)} {error}; use one of {known}, or pass a URL as `base_url`"
+            f"endpoint: {shown(hide_login(url))} {error}; use one of {known}, or "
+            "pass a URL as `base_url`"
         ) from None
     return parts.netloc.removeprefix("api."), parts.geturl()
 
@@ -146,9 +147,17 @@ def _place(url: str) -> str:
 _PATH = r"(?:[A-Za-z0-9._~!$&'()*+,;=:/-]|%[0-9A-Fa-f]{2})*"
 
 
+_ADDRESS = re.compile(
+    r"\s*|(?:[A-Za-z]+:)?//[^@?#]*|(?:localhost|(?:[a-z0-9-]{1,20}\.)+[a-z]{2,12})(?::[0-9]+)?(?:/[a-z0-9/]*)?"
+)
+
+
 def hide_login(url: T) -> T | Secret:
-    """Return an argument `base_url` in a form that tracebacks may show: a login may stand in it."""
-    return as_secret(url) if isinstance(url, str) and re.search(r"[@?#]", url) else url
+    """Return an argument `base_url` in a form that messages and tracebacks may show.
+
+    A login may stand in it, and a text that is no address may be the API key in the wrong place.
+    """
+    return as_secret(url) if isinstance(url, str) and not _ADDRESS.fullmatch(url) else url
 
 
 def checked_base_url(url: object) -> str:
@@ -162,11 +171,11 @@ def checked_base_url(url: object) -> str:
     if "@" in url:
         # The message leaves the URL out, because a credential stands before the @.
         raise InvalidArgument("base_url: holds user:password@; remove it")
-    place = _place(url)
-    if place != url:
+    if _place(url) != url:
         # The message leaves the rest out, because it may hold a credential.
         raise InvalidArgument(
-            f"base_url: {place!r} is followed by a query or a fragment; write https://HOST"
+            f"base_url: {shown(hide_login(_place(url)))} is followed by a query or a fragment; "
+            "write https://HOST"
         )
     try:
         parts = split_address(url)
@@ -192,4 +201,4 @@ def checked_base_url(url: object) -> str:
         )
     # As written, unless the host needs another form.
     is_plain = urlsplit(url).netloc == parts.netloc
-    return (url if is_plain else parts.geturl()).rstrip("/")
+    return (str.__str__(url) if is_plain else parts.geturl()).rstrip("/")

@@ -8,7 +8,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
-from ..base.checks import shown, whole_in
+from ..base.checks import shown_setting, whole_in
 from ..errors import ConfigurationError, InvalidArgument, MissingCredentials
 from ..redaction import as_secret
 from .settings import InvalidSetting, check_token, explained
@@ -43,7 +43,7 @@ def check_prefix(prefix: object) -> str:
     if not isinstance(prefix, str) or not re.fullmatch(r"([A-Za-z_][A-Za-z0-9_]*)?", prefix):
         raise InvalidArgument(
             f"prefix: expected letters, digits and _ in front of the names of variables, such as "
-            f"'SHOP_', got {shown(prefix)}"
+            f"'SHOP_', got {shown_setting(prefix)}"
         )
     return prefix
 

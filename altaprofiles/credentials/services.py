@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from ..base.checks import check_whole, shown
+from ..base.checks import check_whole, unknown
 from ..base.wording import one_of
 from ..base.zones import zone_of
 from ..errors import InvalidArgument
@@ -30,6 +30,7 @@ from .settings import (
     check_name,
     check_shared,
     check_token,
+    hide_misplaced,
     shared_text,
 )
 
@@ -124,7 +125,9 @@ class CleverTap:
     ) -> None:
         # Before any check, because a traceback may show the locals of this frame.
         kind, passcode = _secret("passcode", passcode)
-        base_url = hide_login(base_url)
+        base_url, region = hide_login(base_url), hide_misplaced(region)
+        max_in_flight, timezone = hide_misplaced(max_in_flight), hide_misplaced(timezone)
+        shared = hide_misplaced(shared)
         _set(self, account_id=account_id, passcode=passcode, region=region)
         _set(self, base_url=base_url, max_in_flight=max_in_flight, timezone=timezone)
         _set(self, shared=shared, url="")
@@ -134,10 +137,11 @@ class CleverTap:
             region = as_secret(region)
             _set(self, region=region)
         _check_secret(passcode, kind, check_passcode)
-        name = region.strip().lower() if isinstance(region, str) else ""
+        is_shown = isinstance(region, str) and not isinstance(region, Secret)
+        name = region.strip().lower() if is_shown else ""
         if name not in REGIONS:
             raise InvalidArgument(
-                f"region: unknown region {shown(region)}; use one of {one_of(REGIONS, name)}"
+                f"region: {unknown(region, 'region')}; use one of {one_of(REGIONS, name)}"
             )
         _set(self, region=name)
         _set(self, max_in_flight=check_max_in_flight(max_in_flight))
@@ -283,6 +287,8 @@ class Alta:
     ) -> None:
         kind, token = _secret("token", token)
         base_url = hide_login(base_url)
+        max_in_flight, shared = hide_misplaced(max_in_flight), hide_misplaced(shared)
+        requests_per_minute = hide_misplaced(requests_per_minute)
         _set(self, token=token, base_url=base_url, max_in_flight=max_in_flight)
         _set(self, requests_per_minute=requests_per_minute, name=name, endpoint=endpoint)
         _set(self, shared=shared, url="")
@@ -389,7 +395,7 @@ class Alta:
 
     def __repr__(self) -> str:
         rate, name = self.requests_per_minute, self.name
-        paced = "" if rate is None else f", requests_per_minute={rate}"
+        paced = "" if rate is None else f", requests_per_minute={rate!r}"
         named = "" if name is None else f", name={name!r}"
         where = f"base_url={self.url!r}" if self.endpoint is None else f"endpoint={self.endpoint!r}"
         limits = f"max_in_flight={self.max_in_flight!r}{paced}{named}{shared_text(self.shared)}"

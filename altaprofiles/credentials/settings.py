@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, TypeVar
 
-from ..base.checks import shown
+from ..base.checks import is_harmless, shown
 from ..base.paths import path_text
 from ..errors import ConfigurationError, InvalidArgument
+from ..redaction import as_secret
 
 __all__ = [
     "CHAIN_SLOTS",
@@ -22,9 +23,12 @@ __all__ = [
     "check_shared",
     "check_token",
     "explained",
+    "hide_misplaced",
     "renamed",
     "shared_text",
 ]
+
+T = TypeVar("T")
 
 CHAIN_SLOTS = 3
 """Chain requests that CleverTap allows in flight, and counts as many.
@@ -43,6 +47,16 @@ _VOWELS = ("a", "e", "i", "o", "u")
 _TOKEN = re.compile(r"[\x21-\x7e]+")
 
 _MAX_NAME = 100
+
+
+def hide_misplaced(setting: T) -> T:
+    """Return a setting in a form that messages and tracebacks may show.
+
+    Text that looks like neither a word nor a number may be the secret in the wrong place.
+    """
+    text = setting.strip() if isinstance(setting, str) else ""
+    is_hidden = not (text.isdecimal() or is_harmless(text))
+    return as_secret(setting) if is_hidden else setting  # type: ignore[return-value]
 
 
 def check_max_in_flight(value: object) -> MaxInFlight:
@@ -67,7 +81,7 @@ def check_shared(value: object) -> bool | str:
         raise InvalidArgument(
             f"shared: expected True, False or the absolute path of a folder, got {shown(value)}"
         )
-    return path_text("shared", text)
+    return str.__str__(path_text("shared", text))
 
 
 def shared_text(shared: bool | str) -> str:

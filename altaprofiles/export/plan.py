@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import msgspec
 from msgspec import Struct
 
-from ..base.checks import check_flag, check_whole, shown
+from ..base.checks import check_flag, check_whole, shown, shown_setting
 from ..base.wording import numbered
 from ..errors import InvalidArgument, PlanMismatch
 from ..wire.days import Day, date_of
@@ -100,12 +100,13 @@ class EventsPlan(Struct, frozen=True, tag="events", tag_field="kind"):
             EventQuery.of(name, start, end, batch_size, app, event_summaries, profile, filters)
             for name in names or (None,)
         ]
-        if windows == "auto":
+        if isinstance(windows, str):
+            if windows != "auto":
+                raise InvalidArgument(
+                    f"windows: expected 'auto' or a whole number of at least 1, got "
+                    f"{shown_setting(windows)}"
+                )
             windows = 1 if names is None else -(-service.cap("get_page").limit // len(names))
-        elif isinstance(windows, str):
-            raise InvalidArgument(
-                f"windows: expected 'auto' or a whole number of at least 1, got {shown(windows)}"
-            )
         parts = check_whole("windows", windows, least=1)
         if parts > 1 and names is None:
             raise InvalidArgument(

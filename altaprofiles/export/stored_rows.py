@@ -12,7 +12,7 @@ from typing import BinaryIO, get_args
 
 from msgspec import Struct
 
-from ..base.checks import shown
+from ..base.checks import shown, unknown
 from ..base.extras import require
 from ..base.paths import path_text
 from ..base.sql import quoted
@@ -78,9 +78,9 @@ def stored(
         ExportLocked: another program has the DuckDB file open.
         ExportError: it cannot be read.
     """
-    if format is not None and format not in FORMATS:
+    if format is not None and not (isinstance(format, str) and format in FORMATS):
         raise InvalidArgument(
-            f"format: unknown format {shown(format)}; use one of {one_of(FORMATS, format)}"
+            f"format: {unknown(format, 'format')}; use one of {one_of(FORMATS, format)}"
         )
     scheme, slashes = to.partition("://")[:2]
     if slashes and scheme.lower() in SCHEMES:

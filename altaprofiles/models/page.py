@@ -263,6 +263,11 @@ def to_arrow(
     [{'identity': '5555555555', 'favoriteFood': 'pizza'}]
     """
     keys = _check_options("to_arrow", flatten, person, lists)
+    if isinstance(profiles, Page):
+        raise InvalidArgument(
+            "profiles: expected a list of Profile, got a Page; use page.to_arrow(…), or pass "
+            "page.profiles"
+        )
     if not isinstance(profiles, Iterable):
         raise InvalidArgument(
             f"profiles: expected a list of Profile, got {form_of(profiles)}; write "
@@ -282,6 +287,8 @@ def _record(number: int, profile: object) -> bytes:
         fix = "pass its `value`, of those that have one: [one.value for one in … if one.value]"
     elif isinstance(profile, Customer):
         fix = "pass its `profile`: [one.profile for one in … if one.profile]"
+    elif isinstance(profile, Page):
+        fix = "pass its `profiles`: [one for page in … for one in page.profiles]"
     elif profile is None:
         fix = "leave out what was not found: [one for one in … if one]"
     raise InvalidArgument(f"profiles[{number}]: expected a Profile, got {form_of(profile)}; {fix}")

@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Struct
 
 from ..base.calls import CallName
-from ..base.checks import AS_INTS, READ_AGAIN, check_flag, check_whole, shown
+from ..base.checks import AS_INTS, READ_AGAIN, check_flag, check_whole, unknown
 from ..base.verdicts import dooms_all
 from ..base.wording import one_of
 from ..errors import AltaProfilesError, ConfigurationError, InvalidArgument
@@ -72,7 +72,7 @@ class Endpoint(Struct, Generic[V], frozen=True):
     def check_by(self, by: object) -> None:
         """Raise `ConfigurationError` unless `by` is one of the kinds of key."""
         if not isinstance(by, str) or by not in self.by:
-            raise InvalidArgument(f"by: unknown {shown(by)}; use one of {one_of(self.by, by)}")
+            raise InvalidArgument(f"by: {unknown(by)}; use one of {one_of(self.by, by)}")
 
 
 PROFILES: Endpoint[Profile] = Endpoint(
@@ -101,7 +101,7 @@ def endpoint_of(by: object) -> Endpoint[Any]:
         if isinstance(by, str) and by in endpoint.by:
             return endpoint
     known = one_of((*PROFILES.by, *CDP.by), by)
-    raise InvalidArgument(f"by: unknown {shown(by)}; use one of {known}")
+    raise InvalidArgument(f"by: {unknown(by)}; use one of {known}")
 
 
 class Lookups(Generic[V]):

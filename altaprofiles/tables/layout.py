@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias, get_args
 
 from msgspec import Struct
 
-from ..base.checks import is_unicode, shown
+from ..base.checks import is_unicode, shown, shown_setting
 from ..errors import InvalidArgument
 
 __all__ = [
@@ -127,14 +127,13 @@ def check_flatten(flatten: object, *, reserved: Sequence[str] = CORE) -> dict[st
 
 def _checked_kind(key: str, kind: object) -> Kind | None:
     for known in KINDS:
-        if kind == known:
+        if isinstance(kind, str) and kind == known:
             return known
     if kind is None:
         return None
     raise InvalidArgument(
-        f"flatten: {shown(key)} has the type {shown(kind)}; use one of {', '.join(KINDS)}, or "
-        "None for the "
-        f"one that the values share"
+        f"flatten: {shown(key)} has the type {shown_setting(kind)}; use one of {', '.join(KINDS)}, "
+        "or None for the one that the values share"
     )
 
 

