@@ -16,6 +16,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from functools import cached_property, partial
 from itertools import zip_longest
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeAlias, TypeVar
 
 import click
@@ -597,8 +598,15 @@ class App:
 
     def _log_resumption(self) -> None:
         if self._resume is not None:
+            resume = self._resume
+            if self.log_format == "json" and _has_conditions(click.get_current_context()):
+                # Not with a mark in their place: that would be the command of another export.
+                resume = (
+                    f"run the same command again in {Path.cwd()}; it is not shown, as its "
+                    f"conditions may hold people's data"
+                )
             # At the error's level, so that `quiet` shows it as well.
-            _logger().error("To resume: %s", self._resume, extra={"bare": True})
+            _logger().error("To resume: %s", resume, extra={"bare": True})
 
     def _exit_now(self, number: int) -> NoReturn:
         if self.interactive:
@@ -630,6 +638,10 @@ def _shared(key: Alta, sharing: int) -> Alta:
         max_in_flight=max(1, slots // sharing) if isinstance(slots, int) else slots,
         requests_per_minute=None if pace is None else max(1, pace // sharing),
     )
+
+
+def _has_conditions(context: click.Context) -> bool:
+    return any(context.params.get(name) for name in ("event_properties", "profile_fields"))
 
 
 def _is_kept(error: Exception) -> bool:
