@@ -246,6 +246,6 @@ def _marks(values: Sequence[object]) -> str:
 _HAS_BLANKS = "trim(key, ' ' || char(9, 10, 13, 160)) != key"
 _IS_SHORTENED = (
     # Such as 9.2E+11, but not an ID such as 12E5.
-    "key glob '[0-9]*[eE]*[0-9]' and key not glob '*[^0-9.eE+]*'"
+    "key glob '[0-9]*[eE]*[0-9]' and key not glob '*[^0-9.,eE+]*'"
     " and (instr(key, '.') or instr(key, '+'))"
 )
