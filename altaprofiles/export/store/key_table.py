@@ -130,6 +130,15 @@ class KeyTable:
             ).fetchone()
         return int(number)
 
+    def not_found_with_at(self) -> int:
+        """Return the number of keys not found that have an @, as e-mail addresses do."""
+        with self._explained():
+            (number,) = self._db.execute(
+                f"select total(instr(key, '@') > 0) from {self._name} where outcome = ?",  # noqa: S608
+                (NOT_FOUND,),
+            ).fetchone()
+        return int(number)
+
     def not_found_as_changed(self) -> tuple[int, int]:
         """Return the number of keys not found with blanks at an end, and of shortened numbers."""
         with self._explained():
