@@ -22,11 +22,11 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeAlias, TypeVar
 import click
 
 from .exits import Exit, Failure, Interrupted, OutOfTime, exit_code, worst
-from .streams import heeded_signals
+from .streams import heeded_signals, terminal_width
 from .waits import Waits, remedy
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
+    from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
     from contextlib import AbstractContextManager
     from types import FrameType
 
@@ -485,6 +485,14 @@ class App:
         """Write data to stdout, and flush it."""
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
+
+    def write_lines(self, lines: Iterable[str]) -> None:
+        """Write lines of prose to stdout, broken at words if it is a terminal."""
+        from .lines import wrapped
+
+        width = terminal_width(sys.stdout)
+        texts = lines if width is None else (wrapped(line, width) for line in lines)
+        self.write("".join(f"{text}\n" for text in texts).encode(errors="backslashreplace"))
 
     def start_logging(self) -> None:
         """Send the log to stderr. To be called when all options are known."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ..support.guides import GUIDES
-from ..support.terminals import Terminal, environment, run
+from ..support.terminals import Terminal, environment, longest, run
 
 
 @pytest.fixture
@@ -123,3 +123,12 @@ def test_a_misspelled_guide_is_guessed(env: dict[str, str]) -> None:
     assert "did you mean every-night?" in done.stderr
     done = run(env, "guide", "xyz")
     assert "for the list, run: altaprofiles guide" in done.stderr
+
+
+def test_hits_are_broken_at_words_on_a_terminal(env: dict[str, str]) -> None:
+    search = ("guide", "--search", "cursor")
+    whole = run(env, *search).stdout.decode()
+    with Terminal(env, *search, columns=80) as terminal:
+        assert terminal.ended().code == 0
+    assert longest(whole) > 80 >= longest(terminal.text)
+    assert terminal.text.split() == whole.split()

@@ -68,8 +68,7 @@ def guide(app: App, guide: str | None, search: str | None) -> None:
         if not hits:
             raise Failure("no section of the guides has all of these words", Exit.NOT_FOUND)
         width = max(len(hit.guide) for hit in hits)
-        lines = (f"{hit.guide:<{width}}  {hit.section}: {hit.line}\n" for hit in hits)
-        app.write("".join(lines).encode())
+        app.write_lines(f"{hit.guide:<{width}}  {hit.section}: {hit.line}" for hit in hits)
     elif guide is None:
         width = max(map(len, _ORDER))
         lines = (f"{name:<{width}}  {_title(_text(name))}\n" for name in _ORDER)

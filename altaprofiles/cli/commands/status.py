@@ -136,11 +136,7 @@ def _show(app: App, states: list[OutputState], out: str | None, *, as_json: bool
 
             app.write(json.encode(_as_json(state, out)) + b"\n")
         else:
-            app.write(
-                "".join(f"{line}\n" for line in _lines(state, out)).encode(
-                    errors="backslashreplace"
-                )
-            )
+            app.write_lines(_lines(state, out))
 
 
 def _lines(state: OutputState, out: str | None) -> list[str]:
