@@ -132,3 +132,16 @@ def test_hits_are_broken_at_words_on_a_terminal(env: dict[str, str]) -> None:
         assert terminal.ended().code == 0
     assert longest(whole) > 80 >= longest(terminal.text)
     assert terminal.text.split() == whole.split()
+
+
+def test_what_is_copied_from_a_guide_is_whole(env: dict[str, str]) -> None:
+    for name in ("every-night", "errors"):
+        guide = (GUIDES / f"{name}.md").read_text("utf-8")
+        with Terminal(env | {"PAGER": "cat"}, "guide", name, columns=80) as terminal:
+            assert terminal.ended().code == 0
+        blocks = re.findall(r"^```\w+\n(.+?)^```", guide, re.MULTILINE | re.DOTALL)
+        lines = [line.strip() for block in blocks for line in block.splitlines()]
+        assert lines
+        assert [line for line in lines if line not in terminal.text] == []
+        # No cell is cut.
+        assert terminal.text.count("…") == guide.count("…")

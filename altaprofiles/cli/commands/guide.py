@@ -131,19 +131,18 @@ def _sectioned(text: str) -> Iterator[tuple[str, str]]:
 
 
 def _show(text: str) -> None:
-    from rich.markdown import Markdown
-
     from ..consoles import output_console
+    from ..markdown import Guide
 
     console = output_console()
-    document = Markdown(text, hyperlinks=False)
+    document = Guide(text, hyperlinks=False)
     # What fits needs no pager, in which it would vanish at the end.
     lines = console.render_lines(document)
     if len(lines) < console.height:
-        console.print(document)
+        console.print(document, crop=False)
         return
     # As git does it: without that option, less shows the characters of the colours.
     options = os.environ.setdefault("LESS", "-R")
     is_less = "PAGER" not in os.environ and "MANPAGER" not in os.environ
     with console.pager(styles=not is_less or "r" in options.lower()):
-        console.print(document)
+        console.print(document, crop=False)
