@@ -62,8 +62,8 @@ def cli(context: click.Context) -> None:
     Exit codes:
         0    success
         1    failure
-        2    wrong usage, a missing extra, or a wrong setting in the environment or
-             the credentials file
+        2    wrong usage, a request that the service refuses, a missing extra, or a
+             wrong setting in the environment or the credentials file
         3    credentials are missing or refused
         4    incomplete; run the same command again to resume
         5    not found (get, cdp, who)

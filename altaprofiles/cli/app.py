@@ -16,16 +16,17 @@ from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from functools import cached_property, partial
 from itertools import zip_longest
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeAlias, TypeVar
 
 import click
 
 from .exits import Exit, Failure, Interrupted, OutOfTime, exit_code, worst
-from .streams import heeded_signals
+from .streams import heeded_signals, terminal_width
 from .waits import Waits, remedy
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
+    from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
     from contextlib import AbstractContextManager
     from types import FrameType
 
@@ -485,6 +486,14 @@ class App:
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
 
+    def write_lines(self, lines: Iterable[str]) -> None:
+        """Write lines of prose to stdout, broken at words if it is a terminal."""
+        from .lines import wrapped
+
+        width = terminal_width(sys.stdout)
+        texts = lines if width is None else (wrapped(line, width) for line in lines)
+        self.write("".join(f"{text}\n" for text in texts).encode(errors="backslashreplace"))
+
     def start_logging(self) -> None:
         """Send the log to stderr. To be called when all options are known."""
         import logging
@@ -597,8 +606,15 @@ class App:
 
     def _log_resumption(self) -> None:
         if self._resume is not None:
+            resume = self._resume
+            if self.log_format == "json" and _has_conditions(click.get_current_context()):
+                # Not with a mark in their place: that would be the command of another export.
+                resume = (
+                    f"run the same command again in {Path.cwd()}; it is not shown, as its "
+                    f"conditions may hold people's data"
+                )
             # At the error's level, so that `quiet` shows it as well.
-            _logger().error("To resume: %s", self._resume, extra={"bare": True})
+            _logger().error("To resume: %s", resume, extra={"bare": True})
 
     def _exit_now(self, number: int) -> NoReturn:
         if self.interactive:
@@ -630,6 +646,10 @@ def _shared(key: Alta, sharing: int) -> Alta:
         max_in_flight=max(1, slots // sharing) if isinstance(slots, int) else slots,
         requests_per_minute=None if pace is None else max(1, pace // sharing),
     )
+
+
+def _has_conditions(context: click.Context) -> bool:
+    return any(context.params.get(name) for name in ("event_properties", "profile_fields"))
 
 
 def _is_kept(error: Exception) -> bool:

@@ -184,7 +184,8 @@ def _shared_options(*, several: bool) -> list[click.Parameter]:
         option(
             ["-v", "--verbose"],
             is_flag=True,
-            help="Show every failed request, and tracebacks.",
+            help="Show every failed request and the start of its answer, which may hold people's "
+            "data, and tracebacks.",
         ),
         option(
             ["--log-format"],

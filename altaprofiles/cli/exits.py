@@ -51,6 +51,7 @@ def worst(codes: Collection[int]) -> int:
 def exit_code(error: BaseException) -> Exit:
     """Return the exit code of a `Failure`, an error of the library, or an `OSError`."""
     from ..errors import (
+        BadRequest,
         ConfigurationError,
         ExportLocked,
         Forbidden,
@@ -64,7 +65,8 @@ def exit_code(error: BaseException) -> Exit:
         return error.code
     if isinstance(error, Unauthorized | Forbidden | MissingCredentials):
         return Exit.CREDENTIALS
-    if isinstance(error, ConfigurationError | PlanMismatch):
+    # A request that the service refuses has a wrong argument, such as an event that there is not.
+    if isinstance(error, ConfigurationError | PlanMismatch | BadRequest):
         return Exit.USAGE
     if isinstance(error, ExportLocked | Incomplete):
         return Exit.INCOMPLETE

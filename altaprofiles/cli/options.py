@@ -103,6 +103,11 @@ class KeyFileName(click.Path):
         if not name or not _FILE_NAME.search(name[1]) or LOOKS_LIKE_DATABASE.search(name[1]):
             words = re.sub(r"'.*'", "", message, flags=re.DOTALL).split()
             message = " ".join(words)
+        if name and LOOKS_LIKE_DATABASE.search(name[1]):
+            message = (
+                f"{message.rstrip('.')}; for keys from a database, pipe them in: "
+                f"psql … | altaprofiles lookup -"
+            )
         super().fail(message, param, ctx)
 
 

@@ -145,6 +145,8 @@ class Job(Generic[R, S]):
         """
         self._check_accounts()
         gathering = self._parts[0].gathering
+        if isinstance(gathering.plan, EventsPlan):
+            gathering.plan.check_begun(today(_LATEST))
         names = [part.name for part in self._parts if part.name is not None]
         place = Place.of(self._output, gathering.content, gathering.endings, names)
         if (keys := gathering.reads) is not None:

@@ -165,13 +165,18 @@ class EventsPlan(Struct, frozen=True, tag="events", tag_field="kind"):
         filtered = ", filtered" if self.filters else ""
         return f"the export of {events}{days}{filtered}{_joined(self)}"
 
+    def check_begun(self, today: date) -> None:
+        """Raise `InvalidArgument` if all days are after `today`, when nobody can be there."""
+        if self.start is not None and (first := _date(self.start)) > today:
+            raise InvalidArgument(
+                f"start: {first} is in the future, as it is {today}; pass days that have begun"
+            )
+
     def to_come(self, today: date) -> str | None:
         """Return a sentence on a last day that is after `today`, or None if there is none."""
         if self.end is None:
             return None
-        # Another form than a day is a time.
-        is_day = self.end < 10**8
-        last = date_of(self.end) if is_day else datetime.fromtimestamp(self.end, UTC).date()
+        last = _date(self.end)
         if last <= today:
             return None
         return (
@@ -191,6 +196,11 @@ class EventsPlan(Struct, frozen=True, tag="events", tag_field="kind"):
         values: dict[str, Any] = msgspec.to_builtins(self)
         digest = self.filters.digest if self.filters else None
         return values | {"filters": self.filters.outline, "filters_sha256": digest}
+
+
+def _date(end: int) -> date:
+    """Return the day of one end of a range, of which another form than a day is a time in UTC."""
+    return date_of(end) if end < 10**8 else datetime.fromtimestamp(end, UTC).date()
 
 
 class KeysPlan(Struct, frozen=True, tag="lookups", tag_field="kind"):

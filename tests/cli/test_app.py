@@ -505,6 +505,9 @@ def test_help_fits_a_narrow_terminal(env: dict[str, str], name: str) -> None:
     with Terminal(env, *name.split(), "--help", columns=40) as terminal:
         assert terminal.ended().code == 0
     assert "Usage: altaprofiles" in terminal.text
+    if "--verbose" in (told := done.stdout.decode()):
+        # The start of an answer stands there.
+        assert "may hold people's data" in " ".join(told.split())
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

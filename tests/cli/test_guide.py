@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ..support.guides import GUIDES
-from ..support.terminals import Terminal, environment, run
+from ..support.terminals import Terminal, environment, longest, run
 
 
 @pytest.fixture
@@ -123,3 +123,25 @@ def test_a_misspelled_guide_is_guessed(env: dict[str, str]) -> None:
     assert "did you mean every-night?" in done.stderr
     done = run(env, "guide", "xyz")
     assert "for the list, run: altaprofiles guide" in done.stderr
+
+
+def test_hits_are_broken_at_words_on_a_terminal(env: dict[str, str]) -> None:
+    search = ("guide", "--search", "cursor")
+    whole = run(env, *search).stdout.decode()
+    with Terminal(env, *search, columns=80) as terminal:
+        assert terminal.ended().code == 0
+    assert longest(whole) > 80 >= longest(terminal.text)
+    assert terminal.text.split() == whole.split()
+
+
+def test_what_is_copied_from_a_guide_is_whole(env: dict[str, str]) -> None:
+    for name in ("every-night", "errors"):
+        guide = (GUIDES / f"{name}.md").read_text("utf-8")
+        with Terminal(env | {"PAGER": "cat"}, "guide", name, columns=80) as terminal:
+            assert terminal.ended().code == 0
+        blocks = re.findall(r"^```\w+\n(.+?)^```", guide, re.MULTILINE | re.DOTALL)
+        lines = [line.strip() for block in blocks for line in block.splitlines()]
+        assert lines
+        assert [line for line in lines if line not in terminal.text] == []
+        # No cell is cut.
+        assert terminal.text.count("…") == guide.count("…")

@@ -436,6 +436,20 @@ def interrupted(env: dict[str, str], folder: Path, *arguments: str, stdin: bytes
         return Done(process.wait(timeout=PATIENCE), b"", stderr)
 
 
+def test_a_log_in_json_repeats_no_condition(
+    env: dict[str, str], service: Emulator, tmp_path: Path
+) -> None:
+    export = ("export", "Charged", *DAYS, "--batch-size", "23", "-o", "p.ndjson")
+    condition = ("--profile-where", "Customer Type != jack@example.com", "--log-format", "json")
+    with held(service, passing=1, holding=9) as (variables, _):
+        done = interrupted(env | variables, tmp_path, *export, *condition)
+    assert done.code == 128 + signal.SIGTERM
+    messages = [json.loads(line)["message"] for line in done.stderr.splitlines()]
+    assert "jack" not in done.stderr
+    # No command that would be another export.
+    assert messages[-1].startswith(f"To resume: run the same command again in {tmp_path}; ")
+
+
 @pytest.mark.parametrize("source", ["q.json", "-"])
 @pytest.mark.parametrize(
     "people", [("Charged", *DAYS, "--where", "Coupon exists"), ("--everyone",)]

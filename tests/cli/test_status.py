@@ -21,7 +21,17 @@ from altaprofiles.emulator import Emulator
 
 from ..support.forks import start, wait_until_stopped
 from ..support.jobs import journal
-from ..support.terminals import COMMAND, Done, Terminal, emulated, environment, held, run, stopping
+from ..support.terminals import (
+    COMMAND,
+    Done,
+    Terminal,
+    emulated,
+    environment,
+    held,
+    longest,
+    run,
+    stopping,
+)
 
 NIGHT = ("export", "App Launched", "--batch-size", "23", "--quiet")
 MONDAY = ("--from", "2026-01-01", "--to", "2026-01-31")
@@ -267,6 +277,27 @@ def test_a_password_is_not_printed(env: dict[str, str], tmp_path: Path) -> None:
     assert "s3cret" not in done.stderr + done.stdout.decode()
 
 
+def test_lines_are_broken_at_words(env: dict[str, str], small: Emulator, tmp_path: Path) -> None:
+    """The words of a driver hold line breaks of their own."""
+    url = "postgresql://me@127.0.0.1:1/crm/people"
+    manifest = {
+        "output": "postgresql://127.0.0.1:1/crm/people",
+        "format": "postgres",
+        "complete": True,
+        "people": 1234567,
+        "written": "2026-01-31T02:30:00+00:00",
+        "altaprofiles": "1",
+        "options": {"sync": {"account": "TEST-ACCOUNT-ID", "through": "2026-01-30"}},
+    }
+    (tmp_path / "127.0.0.1_1_crm_people.manifest.json").write_text(json.dumps(manifest))
+    whole = run(env, "status", url, cwd=tmp_path).stdout.decode()
+    assert "\\n" not in whole
+    with Terminal(env, "status", url, columns=60, cwd=tmp_path) as terminal:
+        assert terminal.ended().code == 0
+    assert longest(whole) > 60 >= longest(terminal.text)
+    assert terminal.text.split() == whole.split()
+
+
 @pytest.mark.parametrize("out", ["postgresql:/owner:SEKRET@h/db/t", "/"])
 def test_an_output_that_is_none(env: dict[str, str], tmp_path: Path, out: str) -> None:
     done = run(env, "status", out, cwd=tmp_path)
@@ -283,4 +314,5 @@ def test_a_mistyped_url_of_keys_is_not_shown(env: dict[str, str], tmp_path: Path
     done = run(env, "lookup", keys, "--by", "identity", "-o", "p.csv", cwd=tmp_path)
     assert done.code == 2
     assert "does not exist" in done.stderr
+    assert "from a database, pipe them in: psql … | altaprofiles lookup -" in done.stderr
     assert "SEKRET" not in done.stderr

@@ -29,6 +29,7 @@ from altaprofiles import (
     ExportError,
     ExportLocked,
     Incomplete,
+    InvalidArgument,
     NotReady,
     PlanMismatch,
     Unauthorized,
@@ -135,6 +136,19 @@ async def test_days_to_come_are_said_before_anything_is_written(
             for texts in (report.warnings, meanwhile):
                 found = [text for text in texts if "the last day, 9999-12-31, is in the" in text]
                 assert len(found) == (end == 99991231)
+
+
+@pytest.mark.parametrize("start", [20990201, 4_073_587_200])
+async def test_days_that_are_all_to_come_are_refused(tmp_path: Path, start: int) -> None:
+    """An output of another month would be replaced by an empty one."""
+    to = tmp_path / "p.ndjson"
+    to.write_text("kept")
+    async with Emulator(people=20) as emulator, session_for(emulator) as session:
+        with pytest.raises(InvalidArgument, match="start: 2099-02-01 is in the future, as it is "):
+            await session.export("Charged", start=start, end=start + 10, to=to)
+        assert not any(emulator.stats.requests.values())
+    assert [path.name for path in tmp_path.iterdir()] == ["p.ndjson"]
+    assert to.read_text() == "kept"
 
 
 async def test_output_report_and_manifest(to: Path, tmp_path: Path, case: Scripted) -> None:

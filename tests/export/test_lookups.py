@@ -50,7 +50,7 @@ class Directory:
         self.blocked_after = 0
 
     async def answer(self, head: bytes, writer: asyncio.StreamWriter) -> None:
-        query = head.split(b"identity=")[1].split(b" ")[0].decode()
+        query = re.split(rb"[?&](?:identity|email|objectId)=", head)[1].split(b" ")[0].decode()
         key = unquote(query.replace("+", " "))
         self.asked[key] += 1
         if self.unauthorized:
@@ -415,9 +415,9 @@ async def test_bad_input_is_refused_before_anything_is_sent(
 
 async def test_keys_that_a_program_has_changed_are_said(tmp_path: Path) -> None:
     directory = Directory()
-    spaced, numbers = [" a", "b "], ["9.19876543210E11", "9.2e+11", "1E+5"]
+    spaced, numbers = [" a", "b "], ["9.19876543210E11", "9.2e+11", "1E+5", "5,55556E+09"]
     # Real ones, and such as are found.
-    directory.unknown = {*spaced, *numbers, "12E5", "a b", "E1.5", "1.5"}
+    directory.unknown = {*spaced, *numbers, "12E5", "a b", "E1.5", "1.5", "5,5", "5,5E9a"}
     keys = [*directory.unknown, " found ", "1.5E5"]
     to = tmp_path / "people.ndjson"
     async with scripted(directory.answer) as server, session_for(server.url) as session:
@@ -425,7 +425,7 @@ async def test_keys_that_a_program_has_changed_are_said(tmp_path: Path) -> None:
         assert report.found == 2
         blanks, rounded = report.warnings
         assert blanks.startswith("2 keys not found have blanks at an end")
-        assert rounded.startswith("3 keys not found are numbers as a spreadsheet shortens them")
+        assert rounded.startswith("4 keys not found are numbers as a spreadsheet shortens them")
 
 
 @pytest.mark.parametrize(
@@ -592,6 +592,34 @@ async def test_a_header_that_was_looked_up_is_a_warning(
     subject = "the first key" if name is None else f"the first line of {keys}"
     expected = [] if sentence is None else [f"{subject} was looked up, and is nobody's; {sentence}"]
     assert report.warnings == expected
+
+
+@pytest.mark.parametrize(
+    ("by", "keys", "other"),
+    [
+        ("email", ["Customer", "1", "2"], "identity"),
+        ("email", ["1", "jack@example.com"], None),
+        ("identity", ["Mail", "jack@example.com", "jill@example.com"], "email"),
+        ("identity", ["1", "2", "jack@example.com"], None),
+        ("object_id", ["Mail", "jack@example.com"], "email"),
+    ],
+)
+async def test_keys_of_another_kind_are_said_if_nobody_has_them(
+    tmp_path: Path, by: Any, keys: list[str], other: str | None
+) -> None:
+    directory = Directory()
+    directory.unknown = {*keys}
+    (source := tmp_path / "k.csv").write_text("".join(f"{key}\n" for key in keys))
+    to = tmp_path / "p.ndjson"
+    async with scripted(directory.answer) as server, session_for(server.url) as session:
+        report = await session.export_lookups(source, by=by, to=to)
+    hints = [text for text in report.warnings if "; pass by=" in text]
+    assert [text.rpartition("; ")[2] for text in hints] == (
+        [] if other is None else [f"pass by='{other}' (--by {other}) if that is what they are"]
+    )
+    assert all(text.startswith(f"0 people in {to}; ") for text in hints)
+    # One piece of advice, and not another that leads elsewhere.
+    assert any("is a header" in text for text in report.warnings) == (other is None)
 
 
 async def test_one_key_without_an_answer(tmp_path: Path) -> None:

@@ -1021,12 +1021,17 @@ def test_each_mode_needs_its_rights_and_no_others(
         ):
             guest(write).check()
         postgres.run(f"GRANT SELECT, INSERT, DELETE ON altaprofiles_runs TO {name}")
+    listed = ", ".join(rights)
+    with pytest.raises(ExportError, match=f"lacks the right to {listed};") as caught:
+        guest(write).check()
+    statement = str(caught.value).partition(" run: ")[2]
+    assert statement == f'GRANT {listed} ON "people" TO {name}'
+    # Each of them is needed.
     for right in rights:
-        with pytest.raises(ExportError, match=f"lacks the right to {right}") as caught:
+        postgres.run(statement, f"REVOKE {right} ON people FROM {name}")
+        with pytest.raises(ExportError, match=f"lacks the right to {right};"):
             guest(write).check()
-        statement = str(caught.value).partition(" run: ")[2]
-        assert statement == f'GRANT {right} ON "people" TO {name}'
-        postgres.run(statement)
+    postgres.run(statement)
     export(guest(write), [named("1", name="guest")], 1)
     assert ("guest", 1) in [row[:2] for row in days(postgres, "name")]
 

@@ -68,8 +68,7 @@ def guide(app: App, guide: str | None, search: str | None) -> None:
         if not hits:
             raise Failure("no section of the guides has all of these words", Exit.NOT_FOUND)
         width = max(len(hit.guide) for hit in hits)
-        lines = (f"{hit.guide:<{width}}  {hit.section}: {hit.line}\n" for hit in hits)
-        app.write("".join(lines).encode())
+        app.write_lines(f"{hit.guide:<{width}}  {hit.section}: {hit.line}" for hit in hits)
     elif guide is None:
         width = max(map(len, _ORDER))
         lines = (f"{name:<{width}}  {_title(_text(name))}\n" for name in _ORDER)
@@ -132,19 +131,18 @@ def _sectioned(text: str) -> Iterator[tuple[str, str]]:
 
 
 def _show(text: str) -> None:
-    from rich.markdown import Markdown
-
     from ..consoles import output_console
+    from ..markdown import Guide
 
     console = output_console()
-    document = Markdown(text, hyperlinks=False)
+    document = Guide(text, hyperlinks=False)
     # What fits needs no pager, in which it would vanish at the end.
     lines = console.render_lines(document)
     if len(lines) < console.height:
-        console.print(document)
+        console.print(document, crop=False)
         return
     # As git does it: without that option, less shows the characters of the colours.
     options = os.environ.setdefault("LESS", "-R")
     is_less = "PAGER" not in os.environ and "MANPAGER" not in os.environ
     with console.pager(styles=not is_less or "r" in options.lower()):
-        console.print(document)
+        console.print(document, crop=False)

@@ -143,11 +143,7 @@ def _show(app: App, states: list[OutputState], out: str | None, *, as_json: bool
 
             app.write(json.encode(_as_json(state, synced)) + b"\n")
         else:
-            app.write(
-                "".join(f"{line}\n" for line in _lines(state, synced)).encode(
-                    errors="backslashreplace"
-                )
-            )
+            app.write_lines(_lines(state, synced))
 
 
 def _is_known(state: OutputState, synced: SyncedDays) -> bool:

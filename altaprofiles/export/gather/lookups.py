@@ -91,15 +91,34 @@ class KeysGathering(Generic[V]):
         self._is_first_in_vain = False
         self._like_floats = 0
         self._with_blanks = self._shortened = 0
+        self._with_at = 0
 
     # --------------------------------------------------------------- from the source to the journal
 
     @property
     def nobody(self) -> str:
+        if self._meant is not None:
+            with_at = "all" if self._with_at else "none"
+            return (
+                f"; {with_at} of the keys have an @, as e-mail addresses do; pass "
+                f"by={self._meant!r} (--by {self._meant}) if that is what they are"
+            )
         if (other := _OTHERS.get(self.plan.by)) is None:
             return ""
         option = other.replace("_", "-")
         return f"; if these are IDs of the other kind, pass by={other!r} (--by {option})"
+
+    @property
+    def _meant(self) -> Literal["identity", "email"] | None:
+        """The kind of key that nobody's keys seem to be, if they are all of another than `by`."""
+        missing = self._answers.count(NOT_FOUND)
+        if not missing or self._answers.count(FOUND):
+            return None
+        if self.plan.by == "email":
+            return None if self._with_at else "identity"
+        is_of_people = self.plan.by in ("identity", "object_id")
+        # The first may be a header.
+        return "email" if is_of_people and self._with_at >= max(1, missing - 1) else None
 
     @property
     def executed_plan(self) -> KeysPlan:
@@ -196,6 +215,7 @@ class KeysGathering(Generic[V]):
         found = await run.threads.run(lambda: in_vain((NOT_FOUND, INVALID), -1, 1))
         self._is_first_in_vain = [number for number, _ in found] == [0]
         self._like_floats = await run.threads.run(run.store.journal.keys.not_found_like_floats)
+        self._with_at = await run.threads.run(run.store.journal.keys.not_found_with_at)
         changed = await run.threads.run(run.store.journal.keys.not_found_as_changed)
         self._with_blanks, self._shortened = changed
         return [] if failure is None else [f"the service does not answer: {failure}"]
@@ -261,7 +281,7 @@ class KeysGathering(Generic[V]):
                 f"{numbered(self._shortened, 'key')} not found {are} as a spreadsheet shortens "
                 f"them (1.2E+11), which has lost digits; export the keys again, as text"
             )
-        if self._is_first_in_vain:
+        if self._is_first_in_vain and self._meant is None:
             sentences += self._about_header()
         return sentences
 

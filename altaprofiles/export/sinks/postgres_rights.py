@@ -135,6 +135,7 @@ def _check_privileges(
         needed["UPDATE"] = [*needed["INSERT"], *inherited]
     if table.write != "append" or table.triggers(connection):
         needed = {"SELECT": [*needed.values()][-1], **needed}
+    whole, faults = [], []
     for right, names in needed.items():
         # A right on the table is one on each of its columns.
         lacking = texts_of(
@@ -144,20 +145,27 @@ def _check_privileges(
             " AND NOT has_column_privilege(attrelid, attnum, %s) ORDER BY attnum",
             [shape.oid, names, right],
         )
-        if lacking:
-            fault = f"this user lacks the right to {right} in columns {', '.join(lacking)}"
-            if len(lacking) == len(names):
-                fault += f"; {grant_on(table.quoted, right, connection)}"
-            raise table.error(fault)
+        if len(lacking) == len(names):
+            whole.append(right)
+        elif lacking:
+            faults.append(f"this user lacks the right to {right} in columns {', '.join(lacking)}")
     if table.write != "append":
         (may_delete,) = row_of(
             connection, "SELECT has_table_privilege(%s::oid, 'DELETE')", [shape.oid]
         )
         if not may_delete:
-            raise table.error(
-                f"this user lacks the right to DELETE; "
-                f"{grant_on(table.quoted, 'DELETE', connection)}"
-            )
+            whole.append("DELETE")
+    if whole:
+        rights = ", ".join(whole)
+        advice = grant_on(table.quoted, rights, connection)
+        faults.insert(0, f"this user lacks the right to {rights}; {advice}")
+    faults += _faults_of_sequences(connection, shape)
+    if faults:
+        # All of them, as each would cost a run of its own.
+        raise table.error("; ".join(faults))
+
+
+def _faults_of_sequences(connection: psycopg.Connection[Any], shape: Shape) -> list[str]:
     sequences = texts_of(
         connection,
         "SELECT s.oid::regclass::text FROM pg_attrdef d JOIN pg_depend p ON p.objid = d.oid"
@@ -166,12 +174,11 @@ def _check_privileges(
         " WHEN 'S' THEN NOT has_sequence_privilege(s.oid, 'USAGE, UPDATE') END",
         [shape.oid],
     )
-    if sequences:
-        raise table.error(
-            f"this user lacks the right to use the sequence {sequences[0]}, from which a column of "
-            f"the table takes its values; "
-            f"{grant_on(f'SEQUENCE {sequences[0]}', 'USAGE, UPDATE', connection)}"
-        )
+    return [
+        f"this user lacks the right to use the sequence {name}, from which a column of the table "
+        f"takes its values; {grant_on(f'SEQUENCE {name}', 'USAGE, UPDATE', connection)}"
+        for name in sequences
+    ]
 
 
 def _check_old_keys(

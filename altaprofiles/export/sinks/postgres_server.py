@@ -172,8 +172,8 @@ def _reason(error: psycopg.Error) -> str:
     """
     state = error.sqlstate
     if state is None:
-        # The driver's own: there is no connection, or it broke.
-        return str(error).strip()
+        # The driver's own, in several lines: there is no connection, or it broke.
+        return " ".join(str(error).split())
     name = type(error).__name__
     message = error.diag.message_primary
     # A trigger may raise any class with any message.

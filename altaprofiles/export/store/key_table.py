@@ -130,6 +130,15 @@ class KeyTable:
             ).fetchone()
         return int(number)
 
+    def not_found_with_at(self) -> int:
+        """Return the number of keys not found that have an @, as e-mail addresses do."""
+        with self._explained():
+            (number,) = self._db.execute(
+                f"select total(instr(key, '@') > 0) from {self._name} where outcome = ?",  # noqa: S608
+                (NOT_FOUND,),
+            ).fetchone()
+        return int(number)
+
     def not_found_as_changed(self) -> tuple[int, int]:
         """Return the number of keys not found with blanks at an end, and of shortened numbers."""
         with self._explained():
@@ -246,6 +255,6 @@ def _marks(values: Sequence[object]) -> str:
 _HAS_BLANKS = "trim(key, ' ' || char(9, 10, 13, 160)) != key"
 _IS_SHORTENED = (
     # Such as 9.2E+11, but not an ID such as 12E5.
-    "key glob '[0-9]*[eE]*[0-9]' and key not glob '*[^0-9.eE+]*'"
+    "key glob '[0-9]*[eE]*[0-9]' and key not glob '*[^0-9.,eE+]*'"
     " and (instr(key, '.') or instr(key, '+'))"
 )
