@@ -82,11 +82,15 @@ class Job(Generic[R, S]):
     Args:
         parts: the records of each account. If there are several, each has a name.
         output: the caller's arguments.
+        finishes: the unfinished export that this one finishes; None if it is the caller's own.
     """
 
-    def __init__(self, parts: Sequence[Part[R, S]], output: Output) -> None:
+    def __init__(
+        self, parts: Sequence[Part[R, S]], output: Output, finishes: Unfinished | None = None
+    ) -> None:
         self._parts = parts
         self._output = output
+        self._finishes = finishes
         self._is_of_several = len(parts) > 1
         self._done = False
         self._left: list[str] = []
@@ -268,7 +272,8 @@ class Job(Generic[R, S]):
         self._left += [
             one.warning(place.status, self._difference(one))
             for one in others
-            if not one.is_empty and not self._is_next(one, workspaces)
+            # Whoever finishes one has seen the others.
+            if not one.is_empty and self._finishes is None and not self._is_next(one, workspaces)
         ]
         if (odd := odd_ending(self._output, place.target)) is not None:
             self._left.append(odd)
@@ -564,7 +569,11 @@ class Job(Generic[R, S]):
 
     def options(self, place: Place) -> dict[str, Any]:
         """Return the arguments beside the plan, as the manifest names them."""
-        return {**self._parts[0].gathering.options, **place.layout}
+        options = {**self._parts[0].gathering.options, **place.layout}
+        if self._finishes is not None and len(self._finishes.arguments.get("accounts", [])) > 1:
+            # The report is of one of them.
+            options["account"] = self._finishes.account
+        return options
 
     # ----------------------------------------------------------------------------------- the report
 

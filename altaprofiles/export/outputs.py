@@ -55,6 +55,7 @@ class Success(Struct, frozen=True, kw_only=True):
         bytes: its size; None for a database server.
         format: its format.
         table: the table that was named, or None.
+        account: the account that they are of, if another run has written those of others.
         syncs: the account and the last day of each sync, as "account" and "through", by the name
             of the account; the name of a single one is empty.
     """
@@ -67,6 +68,7 @@ class Success(Struct, frozen=True, kw_only=True):
     bytes: int | None
     format: Format
     table: str | None
+    account: str | None = None
     syncs: Mapping[str, Mapping[str, str]] = {}
 
 
@@ -333,6 +335,7 @@ def _parsed(content: bytes) -> Success | None:
         bytes=manifest.bytes,
         format=manifest.format,
         table=manifest.options.get("table"),
+        account=manifest.options.get("account"),
         syncs=manifest.syncs,
     )
 
