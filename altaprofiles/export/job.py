@@ -38,7 +38,7 @@ from .manifest import encode_manifest, of_state
 from .output import Output
 from .part import Part
 from .place import Place
-from .plan import EventsPlan, Plan, difference_in_words
+from .plan import EventsPlan, KeysPlan, Plan, difference_in_words
 from .report import Progress, Report
 from .reporting import CallbackFailed
 from .sinks import Encoder, Target
@@ -231,6 +231,22 @@ class Job(Generic[R, S]):
                     await threads.run(partial(self._check, place, part))
                 is_checked = True
             await self._attempt(part, partial(part.gathering.load, part.run))
+            await self._attempt(part, partial(self._check_keys, part, place.target, threads))
+
+    async def _check_keys(self, part: Part[R, S], target: Target, threads: Threads) -> None:
+        """Raise `InvalidArgument` if a lookup of no keys at all would empty its output."""
+        plan = part.gathering.plan
+        if part.error is not None or not isinstance(plan, KeysPlan) or plan.keys != 0:
+            return
+        replaced = await when_free(threads, target, part.place.present, self._output.deadline)
+        if replaced is None:
+            return
+        file = part.gathering.reads
+        subject = "there are no keys" if file is None else f"{file.path} holds no keys"
+        raise InvalidArgument(
+            f"keys: {subject}, and {replaced} would be replaced by nobody; if that is meant, "
+            f"remove the output first"
+        )
 
     def _check(self, place: Place, part: Part[R, S]) -> None:
         with explaining_disk_errors(place.folder):

@@ -217,7 +217,8 @@ def _as_json(state: OutputState, out: str | None) -> dict[str, Any]:
         else {
             "written": success.written,
             "complete": success.complete,
-            "people": success.people,
+            "people": None if success.is_of_keys else success.people,
+            "found": success.people if success.is_of_keys else None,
             "bytes": success.bytes,
             "format": success.format,
         },
