@@ -87,10 +87,10 @@ class Unfinished(Struct, frozen=True, kw_only=True):
     def title(self) -> str:
         """The plan and the account in words."""
         name = self.arguments.get("account")
-        shown = [*filter(None, (name, self.account))]
-        if not shown:
-            return self.subject
-        return f"{self.subject} for {shown[0]}" + (f" ({shown[1]})" if len(shown) > 1 else "")
+        if name is None or self.account is None:
+            only = name or self.account
+            return self.subject if only is None else f"{self.subject} for {only}"
+        return f"{self.subject} for {name} ({self.account})"
 
     @property
     def progress(self) -> str:
