@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import anyio
+import msgspec
 from msgspec.structs import replace
 
 from ..base.deadline import Deadline
@@ -37,7 +38,7 @@ from .holders import holding, naming_holder
 from .manifest import encode_manifest, of_state
 from .output import Output
 from .part import Part
-from .place import Place
+from .place import MANIFEST, Place
 from .plan import EventsPlan, KeysPlan, Plan, difference_in_words
 from .report import Progress, Report
 from .reporting import CallbackFailed
@@ -239,7 +240,7 @@ class Job(Generic[R, S]):
         if part.error is not None or not isinstance(plan, KeysPlan) or plan.keys != 0:
             return
         replaced = await when_free(threads, target, part.place.present, self._output.deadline)
-        if replaced is None:
+        if replaced is None or await threads.run(lambda: _was_of_nobody(part.place)):
             return
         file = part.gathering.reads
         subject = "there are no keys" if file is None else f"{file.path} holds no keys"
@@ -756,6 +757,21 @@ async def _in_place(
 
 def _new_encoder(target: Target, new_table: Callable[[], Table]) -> Encoder:
     return target.encoder(new_table())
+
+
+class _Found(msgspec.Struct):
+    """The part of a manifest that counts the keys found."""
+
+    found: int | None = None
+
+
+def _was_of_nobody(place: Place) -> bool:
+    """Return whether the last lookup into an output has found no key. Blocking."""
+    with suppress(OSError, ExportError, msgspec.DecodeError):
+        remote = place.remote
+        content = place.manifest.read_bytes() if remote is None else remote.read(MANIFEST)
+        return content is not None and msgspec.json.decode(content, type=_Found).found == 0
+    return False
 
 
 def _nobody(target: Target, replaced: str | None) -> str:

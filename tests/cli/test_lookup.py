@@ -75,8 +75,9 @@ def test_no_keys_do_not_empty_an_output(
     assert not (tmp_path / "good.csv.export").exists()
     # Where there is nothing to lose, a night without keys is no error.
     (tmp_path / "good.csv").unlink()
-    assert run(env, *lookup, cwd=tmp_path).code == 0
-    assert (tmp_path / "good.csv").read_bytes() < good
+    for _ in range(2):
+        assert run(env, *lookup, cwd=tmp_path).code == 0
+    assert len((tmp_path / "good.csv").read_bytes()) < len(good)
 
 
 def test_the_status_of_two_tables_of_a_file(
