@@ -26,6 +26,7 @@ from .ahead import Block
 from .sinks import BlockSink, Encoded, FileSink, Sink, Stage, Target
 from .store.people import Choice, Chooser, People
 from .store.spool import Whole
+from .store.workspace import naming_full_disk
 from .tables import Origin
 from .threads import Threads
 
@@ -119,31 +120,32 @@ async def assemble(
     unseen = Kinds({}) if target.typed_flatten else kinds
     table = table_of(target, origin, kinds)
     opener = target if stage is None else stage
-    sink = await when_free(threads, target, lambda: opener.open(table, origin), deadline)
-    try:
-        if isinstance(sink, FileSink) and (people is None or _keeps_all(people)):
-            adopted = await _adopt(threads, sink, await threads.run(whole), on_batch)
-            if adopted is not None:
-                return adopted
-        read = written = 0
-        writing = batches(_takes_blocks(sink, table, people))
-        while (
-            step := await threads.run(lambda: _write(writing, people, sink, unseen))
-        ) is not None:
-            read += step[0]
-            written += step[1]
-            on_batch(read, written)
-            await checkpoint()
-        if target.replaces_keys:
-            emptying = unbound()
-            while (rows := await threads.run(lambda: next(emptying, None))) is not None:
-                await threads.run(partial(sink.write, rows))
+    with naming_full_disk(target.path):
+        sink = await when_free(threads, target, lambda: opener.open(table, origin), deadline)
+        try:
+            if isinstance(sink, FileSink) and (people is None or _keeps_all(people)):
+                adopted = await _adopt(threads, sink, await threads.run(whole), on_batch)
+                if adopted is not None:
+                    return adopted
+            read = written = 0
+            writing = batches(_takes_blocks(sink, table, people))
+            while (
+                step := await threads.run(lambda: _write(writing, people, sink, unseen))
+            ) is not None:
+                read += step[0]
+                written += step[1]
+                on_batch(read, written)
                 await checkpoint()
-        file = await threads.run(sink.close)
-    except BaseException:
-        with anyio.CancelScope(shield=True):
-            await threads.run(sink.abort)
-        raise
+            if target.replaces_keys:
+                emptying = unbound()
+                while (rows := await threads.run(lambda: next(emptying, None))) is not None:
+                    await threads.run(partial(sink.write, rows))
+                    await checkpoint()
+            file = await threads.run(sink.close)
+        except BaseException:
+            with anyio.CancelScope(shield=True):
+                await threads.run(sink.abort)
+            raise
     notes = [*_notes(sink), *kinds.advice]
     if file is None:
         return Written(written, None, None, sink.mended, sink.absorbed, notes)

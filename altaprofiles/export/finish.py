@@ -67,13 +67,9 @@ def finishing_job(
     plan, arguments = unfinished.plan, unfinished.arguments
     if plan is None:
         raise ConfigurationError(f"{unfinished.path} cannot be finished: {unfinished.fault}")
-    if not arguments:
-        raise ConfigurationError(
-            f"{unfinished.path} was begun by an earlier version, which has not noted its table and "
-            f"options; run the export that began it again, which resumes it"
-        )
+    if (obstacle := unfinished.obstacle) is not None:
+        raise ConfigurationError(f"{unfinished.path} {obstacle}")
     _check_account(unfinished, service, plan.account, plan.host)
-    _check_alone(unfinished)
     join = _join_of(unfinished, plan, alta)
     given = {name: arguments[name] for name in _OF_OUTPUTS if name in arguments}
     output = msgspec.structs.replace(output, **given)
@@ -91,7 +87,7 @@ def finishing_job(
             on_records=on_records,
             **{name: arguments.get(name, default) for name, default in _OF_EVENTS.items()},
         )
-        return Job([Part(with_joins(events, joins), reporting)], output)
+        return Job([Part(with_joins(events, joins), reporting)], output, unfinished)
     endpoint = endpoint_of(plan.by)
     keys = KeysGathering(
         plan,
@@ -101,7 +97,7 @@ def finishing_job(
         encode=endpoint.encode,
         on_records=on_records,
     )
-    return Job([Part(with_joins(keys, joins), reporting)], output)
+    return Job([Part(with_joins(keys, joins), reporting)], output, unfinished)
 
 
 def _join_of(unfinished: Unfinished, plan: Plan, alta: Callable[[], Service]) -> Join | None:
@@ -115,16 +111,6 @@ def _join_of(unfinished: Unfinished, plan: Plan, alta: Callable[[], Service]) ->
         ) from None
     _check_account(unfinished, service, plan.cdp_account, plan.cdp_host)
     return Join(plan.cdp_key, plan.cdp_by, service)
-
-
-def _check_alone(unfinished: Unfinished) -> None:
-    """Raise `ConfigurationError` if the output is replaced by the rows of several accounts."""
-    accounts = unfinished.arguments.get("accounts", [])
-    if len(accounts) > 1 and unfinished.arguments.get("write") == "replace":
-        raise ConfigurationError(
-            f"{unfinished.path} is a part of an export of several accounts into one output "
-            f"({', '.join(accounts)}), which is replaced as a whole; run that export again"
-        )
 
 
 def _check_account(

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import anyio
+import msgspec
 from msgspec.structs import replace
 
 from ..base.deadline import Deadline
@@ -37,8 +38,8 @@ from .holders import holding, naming_holder
 from .manifest import encode_manifest, of_state
 from .output import Output
 from .part import Part
-from .place import Place
-from .plan import EventsPlan, Plan, difference_in_words
+from .place import MANIFEST, Place
+from .plan import EventsPlan, KeysPlan, Plan, difference_in_words
 from .report import Progress, Report
 from .reporting import CallbackFailed
 from .sinks import Encoder, Target
@@ -82,11 +83,15 @@ class Job(Generic[R, S]):
     Args:
         parts: the records of each account. If there are several, each has a name.
         output: the caller's arguments.
+        finishes: the unfinished export that this one finishes; None if it is the caller's own.
     """
 
-    def __init__(self, parts: Sequence[Part[R, S]], output: Output) -> None:
+    def __init__(
+        self, parts: Sequence[Part[R, S]], output: Output, finishes: Unfinished | None = None
+    ) -> None:
         self._parts = parts
         self._output = output
+        self._finishes = finishes
         self._is_of_several = len(parts) > 1
         self._done = False
         self._left: list[str] = []
@@ -234,6 +239,22 @@ class Job(Generic[R, S]):
                     await threads.run(partial(self._check, place, part))
                 is_checked = True
             await self._attempt(part, partial(part.gathering.load, part.run))
+            await self._attempt(part, partial(self._check_keys, part, place.target, threads))
+
+    async def _check_keys(self, part: Part[R, S], target: Target, threads: Threads) -> None:
+        """Raise `InvalidArgument` if a lookup of no keys at all would empty its output."""
+        plan = part.gathering.plan
+        if part.error is not None or not isinstance(plan, KeysPlan) or plan.keys != 0:
+            return
+        replaced = await when_free(threads, target, part.place.present, self._output.deadline)
+        if replaced is None or await threads.run(lambda: _was_of_nobody(part.place)):
+            return
+        file = part.gathering.reads
+        subject = "there are no keys" if file is None else f"{file.path} holds no keys"
+        raise InvalidArgument(
+            f"keys: {subject}, and {replaced} would be replaced by nobody; if that is meant, "
+            f"remove the output first"
+        )
 
     def _check(self, place: Place, part: Part[R, S]) -> None:
         with explaining_disk_errors(place.folder):
@@ -275,7 +296,8 @@ class Job(Generic[R, S]):
         self._left += [
             one.warning(place.status, self._difference(one))
             for one in others
-            if not one.is_empty and not self._is_next(one, workspaces)
+            # Whoever finishes one has seen the others.
+            if not one.is_empty and self._finishes is None and not self._is_next(one, workspaces)
         ]
         if (odd := odd_ending(self._output, place.target)) is not None:
             self._left.append(odd)
@@ -571,7 +593,11 @@ class Job(Generic[R, S]):
 
     def options(self, place: Place) -> dict[str, Any]:
         """Return the arguments beside the plan, as the manifest names them."""
-        return {**self._parts[0].gathering.options, **place.layout}
+        options = {**self._parts[0].gathering.options, **place.layout}
+        if self._finishes is not None and len(self._finishes.arguments.get("accounts", [])) > 1:
+            # The report is of one of them.
+            options["account"] = self._finishes.account
+        return options
 
     # ----------------------------------------------------------------------------------- the report
 
@@ -743,6 +769,21 @@ async def _in_place(
 
 def _new_encoder(target: Target, new_table: Callable[[], Table]) -> Encoder:
     return target.encoder(new_table())
+
+
+class _Found(msgspec.Struct):
+    """The part of a manifest that counts the keys found."""
+
+    found: int | None = None
+
+
+def _was_of_nobody(place: Place) -> bool:
+    """Return whether the last lookup into an output has found no key. Blocking."""
+    with suppress(OSError, ExportError, msgspec.DecodeError):
+        remote = place.remote
+        content = place.manifest.read_bytes() if remote is None else remote.read(MANIFEST)
+        return content is not None and msgspec.json.decode(content, type=_Found).found == 0
+    return False
 
 
 def _nobody(target: Target, replaced: str | None) -> str:

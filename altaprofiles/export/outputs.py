@@ -52,9 +52,11 @@ class Success(Struct, frozen=True, kw_only=True):
         complete: whether nothing is missing.
         people: people in it, or keys found.
         unit: the noun for them.
+        is_of_keys: whether they are keys found.
         bytes: its size; None for a database server.
         format: its format.
         table: the table that was named, or None.
+        account: the account that they are of, if another run has written those of others.
         syncs: the account and the last day of each sync, as "account" and "through", by the name
             of the account; the name of a single one is empty.
     """
@@ -64,9 +66,11 @@ class Success(Struct, frozen=True, kw_only=True):
     complete: bool
     people: int
     unit: str
+    is_of_keys: bool
     bytes: int | None
     format: Format
     table: str | None
+    account: str | None = None
     syncs: Mapping[str, Mapping[str, str]] = {}
 
 
@@ -75,7 +79,7 @@ class OutputState(Struct, frozen=True, kw_only=True):
 
     Attributes:
         name: the output, as it is given to `altaprofiles status`.
-        table: its table, if it was named.
+        table: its table, if it was named, or is not that of people.
         folder: the folder of its unfinished exports, which need not exist.
         command: the command line that shows this state.
         success: its manifest, or None.
@@ -291,6 +295,11 @@ def _state(stem: Path, folder: Path, to: str | None, spool: str | None) -> Outpu
     success = _success(stem.with_name(stem.name + MANIFEST))
     arguments = next((one.arguments for one in unfinished if one.arguments), {})
     table = arguments.get("table") if success is None else success.table
+    kind = arguments.get("format") if success is None else success.format
+    own = Content(of="bindings").default_table
+    if table is None and kind == "duckdb" and stem.name.endswith(table_ending(own)):
+        # The default one, as that of people in the same file is.
+        table = own
     given = name = to or arguments.get("to") or (success and success.output) or stem.name
     if to is None and "://" not in name:
         # As it is called from the current folder.
@@ -346,9 +355,11 @@ def _parsed(content: bytes) -> Success | None:
         complete=manifest.complete,
         people=found or 0,
         unit=one if found == 1 else several,
+        is_of_keys=by_key,
         bytes=manifest.bytes,
         format=manifest.format,
         table=manifest.options.get("table"),
+        account=manifest.options.get("account"),
         syncs=manifest.syncs,
     )
 

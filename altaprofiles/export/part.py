@@ -122,7 +122,7 @@ class Part(Generic[R, S]):
         """
         resume = output.resume
         store = await threads.run(lambda: self.gathering.choose(workspaces, resume=resume))
-        together = {"accounts": [*names]} if names else {}
+        together = {"accounts": [*names], "account": self.name} if names else {}
         self.run = Run(
             workspaces,
             store,

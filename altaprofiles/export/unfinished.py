@@ -15,9 +15,10 @@ from ..base.paths import check_own_file
 from ..base.wording import numbered, past, sized
 from ..errors import ExportError, ExportLocked
 from ..redaction import readable
+from ..sources.lookups import CDP
 from .output import Output
 from .place import Place
-from .plan import EventsPlan, Plan, parse_plan
+from .plan import EventsPlan, KeysPlan, Plan, parse_plan
 from .sinks.folder import names_folder
 from .sinks.postgres_url import without_password
 from .store.journal import Journal
@@ -76,6 +77,22 @@ class Unfinished(Struct, frozen=True, kw_only=True):
         return "an export" if self.plan is None else self.plan.subject
 
     @property
+    def account(self) -> str | None:
+        """The ID of the account. An Alta key has none."""
+        # That of a plan for Alta alone is a digest of the key.
+        is_of_alta = isinstance(self.plan, KeysPlan) and self.plan.by in CDP.by
+        return None if self.plan is None or is_of_alta else self.plan.account
+
+    @property
+    def title(self) -> str:
+        """The plan and the account in words."""
+        name = self.arguments.get("account")
+        if name is None or self.account is None:
+            only = name or self.account
+            return self.subject if only is None else f"{self.subject} for {only}"
+        return f"{self.subject} for {name} ({self.account})"
+
+    @property
     def progress(self) -> str:
         """The progress in words."""
         if self.is_running:
@@ -90,6 +107,24 @@ class Unfinished(Struct, frozen=True, kw_only=True):
         if self.plan.with_cdp:
             words += f", {self.joined:,} of {numbered(self.joins, 'CDP lookup')} answered"
         return words
+
+    @property
+    def obstacle(self) -> str | None:
+        """The reason why only the call that began it can finish it, in words, or None."""
+        if self.plan is None:
+            return None
+        if not self.arguments:
+            return (
+                "was begun by an earlier version, which has not noted its table and options; run "
+                "the export that began it again, which resumes it"
+            )
+        accounts = self.arguments.get("accounts", [])
+        if len(accounts) > 1 and self.arguments.get("write") == "replace":
+            return (
+                f"is a part of an export of several accounts into one output "
+                f"({', '.join(accounts)}), which is replaced as a whole; run that export again"
+            )
+        return None
 
     @property
     def age(self) -> str:
@@ -121,6 +156,8 @@ class Unfinished(Struct, frozen=True, kw_only=True):
                 f"UNFINISHED for more than {CURSOR_LIFE // 86_400} days: {words}; its cursors are "
                 f"dead, so that the chains that are not done start over"
             )
+        if (obstacle := self.obstacle) is not None:
+            return f"{words}; it {obstacle}, or remove it by `{status} --discard-unfinished`"
         return (
             f"{words}; `{status}` finishes it with --finish-unfinished, and removes it with "
             f"--discard-unfinished"

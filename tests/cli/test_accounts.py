@@ -749,6 +749,18 @@ def test_a_part_of_a_replaced_output_is_not_finished_alone(
     accounts.set("outlet", passcode="wrong")
     done = run(env, "export", "App Launched", *DAYS, *BOTH, "-o", "people.csv", cwd=tmp_path)
     assert done.code == 3
+    shown = run(env, "status", cwd=tmp_path).stdout.decode()
+    assert f" for shop ({accounts.account('shop')}): " in shown
+    assert "replaced as a whole; run that export again" in shown
+    assert "--finish-unfinished" not in shown
+    lines = run(env, "status", "people.csv", "--json", cwd=tmp_path).stdout.splitlines()
+    [left] = json.loads(lines[0])["unfinished"]
+    assert (left["account"], left["command"]) == (accounts.account("shop"), None)
+    other = ("export", "Charged", *DAYS, "--account", "shop", "-o", "people.csv", "--quiet")
+    done = run(env, *other, cwd=tmp_path)
+    assert "an earlier export is unfinished" in done.stderr
+    assert "--finish-unfinished" not in done.stderr
+    (tmp_path / "people.csv").unlink()
     done = run(env, "status", "people.csv", "--finish-unfinished", cwd=tmp_path)
     assert done.code == 2
     assert "a part of an export of several accounts into one output (shop, outlet)" in done.stderr
@@ -759,6 +771,27 @@ def test_a_part_of_a_replaced_output_is_not_finished_alone(
     done = run(env, *command, cwd=tmp_path)
     assert done.code == 0, done.stderr
     assert accounts.emulators["shop"].stats.requests == asked
+
+
+def test_two_accounts_of_a_table_are_finished(
+    env: dict[str, str], accounts: Accounts, tmp_path: Path
+) -> None:
+    command = ("export", "App Launched", *DAYS, *BOTH, "--batch-size", "23", "-o", "crm.duckdb")
+    with held(accounts.emulators["shop"], passing=6, holding=9) as (gate, release):
+        accounts.set("shop", base_url=gate["CLEVERTAP_BASE_URL"])
+        killed(env, tmp_path, *command)
+        release()
+        done = run(env, "status", "crm.duckdb", "--finish-unfinished", "--quiet", cwd=tmp_path)
+    assert done.code == 0, done.stderr
+    # What is finished next is no news.
+    assert "unfinished" not in done.stderr
+    expected = {accounts.account(name): people(one) for name, one in accounts.emulators.items()}
+    assert counts_in(tmp_path / "crm.duckdb") == expected
+    # The manifest is of the last one.
+    shown = run(env, "status", cwd=tmp_path).stdout.decode()
+    written = re.search(r"written .* UTC, ([\d,]+) people for (\S+),", shown)
+    assert written is not None, shown
+    assert int(written[1].replace(",", "")) == expected[written[2]]
 
 
 def test_the_environment_is_ignored(

@@ -58,6 +58,46 @@ def test_users_of_people_in_an_export(env: dict[str, str], small: Emulator, tmp_
     assert {*table["key"].to_pylist()} == {*found}
 
 
+def test_no_keys_do_not_empty_an_output(
+    env: dict[str, str], small: Emulator, tmp_path: Path
+) -> None:
+    keys = tmp_path / "keys.csv"
+    lookup = ("lookup", "keys.csv", "--by", "identity", "--quiet", "-o", "good.csv")
+    keys.write_text("identity\n" + "".join(f"{key}\n" for key in bound(small)[:3]))
+    assert run(env, *lookup, cwd=tmp_path).code == 0
+    good = (tmp_path / "good.csv").read_bytes()
+    keys.write_text("identity\n")
+    done = run(env, *lookup, cwd=tmp_path)
+    assert done.code == 2
+    assert "holds no keys, and" in done.stderr
+    assert f"{len(good):,} bytes of " in done.stderr
+    assert (tmp_path / "good.csv").read_bytes() == good
+    assert not (tmp_path / "good.csv.export").exists()
+    # Where there is nothing to lose, a night without keys is no error.
+    (tmp_path / "good.csv").unlink()
+    for _ in range(2):
+        assert run(env, *lookup, cwd=tmp_path).code == 0
+    assert len((tmp_path / "good.csv").read_bytes()) < len(good)
+
+
+def test_the_status_of_two_tables_of_a_file(
+    env: dict[str, str], small: Emulator, tmp_path: Path
+) -> None:
+    (tmp_path / "keys.txt").write_text("".join(f"{key}\n" for key in bound(small)[:3]))
+    people = ("export", "App Launched", *DAYS)
+    users = ("lookup", "keys.txt", "--by", "user-id")
+    for command in (people, users):
+        done = run(env, *command, "--quiet", "-o", "crm.duckdb", cwd=tmp_path)
+        assert done.code == 0, done.stderr
+    for out in ((), ("crm.duckdb",)):
+        lines = run(env, "status", *out, "--json", cwd=tmp_path).stdout.splitlines()
+        one, other = map(json.loads, lines)
+        assert (one["output"], one["table"]) == ("crm.duckdb", None)
+        assert (other["output"], other["table"]) == ("crm.duckdb", "bindings")
+        assert (one["success"]["found"], other["success"]["people"]) == (None, None)
+        assert one["success"]["people"] > other["success"]["found"] == 3
+
+
 def test_keys_in_a_table_of_duckdb(env: dict[str, str], small: Emulator, tmp_path: Path) -> None:
     keys = bound(small)
     with duckdb.connect(str(tmp_path / "crm.duckdb")) as connection:

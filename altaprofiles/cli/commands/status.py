@@ -160,10 +160,11 @@ def _lines(state: OutputState, synced: SyncedDays) -> list[str]:
     if state.success is not None:
         success = state.success
         size = "" if success.bytes is None else f", {sized(success.bytes)}"
+        of_account = "" if success.account is None else f" for {success.account}"
         word = "written" if success.complete else "incomplete"
         lines.append(
             f"  {word:<11} {_time(datetime.fromisoformat(success.written).timestamp())}, "
-            f"{success.people:,} {success.unit}{size}"
+            f"{success.people:,} {success.unit}{of_account}{size}"
         )
     for account, through in synced.days.items():
         of_account = ""
@@ -184,12 +185,14 @@ def _lines(state: OutputState, synced: SyncedDays) -> list[str]:
         if one.is_running:
             continue
         began = "" if one.began is None else f", begun {_time(one.began)} ({one.age})"
-        lines.append(f"  unfinished  {one.subject}: {one.progress}, {sized(one.size)}{began}")
+        lines.append(f"  unfinished  {one.title}: {one.progress}, {sized(one.size)}{began}")
         if one.cursors_until is not None:
             lived = "died" if one.is_stale else "live until"
             lines.append(f"              its cursors {lived} {_time(one.cursors_until)}")
         lines.append(f"              in {one.path}")
-        if not state.is_running:
+        if one.obstacle is not None:
+            lines.append(f"              it {one.obstacle}")
+        elif not state.is_running:
             lines.append(f"              {state.command} --finish-unfinished")
     return [harmless(line) for line in lines]
 
@@ -222,13 +225,15 @@ def _as_json(state: OutputState, synced: SyncedDays) -> dict[str, Any]:
         else {
             "written": success.written,
             "complete": success.complete,
-            "people": success.people,
+            "people": None if success.is_of_keys else success.people,
+            "found": success.people if success.is_of_keys else None,
             "bytes": success.bytes,
             "format": success.format,
         },
         "unfinished": [
             {
                 "subject": one.subject,
+                "account": one.account,
                 "folder": readable(str(one.path)),
                 "running": one.is_running,
                 "kept": one.items,
@@ -241,7 +246,11 @@ def _as_json(state: OutputState, synced: SyncedDays) -> dict[str, Any]:
                 "cursors_until": _iso(one.cursors_until),
                 "stale": one.is_stale,
                 "fault": one.fault,
-                "command": readable(f"{state.command} --finish-unfinished"),
+                "command": (
+                    None
+                    if one.obstacle is not None
+                    else readable(f"{state.command} --finish-unfinished")
+                ),
             }
             for one in state.unfinished
         ],
@@ -270,7 +279,7 @@ def _finish(
     for state, one in left:
         # Only a URL has what its name lacks, a password.
         to = out if "://" in out else state.name
-        app.info(f"Finishing {one.subject}, begun {one.age}.")
+        app.info(f"Finishing {one.title}, begun {one.age}.")
         if state.success is not None and one.began is not None and _is_newer(state, one.began):
             app.warn(
                 f"{state.name} was written at {state.success.written}, after this export was begun"
@@ -339,7 +348,7 @@ def _discard(app: App, left: list[tuple[OutputState, Unfinished]], *, yes: bool)
     from ...export.store.workspaces import Workspaces
 
     for _, one in left:
-        app.info(f"{one.subject}: {one.progress}, {sized(one.size)} in {one.path}")
+        app.info(f"{one.title}: {one.progress}, {sized(one.size)} in {one.path}")
     if left and not yes:
         if not sys.stdin.isatty():
             raise Failure("stdin is not a terminal to ask on; pass --yes", Exit.USAGE)

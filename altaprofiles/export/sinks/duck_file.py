@@ -10,6 +10,8 @@ links in the place of the export's own while the statement runs.
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import stat
 from collections.abc import Iterator
@@ -50,12 +52,12 @@ def connect(
         )
     except Exception as error:
         text = str(error)
-        if is_locked(error):
+        if (full := _full_disk(name, error)) is not None:
+            refusal = full
+        elif is_locked(error):
             holder = _HOLDER.search(text)
             by = f" ({holder[1]}, process {holder[2]})" if holder else ""
-            refusal: ExportError = ExportLocked(
-                f"{name} is open in another program{by}; close it there"
-            )
+            refusal = ExportLocked(f"{name} is open in another program{by}; close it there")
         elif "different configuration" in text:
             refusal = ExportError(
                 f"{name} is open in this process already; close that connection first"
@@ -115,7 +117,7 @@ def explained(name: str) -> Iterator[None]:
     except AltaProfilesError:
         raise
     except Exception as error:
-        refusal = ExportError(f"{name}: {_reason(error)}")
+        refusal = _full_disk(name, error) or ExportError(f"{name}: {_reason(error)}")
     else:
         return
     try:
@@ -123,6 +125,28 @@ def explained(name: str) -> Iterator[None]:
     finally:
         # DuckDB's error, which the statement `with` handles at that time.
         refusal.__context__ = None
+
+
+def _full_disk(name: str, error: Exception) -> ExportError | None:
+    """Return the refusal of a disk that takes no more, or None if that is not the reason.
+
+    DuckDB has no class for it. A commit quotes the system's words in an error of a transaction.
+    """
+    found = _NO_SPACE.search(str(error))
+    if found is None:
+        return None
+    refusal = ExportError(f"{name}: {found[1]}")
+    refusal.__cause__ = OSError(_CODES[found[1]], found[1], name)
+    return refusal
+
+
+_CODES = {
+    os.strerror(code): code
+    for code in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EFBIG)
+}
+
+_NO_SPACE = re.compile(f"Could not [^\n]*: ({'|'.join(map(re.escape, _CODES))})")
+"""In an error of writing to a file, of any class."""
 
 
 def _reason(error: Exception) -> str:

@@ -14,6 +14,7 @@ from typing import BinaryIO
 from ...base.paths import check_own_file, is_own, remove_probe, status_of_new_file
 from ...errors import ExportError, ExportLocked
 from ..store.spool import sync_folder
+from ..store.workspace import naming_full_disk
 from .obstacles import obstacle
 
 try:
@@ -373,9 +374,10 @@ def write_file(path: Path, data: Iterable[bytes]) -> None:
     """
     partial = PartialFile(path)
     try:
-        partial.file.writelines(data)
-        # Whoever planted a file of that name must not become the owner of customers' keys.
-        partial.put_in_place(only_own=True).close()
+        with naming_full_disk(path):
+            partial.file.writelines(data)
+            # Whoever planted a file of that name must not become the owner of customers' keys.
+            partial.put_in_place(only_own=True).close()
     except BaseException:
         partial.discard()
         raise

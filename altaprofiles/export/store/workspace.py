@@ -29,6 +29,7 @@ __all__ = [
     "explaining_disk_errors",
     "files_in",
     "made_folder",
+    "naming_full_disk",
     "oldest_change",
 ]
 
@@ -234,12 +235,40 @@ def disk_remedy(error: BaseException | None) -> str:
     It ends in ", and "; it is empty where no remedy is known.
     """
     if _is_full(error):
-        return "free some space, and "
+        path = _file_of(error)
+        return f"free some space{'' if path is None else f' on the disk of {path}'}, and "
     while error is not None:
         if isinstance(error, OSError) and error.errno == errno.EFBIG:
             return "raise the limit of a file's size (`ulimit -f`), and "
         error = error.__cause__
     return ""
+
+
+@contextmanager
+def naming_full_disk(path: Path | None) -> Iterator[None]:
+    """Have the error of a disk that is full name the file that is written there.
+
+    The system does so only where it opens a file, and the records may be on another disk.
+
+    Args:
+        path: the file; None if there is none.
+    """
+    try:
+        yield
+    except OSError as error:
+        # Only writing raises these. A file that is read meanwhile has others.
+        if path is not None and error.filename is None and error.errno in (*_FULL, errno.EFBIG):
+            error.filename = str(path)
+        raise
+
+
+def _file_of(error: BaseException | None) -> str | None:
+    """Return the file that an error of the disk names."""
+    while error is not None:
+        if isinstance(error, OSError) and error.filename is not None:
+            return str(error.filename)
+        error = error.__cause__
+    return None
 
 
 _FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
