@@ -365,7 +365,7 @@ def test_the_exit_code_is_that_of_the_worst(env: dict[str, str], accounts: Accou
         accounts.set("down", account_id="D", passcode="p", base_url=url)
         command = ("count", "App Launched", *DAYS, "--account", "down", *BOTH)
         done = run(env, *command)
-        assert done.code == 1
+        assert done.code == 2
         assert "error: down: CleverTap answered HTTP 400" in done.stderr
         assert len(done.stdout.splitlines()) == 2
         accounts.set("outlet", passcode="wrong")

@@ -107,7 +107,7 @@ def test_everyone(env: dict[str, str], service: Emulator, tmp_path: Path) -> Non
 
 def test_a_refusal_of_the_service_names_the_filter(env: dict[str, str]) -> None:
     done = run(env, "count", "Nothing", *DAYS, "--where", "Email = jane@example.com")
-    assert (done.code, done.stdout) == (1, b"")
+    assert (done.code, done.stdout) == (2, b"")
     assert "jane" not in done.stderr
 
 
@@ -355,7 +355,7 @@ def test_a_misspelt_event_names_the_next_step(
     env: dict[str, str], tmp_path: Path, command: tuple[str, ...]
 ) -> None:
     done = run(env, *command, "Chargd", *DAYS, "--where", "Amount > 5", cwd=tmp_path)
-    assert done.code == 1
+    assert done.code == 2
     assert "This is the service's answer to 'Chargd' (filtered); it expects the name as" in (
         done.stderr
     )
@@ -377,7 +377,7 @@ def test_the_emulator_names_itself_where_it_evaluates_no_filter(
 ) -> None:
     (tmp_path / "q.json").write_text(json.dumps(query))
     done = run(env, "count", "Charged", *DAYS, "--query", "q.json", cwd=tmp_path)
-    assert done.code == 1
+    assert done.code == 2
     assert f"{part} is not evaluated by the emulator of altaprofiles" in done.stderr
 
 

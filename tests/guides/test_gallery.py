@@ -29,7 +29,7 @@ print(json.dumps({
     },
     "cells": [image.get_array().tolist() for image in ax.images],
     "texts": [text.get_text() for text in ax.texts],
-}))
+}, default=lambda number: number.item()))
 """
 """A cell that prints what the chart of the cell before shows."""
 
