@@ -81,8 +81,8 @@ def test_a_narrow_one_shows_those_that_are_being_read() -> None:
         of(30, records=3_000, total=1_200_000), columns=40
     )
     assert len(shown) == 7
-    # The width differs by one column between versions of rich.
-    assert re.fullmatch(r"App Laun?c?… 01-03 to 01-04 +1,234 +3 %", shown[0])
+    # The width differs by some columns between versions of rich.
+    assert re.fullmatch(r"App L\w+… 01-03 to 01-04 +1,234 +3 %", shown[0])
     assert re.search(" 0 +waiting$", shown[6])
     assert rest == "2 of 30 chains done, 23 not shown"
     assert re.fullmatch(r"reading +0 %", total)
