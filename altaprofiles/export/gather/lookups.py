@@ -27,7 +27,7 @@ from ..plan import KeysPlan
 from ..report import LookupProgress, LookupReport, Report
 from ..reporting import Traffic
 from ..sinks import Target
-from ..store.key_table import FAILED, FOUND, INVALID, NOT_FOUND, Answer
+from ..store.key_table import FAILED, FOUND, INVALID, NOT_FOUND, Answer, Missing
 from ..store.people import People
 from ..store.workspace import Workspace, explaining_disk_errors
 from ..store.workspaces import Workspaces
@@ -89,16 +89,14 @@ class KeysGathering(Generic[V]):
         self._first_refusal: ConfigurationError | None = None
         self._first: Key | None = None
         self._is_first_in_vain = False
-        self._like_floats = 0
-        self._with_blanks = self._shortened = 0
-        self._with_at = 0
+        self._missing = Missing()
 
     # --------------------------------------------------------------- from the source to the journal
 
     @property
     def nobody(self) -> str:
         if self._meant is not None:
-            with_at = "all" if self._with_at else "none"
+            with_at = "all" if self._missing.with_at else "none"
             return (
                 f"; {with_at} of the keys have an @, as e-mail addresses do; pass "
                 f"by={self._meant!r} (--by {self._meant}) if that is what they are"
@@ -115,10 +113,11 @@ class KeysGathering(Generic[V]):
         if not missing or self._answers.count(FOUND):
             return None
         if self.plan.by == "email":
-            return None if self._with_at else "identity"
+            return None if self._missing.with_at else "identity"
         is_of_people = self.plan.by in ("identity", "object_id")
         # The first may be a header.
-        return "email" if is_of_people and self._with_at >= max(1, missing - 1) else None
+        has_at = self._missing.with_at >= max(1, missing - 1)
+        return "email" if is_of_people and has_at else None
 
     @property
     def executed_plan(self) -> KeysPlan:
@@ -214,10 +213,7 @@ class KeysGathering(Generic[V]):
         in_vain = run.store.journal.keys.answered
         found = await run.threads.run(lambda: in_vain((NOT_FOUND, INVALID), -1, 1))
         self._is_first_in_vain = [number for number, _ in found] == [0]
-        self._like_floats = await run.threads.run(run.store.journal.keys.not_found_like_floats)
-        self._with_at = await run.threads.run(run.store.journal.keys.not_found_with_at)
-        changed = await run.threads.run(run.store.journal.keys.not_found_as_changed)
-        self._with_blanks, self._shortened = changed
+        self._missing = await run.threads.run(run.store.journal.keys.missing)
         return [] if failure is None else [f"the service does not answer: {failure}"]
 
     # -------------------------------------------------------------------- from spool to output
@@ -266,19 +262,20 @@ class KeysGathering(Generic[V]):
             refusal = "was refused and stays" if refused == 1 else "were refused and stay"
             path = place.beside_at(FAILED_FILE)
             sentences.append(f"{numbered(refused, 'key')} {refusal} without an answer, see {path}")
-        if self._like_floats:
-            subject = f"{numbered(self._like_floats, 'key')} not found"
+        missing = self._missing
+        if missing.like_floats:
+            subject = f"{numbered(missing.like_floats, 'key')} not found"
             sentences.append(f"{subject}: {LIKE_FLOATS}")
-        if self._with_blanks:
-            have = "has" if self._with_blanks == 1 else "have"
+        if missing.with_blanks:
+            have = "has" if missing.with_blanks == 1 else "have"
             sentences.append(
-                f"{numbered(self._with_blanks, 'key')} not found {have} blanks at an end, which "
+                f"{numbered(missing.with_blanks, 'key')} not found {have} blanks at an end, which "
                 f"belong to the key; remove them from the keys"
             )
-        if self._shortened:
-            are = "is a number" if self._shortened == 1 else "are numbers"
+        if missing.shortened:
+            are = "is a number" if missing.shortened == 1 else "are numbers"
             sentences.append(
-                f"{numbered(self._shortened, 'key')} not found {are} as a spreadsheet shortens "
+                f"{numbered(missing.shortened, 'key')} not found {are} as a spreadsheet shortens "
                 f"them (1.2E+11), which has lost digits; export the keys again, as text"
             )
         if self._is_first_in_vain and self._meant is None:

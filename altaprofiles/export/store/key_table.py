@@ -9,7 +9,7 @@ from itertools import count, repeat
 
 from msgspec import Struct
 
-__all__ = ["FAILED", "FOUND", "INVALID", "NOT_FOUND", "Answer", "KeyList", "KeyTable"]
+__all__ = ["FAILED", "FOUND", "INVALID", "NOT_FOUND", "Answer", "KeyList", "KeyTable", "Missing"]
 
 FOUND, NOT_FOUND, FAILED, INVALID = range(1, 5)
 """Outcomes of a key.
@@ -20,6 +20,22 @@ service or by this library.
 
 _AT_ONCE = 500
 """Keys in one query. Older builds of SQLite take at most 999 parameters."""
+
+
+class Missing(Struct, frozen=True):
+    """Numbers of keys not found, by what they look like.
+
+    Attributes:
+        like_floats: digits and `.0`.
+        with_at: text with an @, as e-mail addresses have.
+        with_blanks: text with blanks at an end.
+        shortened: numbers as a spreadsheet shortens them.
+    """
+
+    like_floats: int = 0
+    with_at: int = 0
+    with_blanks: int = 0
+    shortened: int = 0
 
 
 class Answer(Struct):
@@ -120,34 +136,16 @@ class KeyTable:
             )
             return dict(rows.fetchall())
 
-    def not_found_like_floats(self) -> int:
-        """Return the number of keys not found that are digits and `.0`."""
+    def missing(self) -> Missing:
+        """Return the numbers of keys not found that look like something else, in one reading."""
+        forms = (_IS_FLOAT, _HAS_AT, _HAS_BLANKS, _IS_SHORTENED)
+        totals = ", ".join(f"total({one})" for one in forms)
         with self._explained():
-            (number,) = self._db.execute(
-                f"select count(*) from {self._name} where outcome = ? "  # noqa: S608
-                "and key glob '[0-9]*.0' and substr(key, 1, length(key) - 2) not glob '*[^0-9]*'",
+            numbers = self._db.execute(
+                f"select {totals} from {self._name} where outcome = ?",  # noqa: S608
                 (NOT_FOUND,),
             ).fetchone()
-        return int(number)
-
-    def not_found_with_at(self) -> int:
-        """Return the number of keys not found that have an @, as e-mail addresses do."""
-        with self._explained():
-            (number,) = self._db.execute(
-                f"select total(instr(key, '@') > 0) from {self._name} where outcome = ?",  # noqa: S608
-                (NOT_FOUND,),
-            ).fetchone()
-        return int(number)
-
-    def not_found_as_changed(self) -> tuple[int, int]:
-        """Return the number of keys not found with blanks at an end, and of shortened numbers."""
-        with self._explained():
-            blanks, shortened = self._db.execute(
-                f"select total({_HAS_BLANKS}), total({_IS_SHORTENED}) "  # noqa: S608
-                f"from {self._name} where outcome = ?",
-                (NOT_FOUND,),
-            ).fetchone()
-        return int(blanks), int(shortened)
+        return Missing(*map(int, numbers))
 
     def unanswered(self, after: int, count: int) -> list[tuple[int, str]]:
         """Return up to `count` unanswered keys and their numbers, in order from `after` + 1 on."""
@@ -252,6 +250,8 @@ def _marks(values: Sequence[object]) -> str:
     return ", ".join("?" * len(values))
 
 
+_IS_FLOAT = "key glob '[0-9]*.0' and substr(key, 1, length(key) - 2) not glob '*[^0-9]*'"
+_HAS_AT = "instr(key, '@') > 0"
 _HAS_BLANKS = "trim(key, ' ' || char(9, 10, 13, 160)) != key"
 _IS_SHORTENED = (
     # Such as 9.2E+11, but not an ID such as 12E5.
