@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from collections.abc import Sequence
+from typing import Literal, TypeAlias, TypeVar
 
-__all__ = ["FileFormat", "Format", "Write"]
+from ..base.checks import unknown
+from ..base.wording import one_of
+from ..errors import InvalidArgument
+
+__all__ = ["FileFormat", "Format", "Write", "checked_format"]
 
 FileFormat: TypeAlias = Literal["ndjson", "csv", "parquet", "duckdb"]
 """The formats of files."""
@@ -14,3 +19,16 @@ Format: TypeAlias = Literal["ndjson", "csv", "parquet", "duckdb", "postgres"]
 
 Write: TypeAlias = Literal["replace", "upsert", "append"]
 """The ways to write: rows of this export only, rows of the same people updated, or rows added."""
+
+F = TypeVar("F", bound=str)
+
+
+def checked_format(format: object, known: Sequence[F]) -> F | None:
+    """Return an argument `format`; raise `InvalidArgument` unless it is None or a known name."""
+    if format is None:
+        return None
+    if isinstance(format, str) and format in known:
+        return known[known.index(format)]
+    raise InvalidArgument(
+        f"format: {unknown(format, 'format')}; use one of {one_of(known, format)}"
+    )

@@ -12,14 +12,13 @@ from typing import BinaryIO, get_args
 
 from msgspec import Struct
 
-from ..base.checks import shown, unknown
+from ..base.checks import shown
 from ..base.extras import require
 from ..base.paths import path_text
 from ..base.sql import quoted
-from ..base.wording import one_of
 from ..errors import DecodeError, ExportError, InvalidArgument
 from .description import Describer, Description, StoredRows
-from .formats import FileFormat, Format
+from .formats import FileFormat, Format, checked_format
 from .sinks.compression import COMPRESSIONS
 from .sinks.postgres_server import PostgresServer
 from .sinks.postgres_url import SCHEMES, check_conninfo, parse, table_of
@@ -78,10 +77,7 @@ def stored(
         ExportLocked: another program has the DuckDB file open.
         ExportError: it cannot be read.
     """
-    if format is not None and not (isinstance(format, str) and format in FORMATS):
-        raise InvalidArgument(
-            f"format: {unknown(format, 'format')}; use one of {one_of(FORMATS, format)}"
-        )
+    checked_format(format, FORMATS)
     scheme, slashes = to.partition("://")[:2]
     if slashes and scheme.lower() in SCHEMES:
         return _postgres(to, table)

@@ -7,13 +7,12 @@ import re
 from pathlib import Path
 from typing import get_args
 
-from ...base.checks import check_flag, shown, shown_setting, unknown
+from ...base.checks import check_flag, shown, shown_setting
 from ...base.paths import absolute_path
-from ...base.wording import one_of
 from ...errors import InvalidArgument
 from ...redaction import LOOKS_LIKE_DATABASE
 from ...tables.layout import check_flatten
-from ..formats import Write
+from ..formats import Write, checked_format
 from ..output import Output
 from ..tables import Content
 from .compression import COMPRESSIONS
@@ -198,11 +197,8 @@ def _check_no_stream(text: str) -> None:
 def _class_of(text: str, format: str | None) -> type[Target]:
     """Return the class of the format that is named, or that the scheme or the ending implies."""
     known = ", ".join(FORMATS)
-    if format is not None and not (isinstance(format, str) and format in FORMATS):
-        raise InvalidArgument(
-            f"format: {unknown(format, 'format')}; use one of {one_of(FORMATS, format)}"
-        )
-    named = None if format is None else _BY_FORMAT[format]
+    chosen = checked_format(format, FORMATS)
+    named = None if chosen is None else _BY_FORMAT[chosen]
     if names_folder(text) and format in (None, FilesTarget.format):
         return FilesTarget
     # Without the rest, which tracebacks with locals would show.
