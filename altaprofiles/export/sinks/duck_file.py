@@ -10,7 +10,6 @@ links in the place of the export's own while the statement runs.
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import stat
@@ -21,6 +20,7 @@ from typing import Any
 
 from ...base.paths import is_own
 from ...errors import AltaProfilesError, ExportError, ExportLocked
+from ..store.workspace import TAKES_NO_MORE
 
 __all__ = ["check_log", "connect", "explained", "is_locked", "is_out_of_memory", "logs_of"]
 
@@ -140,10 +140,7 @@ def _full_disk(name: str, error: Exception) -> ExportError | None:
     return refusal
 
 
-_CODES = {
-    os.strerror(code): code
-    for code in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EFBIG)
-}
+_CODES = {os.strerror(code): code for code in TAKES_NO_MORE}
 
 _NO_SPACE = re.compile(f"Could not [^\n]*: ({'|'.join(map(re.escape, _CODES))})")
 """In an error of writing to a file, of any class."""

@@ -24,6 +24,7 @@ from .spool import sync_folder
 __all__ = [
     "JOURNAL",
     "OVER",
+    "TAKES_NO_MORE",
     "Workspace",
     "disk_remedy",
     "explaining_disk_errors",
@@ -234,13 +235,12 @@ def disk_remedy(error: BaseException | None) -> str:
 
     It ends in ", and "; it is empty where no remedy is known.
     """
+    of_system = [one for one in _causes(error) if isinstance(one, OSError)]
     if _is_full(error):
-        path = _file_of(error)
+        path = next((one.filename for one in of_system if one.filename is not None), None)
         return f"free some space{'' if path is None else f' on the disk of {path}'}, and "
-    while error is not None:
-        if isinstance(error, OSError) and error.errno == errno.EFBIG:
-            return "raise the limit of a file's size (`ulimit -f`), and "
-        error = error.__cause__
+    if any(one.errno == errno.EFBIG for one in of_system):
+        return "raise the limit of a file's size (`ulimit -f`), and "
     return ""
 
 
@@ -257,33 +257,31 @@ def naming_full_disk(path: Path | None) -> Iterator[None]:
         yield
     except OSError as error:
         # Only writing raises these. A file that is read meanwhile has others.
-        if path is not None and error.filename is None and error.errno in (*_FULL, errno.EFBIG):
+        if path is not None and error.filename is None and error.errno in TAKES_NO_MORE:
             error.filename = str(path)
         raise
 
 
-def _file_of(error: BaseException | None) -> str | None:
-    """Return the file that an error of the disk names."""
-    while error is not None:
-        if isinstance(error, OSError) and error.filename is not None:
-            return str(error.filename)
-        error = error.__cause__
-    return None
-
-
 _FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
+
+TAKES_NO_MORE = (*_FULL, errno.EFBIG)
+"""Codes of the system's errors where a disk, or a limit of a file's size, allows no more."""
 
 
 def _is_full(error: BaseException | None) -> bool:
     """Return whether a disk without space, or without space for this user, is behind an error."""
+    return any(
+        (isinstance(one, OSError) and one.errno in _FULL)
+        or (getattr(one, "sqlite_errorcode", None) or 0) & 0xFF == sqlite3.SQLITE_FULL
+        for one in _causes(error)
+    )
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error and those that it was raised from."""
     while error is not None:
-        if isinstance(error, OSError) and error.errno in _FULL:
-            return True
-        code = getattr(error, "sqlite_errorcode", None) or 0
-        if code & 0xFF == sqlite3.SQLITE_FULL:
-            return True
+        yield error
         error = error.__cause__
-    return False
 
 
 def made_folder(folder: Path) -> None:
