@@ -7,7 +7,6 @@ Blocking.
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
 from typing import Any, TypeAlias
 
 from ...errors import ExportError
@@ -28,8 +27,6 @@ _COLUMNS = {
 
 Execute: TypeAlias = Callable[..., list[Any]]
 """Runs a statement with its values, and returns all rows of its result."""
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def rows_of(connection: Any) -> Execute:
@@ -61,15 +58,7 @@ def read_states(execute: Execute, file: str, table: str) -> list[SyncState]:
         f" WHERE {_IS_OF_TABLE} ORDER BY account",
         table=table,
     )
-    return [
-        SyncState(
-            account=account,
-            settings=settings,
-            through=through,
-            synced_at=_EPOCH + timedelta(microseconds=synced_at),
-        )
-        for account, settings, through, synced_at in rows
-    ]
+    return [SyncState.of_row(*row) for row in rows]
 
 
 def write_state(execute: Execute, file: str, table: str, state: SyncState) -> None:
@@ -102,7 +91,7 @@ def write_state(execute: Execute, file: str, table: str, state: SyncState) -> No
         account=state.account,
         settings=state.settings,
         through=max([*days, state.through]),
-        synced_at=(state.synced_at - _EPOCH) // timedelta(microseconds=1),
+        synced_at=state.synced_at_number,
     )
 
 

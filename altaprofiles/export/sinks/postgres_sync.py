@@ -7,7 +7,6 @@ account, which is written in the same transaction as the rows of the account.
 from __future__ import annotations
 
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from ...errors import ExportError
@@ -33,8 +32,6 @@ SYNC = OwnTable(
     "syncs keep the state of tables",
 )
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
 
 def read(
     table: PostgresTable, connection: psycopg.Connection[Any], account: str
@@ -57,15 +54,7 @@ def read_all(table: PostgresTable, connection: psycopg.Connection[Any]) -> list[
         f" FROM {escaped(place)} WHERE table_name = %s ORDER BY account",
         [table.name],
     )
-    return [
-        SyncState(
-            account=account,
-            settings=settings,
-            through=through,
-            synced_at=_EPOCH + timedelta(microseconds=synced_at),
-        )
-        for account, settings, through, synced_at in rows
-    ]
+    return [SyncState.of_row(*row) for row in rows]
 
 
 def write(table: PostgresTable, connection: psycopg.Connection[Any], state: SyncState) -> None:
