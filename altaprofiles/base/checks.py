@@ -20,6 +20,7 @@ from ..errors import InvalidArgument
 
 __all__ = [
     "AS_INTS",
+    "LOST_DIGITS",
     "READ_AGAIN",
     "check_callback",
     "check_called",
@@ -291,6 +292,9 @@ AS_INTS = "convert to int, a column of pandas with .dropna().astype('Int64')"
 READ_AGAIN = "read the column again from its source, as text or integers (in pandas: Int64)"
 """The fix of floats so large that several integers became one: to convert them names another."""
 
+LOST_DIGITS = f"a float too large to be exact, an integer that has lost digits; {READ_AGAIN}"
+"""The fault of such a float, with the fix."""
+
 
 def _no_key(value: object) -> str:
     """Return the type of a value that is not an identifier, with the fix."""
@@ -299,7 +303,7 @@ def _no_key(value: object) -> str:
         return f"a missing value ({kind}); leave such keys out, in pandas with .dropna()"
     if is_whole_float(value):
         if has_lost_digits(value):
-            return f"a float too large to be exact, an integer that has lost digits; {READ_AGAIN}"
+            return LOST_DIGITS
         return f"a whole number as a float; {AS_INTS}"
     if isinstance(value, Mapping | list | tuple):
         fix = "pass one value of each row, and several to get_many"

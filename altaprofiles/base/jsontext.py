@@ -289,7 +289,8 @@ def member_span(data: bytes, name: str) -> tuple[int, int]:
     return span
 
 
-_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*+"|[][{}:,]', re.DOTALL)
+_STRING = rb'"(?:[^"\\]|\\.)*+"'
+_TOKEN = re.compile(_STRING + rb"|[][{}:,]", re.DOTALL)
 
 
 def members(data: bytes | Raw, path: str = "$") -> Iterator[tuple[bytes, Raw]]:
@@ -393,7 +394,7 @@ def _at_spans(sent: bytes, mended: bytes) -> list[Raw]:
     return [Raw(sent[start:end]) for start, end in _element_spans(mended)]
 
 
-_WHITE_SPACE = re.compile(rb'("(?:[^"\\]|\\.)*+")|[ \t\n\r]++', re.DOTALL)
+_WHITE_SPACE = re.compile(b"(%b)" % _STRING + rb"|[ \t\n\r]++", re.DOTALL)
 
 
 def compact(data: bytes) -> bytes:
@@ -510,7 +511,7 @@ def _is_nested_deeper(data: bytes, levels: int) -> bool:
     return max(accumulate(map(_STEPS.__getitem__, brackets)), default=0) > levels
 
 
-_TEXTS = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL)
+_TEXTS = re.compile(_STRING, re.DOTALL)
 _STEPS = {**dict.fromkeys(b"[{", 1), **dict.fromkeys(b"]}", -1)}
 _NO_BRACKETS = bytes(code for code in range(256) if code not in _STEPS)
 
@@ -533,7 +534,7 @@ def _with_exponent(match: re.Match[bytes]) -> bytes:
 
 _LONG_RUN = b"0" * (_MAX_DIGITS + 1)
 _DIGITS_AS_ZEROS = bytes(ord("0" if chr(code) in "0123456789" else " ") for code in range(256))
-_TEXT_OR_NUMBER = re.compile(rb'"(?:[^"\\]|\\.)*+"|[-+.0-9eE]++', re.DOTALL)
+_TEXT_OR_NUMBER = re.compile(_STRING + rb"|[-+.0-9eE]++", re.DOTALL)
 
 
 def _merges_names(data: bytes, mended: bytes) -> bool:

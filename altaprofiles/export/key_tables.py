@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from ..base.checks import READ_AGAIN, has_lost_digits, is_whole_float
+from ..base.checks import LOST_DIGITS, has_lost_digits, is_whole_float
 from ..base.extras import require
 from ..base.sql import quoted
 from ..base.wording import nearest, numbered
@@ -169,7 +169,7 @@ def _no_key(cell: object, kind: str) -> str:
             f"column to text or whole numbers"
         )
     if has_lost_digits(cell, _SIZES.get(kind, 8)):
-        return f"a float too large to be exact, an integer that has lost digits; {READ_AGAIN}"
+        return LOST_DIGITS
     return (
         "a whole number as a float, which is not an identifier; convert the column to whole numbers"
     )

@@ -212,25 +212,30 @@ def days_of(state: OutputState, to: str | None = None) -> SyncedDays:
     # That of a full export has none, although the table may have.
     syncs = {} if success is None else success.syncs
     names = {one["account"]: name for name, one in syncs.items() if name}
-    by_manifest = {one["account"]: one["through"] for one in syncs.values()}
+
+    def by_manifest(unread: str, *, may_have_days: bool = False) -> SyncedDays:
+        days = {one["account"]: one["through"] for one in syncs.values()}
+        if not syncs and not may_have_days:
+            return SyncedDays()
+        return SyncedDays(days=days, names=names, unread=unread)
+
     if "://" in state.name and to is None:
-        unread = "to read the database, pass its URL" if syncs else None
-        return SyncedDays(days=by_manifest, names=names, unread=unread)
+        return by_manifest("to read the database, pass its URL")
     address = to if to is not None and "://" in state.name else state.name
     form = None if success is None else success.format
     try:
         target = resolve(Output(to=address, table=state.table, format=form, sync=""), Content())
     except ConfigurationError as error:
-        unread = f"as the table cannot be read: {error}" if syncs else None
-        return SyncedDays(days=by_manifest, names=names, unread=unread)
+        return by_manifest(f"as the table cannot be read: {error}")
     try:
         states = target.states()
     except (ConfigurationError, ExportError, OSError) as error:
         # A file or folder that cannot be read is rarely one of a sync.
         may_have_days = "://" in state.name or isinstance(error, ExportLocked)
-        is_asked = bool(syncs) or (to is not None and may_have_days)
-        unread = f"as the table cannot be read: {error}" if is_asked else None
-        return SyncedDays(days=by_manifest, names=names, unread=unread)
+        return by_manifest(
+            f"as the table cannot be read: {error}",
+            may_have_days=to is not None and may_have_days,
+        )
     return SyncedDays(days={one.account: str(one.through) for one in states}, names=names)
 
 
