@@ -192,8 +192,8 @@ class Ahead:
             try:
                 if self.stage is None or not self.stage.takes_text:
                     yield from self._encode(arrived, chain, place)
-                elif not place:
-                    yield from self._pass_on(arrived, chain, self.stage)
+                elif self.stage.wants(place):
+                    yield from self._pass_on(arrived, chain, place, self.stage)
             except OSError:
                 raise
             except Exception as error:
@@ -249,11 +249,13 @@ class Ahead:
         chain.stored.append(_Stored(stored, block))
         chain.end = end
 
-    def _pass_on(self, arrived: Arrived, chain: _Chain, stage: Stage) -> Iterator[bool]:
-        """Pass on records as they are. Only of the first chain is it known where they stand."""
+    def _pass_on(
+        self, arrived: Arrived, chain: _Chain, place: int, stage: Stage
+    ) -> Iterator[bool]:
+        """Pass on records as they are."""
         for data in read_bytes(arrived.path, arrived.parts, chain.parts):
             for start in range(0, len(data), _BLOCK):
-                stage.put(data[start : start + _BLOCK], 0)
+                stage.put(data[start : start + _BLOCK], place)
                 yield True
         chain.parts = len(arrived.parts)
 

@@ -1,7 +1,7 @@
 """Assembles the output from the records in the store. After an interruption it starts over.
 
-Blocking calls run in a worker thread, for a few milliseconds of records each, so that the event
-loop turns and a cancellation is noticed.
+Blocking calls run in a worker thread, for some hundredths of a second each, so that the event loop
+turns and a cancellation is noticed.
 """
 
 from __future__ import annotations
@@ -9,11 +9,9 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from typing import BinaryIO, TypeAlias, TypeVar
 
 import anyio
-from anyio.lowlevel import checkpoint
 from msgspec import Struct
 
 from ..base.deadline import Deadline
@@ -111,12 +109,10 @@ async def assemble(
     ahead = kinds if target.typed_flatten else Kinds({})
     if people is not None:
         preparing = people.prepare()
-        while await threads.run(lambda: next(preparing, _OVER)) is not _OVER:
-            await checkpoint()
+        await threads.run_steps(lambda: next(preparing, _OVER) is not _OVER)
     if target.typed_flatten:
         looking = batches(False)
-        while await threads.run(lambda: _look(looking, ahead)):
-            await checkpoint()
+        await threads.run_steps(lambda: _look(looking, ahead))
     unseen = Kinds({}) if target.typed_flatten else kinds
     table = table_of(target, origin, kinds)
     opener = target if stage is None else stage
@@ -129,18 +125,19 @@ async def assemble(
                     return adopted
             read = written = 0
             writing = batches(_takes_blocks(sink, table, people))
-            while (
-                step := await threads.run(lambda: _write(writing, people, sink, unseen))
-            ) is not None:
-                read += step[0]
-                written += step[1]
-                on_batch(read, written)
-                await checkpoint()
+
+            def write() -> bool:
+                nonlocal read, written
+                if (counts := _write(writing, people, sink, unseen)) is None:
+                    return False
+                read += counts[0]
+                written += counts[1]
+                return True
+
+            await threads.run_steps(write, lambda: on_batch(read, written))
             if target.replaces_keys:
                 emptying = unbound()
-                while (rows := await threads.run(lambda: next(emptying, None))) is not None:
-                    await threads.run(partial(sink.write, rows))
-                    await checkpoint()
+                await threads.run_steps(lambda: _put_next(emptying, sink))
             file = await threads.run(sink.close)
         except BaseException:
             with anyio.CancelScope(shield=True):
@@ -182,8 +179,7 @@ async def _adopt(
         digest.update(block or b"")
         return block is not None
 
-    while await threads.run(step):
-        await checkpoint()
+    await threads.run_steps(step)
     # Before the output is replaced, as this may raise an exception.
     on_batch(whole.rows, whole.rows)
     file = await threads.run(lambda: sink.adopt(whole.path, whole.length))
@@ -237,6 +233,13 @@ def _look(batches: Iterator[list[Row] | Block], kinds: Kinds) -> bool:
     return True
 
 
+def _put_next(batches: Iterator[list[Row]], sink: Sink) -> bool:
+    rows = next(batches, None)
+    if rows is not None:
+        sink.write(rows)
+    return rows is not None
+
+
 def _takes_blocks(sink: Sink, table: Table, people: People | None) -> bool:
     is_known = people is None or isinstance(people, Chooser)
     return is_known and isinstance(sink, BlockSink) and sink.takes(table.columns)
@@ -276,6 +279,5 @@ async def _digest(threads: Threads, file: BinaryIO) -> tuple[int, str]:
         digest.update(data)
         return bool(data)
 
-    while await threads.run(block):
-        await checkpoint()
+    await threads.run_steps(block)
     return file.tell(), digest.hexdigest()

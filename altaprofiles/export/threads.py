@@ -14,13 +14,18 @@ from collections.abc import (
 )
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from time import perf_counter
 from typing import TypeVar
 
 import anyio
+from anyio.lowlevel import checkpoint
 
 __all__ = ["Threads", "deliver_cancellation", "read_ahead", "run_all", "running_beside"]
 
 T = TypeVar("T")
+
+_TURN = 0.02
+"""Seconds of short steps between two turns of the event loop. Each turn costs a step or two."""
 
 
 class Threads:
@@ -67,6 +72,33 @@ class Threads:
             done.exception()
             raise
         return done.result()
+
+    async def run_steps(
+        self, step: Callable[[], bool], after: Callable[[], object] | None = None
+    ) -> None:
+        """Call `step` until it returns False.
+
+        The event loop turns, and a cancellation is noticed, between steps that together take a few
+        hundredths of a second.
+
+        Args:
+            step: a short blocking call.
+            after: called after some steps, in the event loop.
+        """
+
+        def some() -> bool:
+            end = perf_counter() + _TURN
+            while step():
+                if perf_counter() >= end:
+                    return True
+            return False
+
+        goes_on = True
+        while goes_on:
+            goes_on = await self.run(some)
+            if after is not None:
+                after()
+            await checkpoint()
 
     def close(self) -> None:
         """Let the thread end once it is idle."""

@@ -41,7 +41,7 @@ class NdjsonTarget(FileTarget, frozen=True, kw_only=True):
     has_columns: ClassVar[bool] = False
 
     def stage(self, folder: Path, *, changes: bool) -> Stage | None:
-        return GzipStage(folder, None, self._sink) if is_gzip(self.path) else None
+        return GzipStage(folder, changes, None, self._sink) if is_gzip(self.path) else None
 
     def open(self, table: Table, origin: Origin) -> NdjsonSink:
         return self._sink(table, origin, None)
@@ -97,7 +97,7 @@ class CsvTarget(FileTarget, frozen=True, kw_only=True):
     def stage(self, folder: Path, *, changes: bool) -> Stage | None:
         if changes or not is_gzip(self.path):
             return None
-        return GzipStage(folder, _text_of, self._sink)
+        return GzipStage(folder, changes, _text_of, self._sink)
 
     def open(self, table: Table, origin: Origin) -> CsvSink:
         return self._sink(table, origin, None)

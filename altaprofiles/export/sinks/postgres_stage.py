@@ -94,6 +94,9 @@ class PostgresStage:
         self._rows = 0
         self._analyzed = 0
 
+    def wants(self, chain: int) -> bool:
+        return not self._is_over
+
     def put(self, block: bytes, chain: int) -> int | None:
         if self._is_over:
             return None

@@ -135,7 +135,7 @@ class Stage(Protocol):
 
     @property
     def takes_text(self) -> bool:
-        """True if it takes the records of the first chain as text, instead of blocks."""
+        """True if it takes records as text, instead of blocks."""
         ...
 
     @property
@@ -143,12 +143,20 @@ class Stage(Protocol):
         """True if the sink needs the blocks of staged rows as well."""
         ...
 
+    def wants(self, chain: int) -> bool:
+        """Return whether the rows of a chain are of use.
+
+        Args:
+            chain: the place of the chain among all chains.
+        """
+        ...
+
     def put(self, block: bytes, chain: int) -> int | None:
         """Add rows behind those of their chain; return the number of the first one.
 
         Args:
             block: made by an encoder of the target; for one that `takes_text`, any part of it.
-            chain: the place of their chain among all chains.
+            chain: as for `wants`.
 
         Returns:
             None if there are no staged rows for a sink.
