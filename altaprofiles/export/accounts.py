@@ -135,6 +135,11 @@ class PeopleByAccount:
         """False, as the rows are of several accounts."""
         return False
 
+    @property
+    def keeps_once(self) -> bool:
+        """True if each person of an account is written once."""
+        return all(isinstance(one, Chooser) and one.keeps_once for one in self._people.values())
+
     def choose(self, count: int, account: str, matched: tuple[str, ...]) -> Choice:
         """Return which rows to write, of encoded rows of one account."""
         people = self._people[account]

@@ -249,9 +249,7 @@ class Ahead:
         chain.stored.append(_Stored(stored, block))
         chain.end = end
 
-    def _pass_on(
-        self, arrived: Arrived, chain: _Chain, place: int, stage: Stage
-    ) -> Iterator[bool]:
+    def _pass_on(self, arrived: Arrived, chain: _Chain, place: int, stage: Stage) -> Iterator[bool]:
         """Pass on records as they are."""
         for data in read_bytes(arrived.path, arrived.parts, chain.parts):
             for start in range(0, len(data), _BLOCK):

@@ -47,6 +47,7 @@ from .sinks.files import write_file
 from .sinks.resolve import odd_ending
 from .state import SyncState
 from .store.lock import Lock
+from .store.people import Chooser
 from .store.spool import SpoolDamaged
 from .store.workspace import disk_remedy, explaining_disk_errors
 from .store.workspaces import LOCK, Workspaces
@@ -498,6 +499,7 @@ class Job(Generic[R, S]):
         origin = await self._origin_of_rows(parts, target, threads)
         on_syncs = await self._notes_on_syncs(parts, target, threads)
         people = await threads.run(lambda: people_of(parts, target))
+        origin = replace(origin, is_once=isinstance(people, Chooser) and people.keeps_once)
 
         def report(read: int, written: int) -> None:
             for part, counts in zip(parts, counts_of(people, parts, read, written), strict=True):

@@ -85,6 +85,7 @@ class Origin(Struct, frozen=True):
             `matched` is united with that of the row before.
         days: the first and the last day that it brings, for an export of `Session.sync`.
         others: accounts whose rows the same run of the command brings by themselves.
+        is_once: whether it brings each person once, as their records tell people apart.
     """
 
     run: str
@@ -93,6 +94,7 @@ class Origin(Struct, frozen=True):
     sync: SyncState | None = None
     days: tuple[date, date] | None = None
     others: tuple[str, ...] = ()
+    is_once: bool = False
 
     def of_other_accounts(self, label: str, known: Sequence[tuple[str | None, int]]) -> str | None:
         """Return the note on bindings that come under other accounts than all those of a table.

@@ -21,7 +21,9 @@ from altaprofiles.errors import ExportError
 from altaprofiles.export.sinks import BlockSink, Encoded, Sink, Stage, Target, postgres_stage
 from altaprofiles.export.store.people import Choice
 from altaprofiles.export.tables import Content
+from altaprofiles.models.people import Distinct, identity_of
 from altaprofiles.tables.mended import Mended
+from altaprofiles.tables.rows import Row
 
 from ..support.postgres import Server
 from ..support.servers import scripted
@@ -38,12 +40,20 @@ class Case:
     """Rows of three chains, of which some are staged, and a choice of all.
 
     The blocks of the chains arrive in turn, and those of the second one twice, as after a restart.
+
+    Args:
+        seed: of the dice.
+        size: the number of rows in a block.
+        once: whether each row is of another person, and has no value that the table cannot hold.
     """
 
-    def __init__(self, seed: int, size: int) -> None:
+    def __init__(self, seed: int, size: int, *, once: bool = False) -> None:
         dice = random.Random(seed)  # noqa: S311
-        self.third = third = len(ROWS) // 3
-        self.chains = [ROWS[:third], ROWS[third : 2 * third], ROWS[2 * third :]]
+        self.origin = replace(ORIGIN, is_once=once)
+        rows = of_others() if once else ROWS
+        self.mended = [Mended()] * len(rows) if once else mended()
+        self.third = third = len(rows) // 3
+        self.chains = [rows[:third], rows[third : 2 * third], rows[2 * third :]]
         self.size = size
         # The last rows of a chain are not encoded when all have arrived.
         self.encoded = [dice.choice((0, len(rows) // 2, len(rows))) for rows in self.chains]
@@ -95,6 +105,17 @@ def mended() -> list[Mended]:
     return [after - before for before, after in pairwise(totals)]
 
 
+@cache
+def of_others() -> list[Row]:
+    """Return those of the rows that stand for one person each, and are kept as they are."""
+    seen = Distinct()
+    return [
+        row
+        for row, values in zip(ROWS, mended(), strict=True)
+        if not values.total and seen.is_new(identity_of(row.record), row.record)
+    ]
+
+
 def stage_of(target: Target) -> Stage:
     stage = target.stage(Path(), changes=True)
     assert stage is not None
@@ -113,7 +134,7 @@ def load(target: Target, case: Case, *, lost: Callable[[], object] | None = None
         staged[chain, start] = stage.put(data, chain)
     if lost is not None:
         lost()
-    sink = stage.open(table_of(target), ORIGIN)
+    sink = stage.open(table_of(target), case.origin)
     assert stage.is_held == (lost is None and any(case.encoded))
     assert isinstance(sink, BlockSink)
     try:
@@ -125,7 +146,7 @@ def load(target: Target, case: Case, *, lost: Callable[[], object] | None = None
                 if number is not None and not stage.needs_blocks:
                     data = b""
                 choice = case.choice(chain, start, end)
-                own = mended()[chain * case.third :][start:end]
+                own = case.mended[chain * case.third :][start:end]
                 replaced = sum(compress(own, choice.flags), Mended())
                 view = memoryview(data)
                 sink.put(Encoded(view, choice, replaced, ("App Launched",), number))
@@ -140,7 +161,7 @@ def load(target: Target, case: Case, *, lost: Callable[[], object] | None = None
 
 
 def write(target: Target, case: Case) -> Sink:
-    sink = target.open(table_of(target), ORIGIN)
+    sink = target.open(table_of(target), case.origin)
     try:
         for chain in range(3):
             sink.write(case.written(chain))
@@ -156,17 +177,19 @@ def target_on(postgres: Server, table: str, mode: str) -> Target:
 
 
 @pytest.mark.parametrize("mode", ["upsert", "append"])
+@pytest.mark.parametrize("once", [False, True])
 @pytest.mark.parametrize(("seed", "size"), [(1, 90), (2, 37)])
 def test_staged_rows_are_those_of_the_table(
-    postgres: Server, mode: str, seed: int, size: int
+    postgres: Server, mode: str, seed: int, size: int, once: bool
 ) -> None:
-    case = Case(seed, size)
+    case = Case(seed, size, once=once)
     sinks = [
         write(target_on(postgres, "one", mode), case),
         load(target_on(postgres, "other", mode), case),
     ]
     assert postgres.rows(TABLE.format("one")) == postgres.rows(TABLE.format("other"))
-    assert sinks[0].mended == sinks[1].mended != Mended()
+    assert sinks[0].mended == sinks[1].mended
+    assert bool(sinks[0].mended.total) != once
     assert len(sinks[0].notes) == len(sinks[1].notes)
     # The same run once more, as after a kill behind its commit.
     before = postgres.rows("SELECT xmin::text, * FROM other ORDER BY ctid")

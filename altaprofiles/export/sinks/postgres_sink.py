@@ -23,10 +23,13 @@ from .postgres_load import (
     CHOICE,
     STAGE,
     Load,
+    add_chosen,
     analyze,
+    analyze_new,
     append,
     create_stage,
     drop_repeated,
+    drop_unused,
     find_repeated,
     leave_out,
     other_accounts,
@@ -83,9 +86,10 @@ class PostgresSink:
         self._digest = hashlib.sha256(repr(table.columns).encode())
         self._copying: AbstractContextManager[psycopg.Copy] | None = None
         self._copied_into = ""
-        # The number of the next row, and how many there have been.
+        # The number of the next row, how many there have been, and how many of them are written.
         self._number = 0 if staged is None else WRITTEN
         self._count = 0
+        self._chosen = 0
         self._staged = staged
         self._unused = {} if staged is None else {**staged.counts}
         self._connection = server.connect() if staged is None else staged.connection
@@ -118,6 +122,7 @@ class PostgresSink:
         count = self._unused.pop(first)
         self._number = first + count + WRITTEN
         self._count += count
+        self._chosen += sum(encoded.choice.flags)
         if choices := self._rows.choices(encoded, first):
             self._copy(CHOICE, choices)
 
@@ -127,6 +132,7 @@ class PostgresSink:
         self._copy(STAGE, number_lines(lines, self._number) + marks)
         self._number += len(lines)
         self._count += len(lines)
+        self._chosen += len(lines)
 
     def _copy(self, table: str, data: bytes) -> None:
         self._server.guard(partial(self._copy_into, table, data))
@@ -167,20 +173,24 @@ class PostgresSink:
     def _finish(self) -> None:
         self._end_copy()
         connection, table = self._connection, self._table
-        staged = self._staged
-        if staged is not None:
-            leave_out(connection, [*self._unused.items()])
-        if staged is None or 2 * staged.analyzed < self._count:
-            analyze(connection, STAGE, table)
+        drop_unused(connection, self._unused.items())
         table.take_turns(connection)
         shape = shape_of(table, connection)
         if table.write == "append":
+            self._settle()
             self._append(shape)
         else:
             self._write(shape)
         self._write_states(shape)
         connection.commit()
         connection.close()
+
+    def _settle(self) -> None:
+        """Leave the rows to write in the temporary table, and no others."""
+        if self._staged is not None:
+            leave_out(self._connection)
+        if self._staged is None or 2 * self._staged.analyzed < self._count:
+            analyze(self._connection, STAGE, self._table)
 
     def _write_states(self, shape: Shape) -> None:
         if shape.oid is None or self._table.write == "replace":
@@ -218,6 +228,33 @@ class PostgresSink:
         if shape.left_out and table.write == "upsert":
             self.notes.append(of_left_out(table.label, shape.left_out))
         load = Load(connection, table, shape.left_out)
+        if self._is_first(load, shape):
+            if self._staged is None:
+                append(load)
+            else:
+                add_chosen(load, self._chosen)
+        else:
+            self._settle()
+            self._move(load, shape)
+        if is_new:
+            add_index(table, connection)
+            analyze_new(connection, table)
+
+    def _is_first(self, load: Load, shape: Shape) -> bool:
+        """Return whether the rows are all that a new table gets, and stand for one person each.
+
+        Values that have been replaced may have made two people one.
+        """
+        return (
+            shape.oid is None
+            and self._origin.is_once
+            and not self._table.is_repeating
+            and not self.mended.total
+            and not load.triggers
+        )
+
+    def _move(self, load: Load, shape: Shape) -> None:
+        table = self._table
         if table.is_repeating:
             replace(load)
             self._record(self._digest.hexdigest(), is_only=True)
@@ -230,9 +267,6 @@ class PostgresSink:
             put_bindings(load)
         else:
             replace(load)
-        if is_new:
-            add_index(table, connection)
-            connection.execute(f"ANALYZE {table.quoted} ({table.found_by})")
 
     def _write_people(self, load: Load, shape: Shape) -> None:
         repeated = find_repeated(load)

@@ -53,6 +53,10 @@ class Matching(EachOnce):
     def keeps_all(self) -> bool:
         return False
 
+    @property
+    def keeps_once(self) -> bool:
+        return self._distinct and super().keeps_once
+
     def keep(self, rows: Sequence[Row]) -> list[Row]:
         selected = super().keep(rows) if self._distinct else rows
         # A damaged spool may have more rows, which is found when all are read.

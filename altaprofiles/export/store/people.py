@@ -77,6 +77,11 @@ class Chooser(People, Protocol):
         """True if every row is written, and as it is. Known when all are compared."""
         ...
 
+    @property
+    def keeps_once(self) -> bool:
+        """True if each person is written once."""
+        ...
+
     def choose(self, count: int, account: str, matched: tuple[str, ...]) -> Choice:
         """Return which of the next rows to write, of all rows in their order.
 
@@ -165,6 +170,10 @@ class EachOnce:
     @property
     def keeps_all(self) -> bool:
         return not any(self._repeats)
+
+    @property
+    def keeps_once(self) -> bool:
+        return all(origin.day is None for origin in self._origins)
 
     def _compare(self) -> Iterator[None]:
         yield from self._find_repeats(None)
