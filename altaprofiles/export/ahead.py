@@ -157,6 +157,10 @@ class Ahead:
         """Take note that more has arrived."""
         self._grown.set()
 
+    def drop_blocks(self) -> None:
+        """Begin to free the file, as no block is needed any more. Some disks take long for that."""
+        self._threads.start(self._drop_blocks)
+
     async def aclose(self) -> None:
         """Free the file."""
         with anyio.CancelScope(shield=True):
@@ -164,10 +168,13 @@ class Ahead:
         self._threads.close()
 
     def _forget(self) -> None:
-        self._is_over = True
-        self._chains.clear()
         if self.stage is not None:
             self.stage.close()
+        self._drop_blocks()
+
+    def _drop_blocks(self) -> None:
+        self._is_over = True
+        self._chains.clear()
         if self._scratch is not None:
             self._scratch.close()
 

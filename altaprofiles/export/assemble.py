@@ -83,6 +83,7 @@ async def assemble(
     kinds: Kinds,
     people: People | None,
     on_batch: Callable[[int, int], None],
+    on_read: Callable[[], None],
     stage: Stage | None = None,
     deadline: Deadline | None = None,
 ) -> Written:
@@ -97,7 +98,8 @@ async def assemble(
         origin: the export.
         kinds: the kinds of flattened columns, which has observed all rows that are encoded.
         people: decides which rows are written, or None for all.
-        on_batch: called after each batch with the records read and written so far.
+        on_batch: called after some batches with the records read and written so far.
+        on_read: called when `batches` has yielded all.
         stage: has encoded rows of `batches`, if there is one.
         deadline: as for `when_free`.
 
@@ -135,6 +137,7 @@ async def assemble(
                 return True
 
             await threads.run_steps(write, lambda: on_batch(read, written))
+            on_read()
             if target.replaces_keys:
                 emptying = unbound()
                 await threads.run_steps(lambda: _put_next(emptying, sink))

@@ -506,6 +506,11 @@ class Job(Generic[R, S]):
                 part.assembled = counts
                 part.report()
 
+        def drop_blocks() -> None:
+            for part in parts:
+                if part.ahead is not None:
+                    part.ahead.drop_blocks()
+
         written = await assemble(
             threads,
             target,
@@ -519,6 +524,7 @@ class Job(Generic[R, S]):
             stage=None if parts[0].ahead is None else parts[0].ahead.stage,
             people=people,
             on_batch=report,
+            on_read=drop_blocks,
             deadline=self._output.deadline,
         )
         await self._upload(target.path, place, threads)
