@@ -9,7 +9,8 @@ neither belong to the same person if they are equal, apart from white space.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from hashlib import blake2b, sha256
 from typing import Any
 
@@ -18,11 +19,13 @@ from msgspec import Raw, Struct, field
 
 from ..base.checks import is_unicode
 from ..base.jsontext import FAILURES, compact, each_once, parts
+from ..errors import DecodeError
 from ..tables.parts import NULL, TextId, core_text, device_ids
 
 __all__ = [
     "Distinct",
     "digest_of",
+    "digests_of",
     "exact_identity",
     "exact_ids",
     "identity_of",
@@ -34,6 +37,10 @@ __all__ = [
     "row_key",
     "short_digest",
 ]
+
+
+_DIGEST = 16
+"""Bytes of a digest that stands for a key."""
 
 
 class _Identity(Struct, gc=False):
@@ -203,6 +210,31 @@ def keys_of(identity: str | None, record: bytes | Raw) -> list[bytes]:
     return [_RECORD + short_digest(compact(bytes(record)))]
 
 
+def digests_of(records: Sequence[bytes | Raw]) -> tuple[list[bytes], list[int]]:
+    """Return a digest of each key of some records, and for each one the place of its record.
+
+    A record that is not a JSON object has none.
+    """
+    digests: list[bytes] = []
+    places: list[int] = []
+    # Most records have an identity of letters and digits, and there are millions of them.
+    add, add_place, decode = digests.append, places.append, _IDENTITY.decode
+    for place, record in enumerate(records):
+        try:
+            identity = decode(record).identity
+        except FAILURES:
+            identity = None
+        if type(identity) is str and identity.isalnum():
+            add(blake2b(identity.encode(), digest_size=_DIGEST).digest())
+            add_place(place)
+            continue
+        with suppress(DecodeError):
+            keys = keys_of(identity_of(record), record)
+            digests += map(short_digest, keys)
+            places += [place] * len(keys)
+    return digests, places
+
+
 def _key_of_identity(identity: str, record: bytes | Raw) -> bytes:
     # Most identities are letters and digits, and need no closer look.
     if not identity.isalnum():
@@ -220,7 +252,7 @@ def short_digest(data: bytes) -> bytes:
 
     The chance that any two of 10**8 people share one is 10**-23.
     """
-    return blake2b(data, digest_size=16).digest()
+    return blake2b(data, digest_size=_DIGEST).digest()
 
 
 _LONGEST = 31

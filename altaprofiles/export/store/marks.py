@@ -24,9 +24,9 @@ from typing import BinaryIO, NoReturn
 import msgspec
 from msgspec import Raw, Struct
 
-from ...errors import DecodeError, ExportError
+from ...errors import ExportError
 from ...flow.slices import Pace, Slices
-from ...models.people import identity_of, keys_of, short_digest
+from ...models.people import digests_of
 from .spool import Spool, SpoolDamaged, checksum
 
 __all__ = ["BUCKETS", "HELD", "NUMBER_BITS", "Marks", "MarksDamaged", "PageMarks"]
@@ -76,16 +76,10 @@ class PageMarks:
             self._put(records[start : start + _STEP])
 
     def _put(self, records: Sequence[bytes | Raw]) -> None:
-        add, add_number = self.marks.append, self.numbers.append
-        for number, record in enumerate(records, self.count):
-            try:
-                keys = keys_of(identity_of(record), record)
-            except DecodeError:
-                # It is written: nothing shows that it is a repeat.
-                continue
-            for key in keys:
-                add(short_digest(key))
-                add_number(number)
+        # One without marks is written: nothing shows that it is a repeat.
+        marks, places = digests_of(records)
+        self.marks += marks
+        self.numbers.extend(map(self.count.__add__, places))
         self.count += len(records)
 
 
