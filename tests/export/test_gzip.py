@@ -10,16 +10,18 @@ import shutil
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from altaprofiles import CleverTap, Session
+from altaprofiles.emulator import Emulator
 from altaprofiles.export.sinks import gzip_pieces
 from altaprofiles.export.sinks.gzip_pieces import GzipWriter, Pieces, StoredPieces
+from altaprofiles.export.sinks.gzip_stage import GzipStage
 
 from ..support.servers import scripted
-from ..support.sessions import QUICK
+from ..support.sessions import QUICK, session_for
 from ..support.waiting import until
 from .test_ahead import PAGES, Held, Usage, files_without_name, rows_in
 
@@ -99,6 +101,30 @@ def test_pieces_that_are_compressed_before_change_nothing(tmp_path: Path, change
     stored.close()
 
 
+@pytest.mark.parametrize("first_only", [False, True])
+def test_chains_are_compressed_as_they_arrive_in_turn(tmp_path: Path, first_only: bool) -> None:
+    found: list[StoredPieces | None] = []
+
+    def make_sink(table: object, origin: object, stored: StoredPieces | None) -> Any:
+        found.append(stored)
+
+    stage = GzipStage(tmp_path, first_only, None, make_sink)
+    # More than grow at once: some begin anew.
+    chains = [LINES[start : start + 500] for start in range(0, len(LINES), 500)]
+    for start in range(0, 500, 250):
+        for number, lines in enumerate(chains):
+            assert stage.put(b"".join(lines[start : start + 250]), number) is None
+    stage.open(cast("Any", None), cast("Any", None))
+    [stored] = found
+    assert stored is not None
+    assert compressed(LINES, 5000, stored) == compressed(LINES, 5000)
+    used = [stored.get(piece) is not None for piece in pieces_of(LINES)]
+    eighth = len(used) // 8
+    assert any(used[:eighth])
+    assert any(used[3 * eighth :]) == (not first_only)
+    stage.close()
+
+
 async def exported(to: Path, *, damages: bool = False, waits: bool = True) -> tuple[Any, Held]:
     """Export one chain, whose last page is awaited until others are compressed."""
     service = Held()
@@ -147,3 +173,22 @@ async def test_an_export_is_the_same_with_and_without_them(
         plain.write_bytes(gzip.decompress(data))
         outputs.append(data if "ndjson" in name else rows_in(plain))
     assert outputs[0] == outputs[1] == outputs[2]
+
+
+@pytest.mark.anyio
+async def test_chains_that_overlap_are_the_same_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outputs = []
+    for kind in ("ahead", "without"):
+        if kind == "without":
+            monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(1, 1, 0))
+        # Many people come in several of the windows.
+        async with Emulator(people=1500) as emulator, session_for(emulator) as session:
+            to = tmp_path / f"{kind}.ndjson.gz"
+            report = await session.export(
+                "App Launched", start=20260101, end=20260131, windows=6, to=to, batch_size=230
+            )
+        assert report.records > report.people > 0
+        outputs.append(to.read_bytes())
+    assert outputs[0] == outputs[1]
