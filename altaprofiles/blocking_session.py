@@ -167,7 +167,7 @@ def _open(
 ) -> Generator[BlockingSession, None, None]:
     if isinstance(make_session, Session) or not callable(make_session):
         raise _wrong(f"got a {type(make_session).__name__}")
-    check_seconds("drain", drain, zero=True)
+    drain = check_seconds("drain", drain, zero=True)
     _check_no_loop()
     with start_blocking_portal() as portal:
         loop = _Loop(portal)

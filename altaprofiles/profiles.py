@@ -224,7 +224,7 @@ class Profiles:
             profile=profile,
             filters=Filters.of(event_properties, profile_fields, query),
         )
-        check_whole("windows", windows, least=1)
+        windows = check_whole("windows", windows, least=1)
         return self._people(
             event_query, windows, distinct=distinct, cursor=cursor, prefetch=prefetch
         )
@@ -351,8 +351,8 @@ class Profiles:
         self, query: EventQuery, windows: int, *, distinct: bool, cursor: str | None, prefetch: int
     ) -> EventProfiles:
         chains = self._chains()
-        check_whole("prefetch", prefetch, least=0)
-        check_flag("distinct", distinct)
+        prefetch = check_whole("prefetch", prefetch, least=0)
+        distinct = check_flag("distinct", distinct)
         beginnings: list[EventQuery | str] = [*query.split(windows)]
         if cursor is not None:
             if windows > 1:
@@ -452,7 +452,7 @@ class EventProfiles(AsyncOnly):
         ...     async for page in charged.pages(decode=False):
         ...         file.write(page.encode())
         """
-        check_flag("decode", decode)
+        decode = check_flag("decode", decode)
         reading = self._new_reading()
         return Results("pages", self._walk(reading, decode=decode, keep=True), reading)
 

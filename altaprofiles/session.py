@@ -236,7 +236,7 @@ class Session:
                 # In the place of credentials, the value may be the secret itself.
                 text = f"an object of {type(value).__name__}" if optional else shown(value)
                 raise InvalidArgument(f"{name}: expected {kind.__name__}(…), got {text}")
-        check_whole("max_response_bytes", max_response_bytes, least=1)
+        max_response_bytes = check_whole("max_response_bytes", max_response_bytes, least=1)
         hooks = _hooks_of(on_event)
         self._engine = Engine(
             transport=Transport(
@@ -418,9 +418,9 @@ class Session:
                     value=retry.budget,
                 )
         if deadline is not None and deadline is not UNSET:
-            check_time_left("deadline", deadline)
+            deadline = check_time_left("deadline", deadline)
         if bulk is not None and bulk is not UNSET:
-            check_flag("bulk", bulk)
+            bulk = check_flag("bulk", bulk)
         engine = self._engine.viewed(
             retry=retry, timeout=timeout, deadline=deadline, bulk=bulk, hooks=_hooks_of(on_event)
         )
@@ -1233,7 +1233,7 @@ class Session:
         ...     await session.aclose(drain=10)
         """
         self._check_own("closed")
-        check_seconds("drain", drain, zero=True)
+        drain = check_seconds("drain", drain, zero=True)
         try:
             await self._engine.aclose(drain)
         finally:

@@ -301,7 +301,8 @@ class Alta:
         _set(self, max_in_flight=check_max_in_flight(max_in_flight))
         _set(self, shared=check_shared(shared))
         if requests_per_minute is not None:
-            check_whole("requests_per_minute", requests_per_minute, least=1)
+            pace = check_whole("requests_per_minute", requests_per_minute, least=1)
+            _set(self, requests_per_minute=pace)
         if endpoint is None:
             known_url = ENDPOINTS["altatech"]
             _set(self, url=known_url if base_url is None else checked_base_url(base_url))

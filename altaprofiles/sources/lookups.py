@@ -195,7 +195,7 @@ class Lookups(Generic[V]):
             ConfigurationError: `concurrency` is not a whole number of at least 1, `ordered` not a
                 bool, or the session cannot be used.
         """
-        check_flag("ordered", ordered)
+        ordered = check_flag("ordered", ordered)
         if concurrency is None:
             concurrency = self._service.cap(self._endpoint.operation).limit
         reading = self._engine.reading()
