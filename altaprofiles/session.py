@@ -45,6 +45,7 @@ from .credentials import (
     check_api_key,
     check_passcode,
     check_prefix,
+    hide_misplaced,
     ignored_variables,
     is_in_environment,
     variable,
@@ -330,6 +331,7 @@ class Session:
         >>> shop = Session.from_account("shop", retry=Retry(attempts=3))
         """
         _hide_proxy_of(options)
+        name = hide_misplaced(name)
         accounts = Accounts.read()
         account = accounts.named(name)
         clevertap = accounts.clevertap(account)
