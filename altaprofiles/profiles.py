@@ -110,6 +110,7 @@ class Profiles:
         Results arrive as they complete, or in input order with `ordered`. `keys` may be any
         iterable or async iterable, even an endless one: at most four keys per worker are read
         ahead. A key that fails or is invalid has a `lookup.error`, and the others continue.
+        The results can be read once: after their end, call it again.
 
         Args:
             keys: identifiers, as text or int.
@@ -437,6 +438,7 @@ class EventProfiles(AsyncOnly):
         """Yield each page; with `distinct`, without the people who came before.
 
         A page may be left with no people, and still has its cursors.
+        The results can be read once: after their end, call it again.
 
         Args:
             decode: decode `page.profiles` beforehand, in slices of a few milliseconds, so that the

@@ -441,6 +441,7 @@ class Session:
         Every profile is yielded once. `customer.cdp` is empty when the profile has no identity,
         when nothing is bound to it, or when its lookup failed (`customer.error`). Customers arrive
         as their lookups complete, or in the order of `profiles` with `ordered`.
+        The results can be read once: after their end, call it again.
 
         Args:
             profiles: any iterable or async iterable, such as `session.profiles.by_event(…)`. At
