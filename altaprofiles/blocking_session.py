@@ -51,6 +51,7 @@ from .models import CdpUser, Customer, Key, Lookup, Page, Profile, Stats
 from .profiles import EventProfiles, Profiles
 from .session import Session
 from .sources.chains import PAGES
+from .sources.joined import check_people
 from .sources.lookups import CDP, PROFILES
 from .wire.alta import CdpBy
 from .wire.clevertap import By
@@ -668,6 +669,7 @@ class BlockingSession(_NotAsync, _Face[Session]):
 
         The results can be read once: after their end, call it again.
         """
+        check_people(profiles)
         join = partial(self._inner.with_cdp, concurrency=concurrency, ordered=ordered)
         if isinstance(profiles, BlockingEventProfiles):
             # They are in the loop already.

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import pyarrow
 import pytest
 import trio
 
@@ -182,6 +183,9 @@ def test_blocking_results_that_are_read_again_after_their_end_warn_once(
         assert next(left)
         left.close()  # type: ignore[attr-defined]
         assert [*left] == []
+        table: Any = pyarrow.table({"identity": keys})
+        with pytest.raises(InvalidArgument, match=r"^profiles: .* pass the people themselves"):
+            session.with_cdp(table)
 
 
 def test_a_session_is_not_opened_with_a_plain_with() -> None:
