@@ -46,10 +46,12 @@ from .errors import ConfigurationError, InvalidArgument, SessionClosed
 from .flow.fanout import check_items
 from .flow.handover import Ended, Handover
 from .flow.lifetime import Work, closed_meanwhile, is_in_trio
+from .flow.results import PlainResults
 from .models import CdpUser, Customer, Key, Lookup, Page, Profile, Stats
 from .profiles import EventProfiles, Profiles
 from .session import Session
 from .sources.chains import PAGES
+from .sources.joined import check_people
 from .sources.lookups import CDP, PROFILES
 from .wire.alta import CdpBy
 from .wire.clevertap import By
@@ -167,7 +169,7 @@ def _open(
 ) -> Generator[BlockingSession, None, None]:
     if isinstance(make_session, Session) or not callable(make_session):
         raise _wrong(f"got a {type(make_session).__name__}")
-    check_seconds("drain", drain, zero=True)
+    drain = check_seconds("drain", drain, zero=True)
     _check_no_loop()
     with start_blocking_portal() as portal:
         loop = _Loop(portal)
@@ -302,7 +304,7 @@ class _Loop:
         items: Iterable[K] = (),
         *,
         most: int = _BATCH,
-    ) -> Iterator[T]:
+    ) -> Generator[T, None, None]:
         """Return an iterator over what `results` yields in the loop.
 
         Args:
@@ -315,7 +317,9 @@ class _Loop:
         reading = self.call(partial(_Reading.of, results, most, under_way))
         return self._each(name, reading, items)
 
-    def _each(self, name: CallName, reading: _Reading[K, T], items: Iterable[K]) -> Iterator[T]:
+    def _each(
+        self, name: CallName, reading: _Reading[K, T], items: Iterable[K]
+    ) -> Generator[T, None, None]:
         source = iter(items)
         with naming(name):
             reading.work.join()
@@ -575,8 +579,12 @@ class BlockingEventProfiles(_Face[EventProfiles]):
 
     @named(PAGES)
     def pages(self, *, decode: bool = True) -> Iterator[Page]:
-        """Yield each page, as `EventProfiles.pages` does."""
-        return self._loop.each(PAGES, lambda _: self._inner.pages(decode=decode), most=1)
+        """Yield each page, as `EventProfiles.pages` does.
+
+        The results can be read once: after their end, call it again.
+        """
+        pages = self._loop.each(PAGES, lambda _: self._inner.pages(decode=decode), most=1)
+        return PlainResults("pages", pages)
 
 
 class BlockingProfiles(_Face[Profiles]):
@@ -597,9 +605,14 @@ class BlockingProfiles(_Face[Profiles]):
         concurrency: int | None = None,
         ordered: bool = False,
     ) -> Iterator[Lookup[Profile]]:
-        """Yield one `Lookup` for each of `keys`, as `Session.profiles.get_many` does."""
+        """Yield one `Lookup` for each of `keys`, as `Session.profiles.get_many` does.
+
+        The results can be read once: after their end, call it again.
+        """
         look_up = partial(self._inner.get_many, by=by, concurrency=concurrency, ordered=ordered)
-        return self._loop.each(PROFILES.name, look_up, _checked("keys", keys))
+        return PlainResults(
+            "get_many", self._loop.each(PROFILES.name, look_up, _checked("keys", keys))
+        )
 
 
 class BlockingCdp(_Face[Cdp]):
@@ -616,9 +629,12 @@ class BlockingCdp(_Face[Cdp]):
         concurrency: int | None = None,
         ordered: bool = False,
     ) -> Iterator[Lookup[dict[str, CdpUser]]]:
-        """Yield one `Lookup` for each of `keys`, as `Session.cdp.get_many` does."""
+        """Yield one `Lookup` for each of `keys`, as `Session.cdp.get_many` does.
+
+        The results can be read once: after their end, call it again.
+        """
         look_up = partial(self._inner.get_many, by=by, concurrency=concurrency, ordered=ordered)
-        return self._loop.each(CDP.name, look_up, _checked("keys", keys))
+        return PlainResults("get_many", self._loop.each(CDP.name, look_up, _checked("keys", keys)))
 
 
 class BlockingSession(_NotAsync, _Face[Session]):
@@ -649,13 +665,19 @@ class BlockingSession(_NotAsync, _Face[Session]):
         concurrency: int | None = None,
         ordered: bool = False,
     ) -> Iterator[Customer]:
-        """Yield each of `profiles` with its CDP users, as `Session.with_cdp` does."""
+        """Yield each of `profiles` with its CDP users, as `Session.with_cdp` does.
+
+        The results can be read once: after their end, call it again.
+        """
+        check_people(profiles)
         join = partial(self._inner.with_cdp, concurrency=concurrency, ordered=ordered)
         if isinstance(profiles, BlockingEventProfiles):
             # They are in the loop already.
             people = profiles._inner  # noqa: SLF001
-            return self._loop.each(CDP.name, lambda _: join(people))
-        return self._loop.each(CDP.name, join, _checked("profiles", profiles))
+            return PlainResults("with_cdp", self._loop.each(CDP.name, lambda _: join(people)))
+        return PlainResults(
+            "with_cdp", self._loop.each(CDP.name, join, _checked("profiles", profiles))
+        )
 
     @property
     def stats(self) -> Stats:

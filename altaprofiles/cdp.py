@@ -81,6 +81,7 @@ class Cdp:
         """Yield one `Lookup` for each of `keys`; its value is None when nothing is bound.
 
         Order, concurrency and failures are as for `session.profiles.get_many`.
+        The results can be read once: after their end, call it again.
 
         Args:
             keys: identifiers, as text or int.

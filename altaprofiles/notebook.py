@@ -28,9 +28,17 @@ class Progress:
     line says so, whatever else the cell does. Outside a notebook, a line is written to stderr every
     five seconds instead. Use a new instance for each export.
 
+    While an export reads, there is a bar with `count=True` only: without the service's count, it is
+    not known how many people there will be, and the line stands alone. A bulk lookup has one.
+
     >>> from altaprofiles.notebook import Progress
     >>> report = await session.export(
-    ...     "Charged", start=20260101, end=20260131, to="people.parquet", on_progress=Progress()
+    ...     "Charged",
+    ...     start=20260101,
+    ...     end=20260131,
+    ...     to="people.parquet",
+    ...     count=True,
+    ...     on_progress=Progress(),
     ... )
     """
 
@@ -116,6 +124,10 @@ def _end_by(error: BaseException) -> str:
     if not isinstance(error, Exception):
         return "stopped; run it again to resume"
     if isinstance(error, Incomplete):
+        from .export.job import NOTHING_KEPT
+
+        if NOTHING_KEPT in str(error):
+            return f"incomplete; {NOTHING_KEPT}"
         return "incomplete; run it again to resume"
     return f"failed with {type(error).__name__}"
 

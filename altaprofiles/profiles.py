@@ -110,6 +110,7 @@ class Profiles:
         Results arrive as they complete, or in input order with `ordered`. `keys` may be any
         iterable or async iterable, even an endless one: at most four keys per worker are read
         ahead. A key that fails or is invalid has a `lookup.error`, and the others continue.
+        The results can be read once: after their end, call it again.
 
         Args:
             keys: identifiers, as text or int.
@@ -224,7 +225,7 @@ class Profiles:
             profile=profile,
             filters=Filters.of(event_properties, profile_fields, query),
         )
-        check_whole("windows", windows, least=1)
+        windows = check_whole("windows", windows, least=1)
         return self._people(
             event_query, windows, distinct=distinct, cursor=cursor, prefetch=prefetch
         )
@@ -351,8 +352,8 @@ class Profiles:
         self, query: EventQuery, windows: int, *, distinct: bool, cursor: str | None, prefetch: int
     ) -> EventProfiles:
         chains = self._chains()
-        check_whole("prefetch", prefetch, least=0)
-        check_flag("distinct", distinct)
+        prefetch = check_whole("prefetch", prefetch, least=0)
+        distinct = check_flag("distinct", distinct)
         beginnings: list[EventQuery | str] = [*query.split(windows)]
         if cursor is not None:
             if windows > 1:
@@ -437,6 +438,7 @@ class EventProfiles(AsyncOnly):
         """Yield each page; with `distinct`, without the people who came before.
 
         A page may be left with no people, and still has its cursors.
+        The results can be read once: after their end, call it again.
 
         Args:
             decode: decode `page.profiles` beforehand, in slices of a few milliseconds, so that the
@@ -452,7 +454,7 @@ class EventProfiles(AsyncOnly):
         ...     async for page in charged.pages(decode=False):
         ...         file.write(page.encode())
         """
-        check_flag("decode", decode)
+        decode = check_flag("decode", decode)
         reading = self._new_reading()
         return Results("pages", self._walk(reading, decode=decode, keep=True), reading)
 

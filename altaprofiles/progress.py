@@ -54,8 +54,8 @@ def log(logger: Logger | None = None, every: float = 10.0, level: int = logging.
             f"logging.getLogger(…)",
             value=given,
         )
-    check_seconds("every", every, zero=True)
-    check_whole("level", level, least=0)
+    every = check_seconds("every", every, zero=True)
+    level = check_whole("level", level, least=0)
     return Log(logger or logging.getLogger("altaprofiles"), every, level)
 
 

@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 __all__ = [
     "LOOKS_LIKE_DATABASE",
+    "STARS",
     "Secret",
     "as_secret",
     "harmless",
@@ -28,11 +29,16 @@ LOOKS_LIKE_DATABASE = re.compile("@|password|postgres", re.IGNORECASE)
 """A text that may be a mistyped URL, with a password in it, is not shown."""
 
 
+STARS = "***"
+"""The text in the place of a secret."""
+
+
 class Secret(str):
     """A string whose `repr` is `'***'`: usable as text, invisible in tracebacks.
 
     Debuggers and error reporters print the `repr` of every local of every frame. With this type
-    they print stars, in the frames of this library and in those of aiohttp.
+    they print stars, in the frames of this library and in those of aiohttp. The text of a deep copy
+    is stars.
     """
 
     __slots__ = ()
@@ -47,7 +53,9 @@ class Secret(str):
         )
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Secret:
-        return self
+        # `dataclasses.asdict` makes one of each field, and tables of pandas and polars, which show
+        # the text of a string, are made with it. Credentials themselves are copied as they are.
+        return Secret(STARS)
 
 
 def as_secret(value: object) -> Secret:

@@ -45,6 +45,7 @@ from .credentials import (
     check_api_key,
     check_passcode,
     check_prefix,
+    hide_misplaced,
     ignored_variables,
     is_in_environment,
     variable,
@@ -236,7 +237,7 @@ class Session:
                 # In the place of credentials, the value may be the secret itself.
                 text = f"an object of {type(value).__name__}" if optional else shown(value)
                 raise InvalidArgument(f"{name}: expected {kind.__name__}(…), got {text}")
-        check_whole("max_response_bytes", max_response_bytes, least=1)
+        max_response_bytes = check_whole("max_response_bytes", max_response_bytes, least=1)
         hooks = _hooks_of(on_event)
         self._engine = Engine(
             transport=Transport(
@@ -330,6 +331,7 @@ class Session:
         >>> shop = Session.from_account("shop", retry=Retry(attempts=3))
         """
         _hide_proxy_of(options)
+        name = hide_misplaced(name)
         accounts = Accounts.read()
         account = accounts.named(name)
         clevertap = accounts.clevertap(account)
@@ -418,9 +420,9 @@ class Session:
                     value=retry.budget,
                 )
         if deadline is not None and deadline is not UNSET:
-            check_time_left("deadline", deadline)
+            deadline = check_time_left("deadline", deadline)
         if bulk is not None and bulk is not UNSET:
-            check_flag("bulk", bulk)
+            bulk = check_flag("bulk", bulk)
         engine = self._engine.viewed(
             retry=retry, timeout=timeout, deadline=deadline, bulk=bulk, hooks=_hooks_of(on_event)
         )
@@ -439,6 +441,7 @@ class Session:
         Every profile is yielded once. `customer.cdp` is empty when the profile has no identity,
         when nothing is bound to it, or when its lookup failed (`customer.error`). Customers arrive
         as their lookups complete, or in the order of `profiles` with `ordered`.
+        The results can be read once: after their end, call it again.
 
         Args:
             profiles: any iterable or async iterable, such as `session.profiles.by_event(…)`. At
@@ -1233,7 +1236,7 @@ class Session:
         ...     await session.aclose(drain=10)
         """
         self._check_own("closed")
-        check_seconds("drain", drain, zero=True)
+        drain = check_seconds("drain", drain, zero=True)
         try:
             await self._engine.aclose(drain)
         finally:

@@ -640,6 +640,52 @@ def test_an_account_that_is_not_there_is_named_with_the_next_step(
     assert words.format(place) in str(caught.value)
 
 
+@pytest.mark.parametrize("make", MAKERS)
+def test_a_secret_in_the_place_of_a_name_is_not_shown(
+    place: Path, make: Callable[..., object]
+) -> None:
+    for text in (None, SHOP):
+        if text is not None:
+            write(place, text)
+        for name in ("hunter2-S3CRET-passcode", "QWE-ASD-ZXCL", "app-7Q2rT9xPzL4mK8", SECRET):
+            with pytest.raises(MissingCredentials) as caught:
+                make(name)
+            has = "has shop, other" if text else "does not exist"
+            words = f"no account '***': {place} {has}; run: altaprofiles login NAME"
+            assert str(caught.value) == words
+            assert name not in seen_by_a_reporter(caught.value)
+        for name in ("eu-prod-2", "Shop7", "my team"):
+            with pytest.raises(
+                MissingCredentials, match=f"^no account '{name}': .* login .?{name}"
+            ):
+                make(name)
+
+
+def test_a_name_of_any_form_in_the_file_is_used_and_shown(place: Path) -> None:
+    write(place, '[accounts.shop-2024-EU]\nalta_token = "token"\n')
+    assert Alta.from_account("shop-2024-EU").name == "shop-2024-EU"
+    with pytest.raises(MissingCredentials, match="account 'shop-2024-EU' has no CleverTap"):
+        CleverTap.from_account("shop-2024-EU")
+
+
+@pytest.mark.parametrize("make", MAKERS)
+def test_without_a_file_the_credentials_of_the_environment_are_pointed_out(
+    place: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[..., object]
+) -> None:
+    monkeypatch.setenv("CLEVERTAP_ACCOUNT_ID", "W9R")
+    monkeypatch.setenv("CLEVERTAP_PASSCODE", "passcode")
+    words = "; or use from_env(), which reads CLEVERTAP_ACCOUNT_ID and CLEVERTAP_PASSCODE"
+    for text in (None, ""):
+        if text is not None:
+            write(place, text)
+        with pytest.raises(MissingCredentials, match=rf"{re.escape(words)}$"):
+            make()
+    monkeypatch.delenv("CLEVERTAP_ACCOUNT_ID")
+    monkeypatch.delenv("CLEVERTAP_PASSCODE")
+    with pytest.raises(MissingCredentials, match=r"to the path of another file$"):
+        make()
+
+
 def test_an_account_of_the_other_service_is_named(place: Path) -> None:
     write(place, SHOP)
     with pytest.raises(MissingCredentials, match=r"'other' has no Alta .* login other$"):

@@ -239,6 +239,19 @@ async def test_a_kind_of_key_that_is_nearly_right_is_suggested(by: Any) -> None:
     await refused(lambda session: session.cdp.get_many(["7"], by=by), "by: ", meant)
 
 
+async def test_a_kind_of_key_of_the_other_service_leads_there() -> None:
+    of_alta: Any = "user_id"
+    of_clevertap: Any = "identity"
+    await refused(
+        lambda session: session.profiles.get_many(["7"], by=of_alta),
+        "; session.cdp.get_many takes 'user_id'",
+    )
+    await refused(
+        lambda session: session.cdp.get_many(["7"], by=of_clevertap),
+        "; session.profiles.get_many takes 'identity'",
+    )
+
+
 @pytest.mark.parametrize("by", ["objectId", "id", "", "Identity", None, 1, ["identity"]])
 async def test_an_unknown_by_is_refused(by: Any) -> None:
     known = ("by: ", in_words(by), "identity, email, object_id")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -12,12 +13,14 @@ from typing import Any
 import anyio
 import pytest
 
-from altaprofiles import Session
+from altaprofiles import CleverTap, Retry, Session
 from altaprofiles.emulator import Emulator
 
+from .support.servers import always, http, scripted
 from .support.sessions import EVENT, RANGE, session_for
 from .support.tasks import nothing_left_behind
 from .support.thorough import examples
+from .support.waiting import until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.each_value]
 
@@ -214,3 +217,20 @@ async def test_opening_and_closing(tmp_path: Path, way: str) -> None:
                 storm = Storm(calm.turns * strike * 1.1 / STRIKES)
                 await weather(storm, way, partial(open_and_close, session, tmp_path))
                 await session.aclose()
+
+
+async def test_a_cancellation_comes_out_in_its_own_words_where_a_pause_ends_as_well() -> None:
+    retry = Retry(base_delay=0.2, max_delay=0.2)
+    async with scripted(always(http(b"", "500 Oops"))) as server:
+        account = CleverTap("id", "passcode", base_url=server.url)
+        async with Session(clevertap=account, retry=retry) as session:
+            task = asyncio.create_task(session.profiles.get(identity="7"))
+            await until(lambda: session.stats.retries > 0, during=task)
+            # The end of the pause is due, and is the next thing that happens. A notebook's kernel,
+            # too, is heard only when something wakes the loop.
+            time.sleep(0.2)  # noqa: ASYNC251
+            # In the turn that begins here, behind this.
+            await asyncio.sleep(0)
+            asyncio.get_running_loop().call_soon(task.cancel, "interrupted")
+            with pytest.raises(asyncio.CancelledError, match=r"^interrupted$"):
+                await task

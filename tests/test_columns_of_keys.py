@@ -29,6 +29,10 @@ WHOLE = (
 )
 LIKE_FLOATS = " not found: digits and '.0', the text of a float; if these were floats, convert to "
 LOST = "a float too large to be exact, an integer that has lost digits; read the column again"
+PEOPLE = (
+    "; pass the people themselves: by_event(…) without .pages(), or those that get_many finds for "
+    "a column of IDs: [one.value async for one in session.profiles.get_many(…) if one.value]"
+)
 MISSING = "; leave such keys out, in pandas with .dropna()"
 
 
@@ -75,7 +79,8 @@ async def test_a_table_in_place_of_its_column_is_refused(
             for name, call in calls.items():
                 with pytest.raises(InvalidArgument, match=f"^{name.strip()}: got a ") as caught:
                     call(session, table)
-                assert fix in str(caught.value), kind
+                is_of_people = name == "profiles" and of_columns
+                assert (PEOPLE if is_of_people else fix) in str(caught.value), kind
             # `column` is a column of a file.
             with pytest.raises(InvalidArgument, match=r"^keys: got a ") as caught:
                 await session.export_lookups(
@@ -83,6 +88,18 @@ async def test_a_table_in_place_of_its_column_is_refused(
                 )
             assert fix in str(caught.value), kind
         assert session.stats.requests == 0
+
+
+async def test_the_fix_of_a_table_in_place_of_people_works(emulator: Emulator) -> None:
+    column = tables()["pandas"]["my_id"]
+    async with Session(clevertap=emulator.clevertap, alta=emulator.alta) as session:
+        with pytest.raises(InvalidArgument, match=rf"^profiles\[0\]: .*{re.escape(PEOPLE)}$"):
+            _ = [one async for one in session.with_cdp(column)]
+        found = session.profiles.get_many(column, by="identity")
+        people = [one.value async for one in found if one.value]
+        joined = [one async for one in session.with_cdp(people)]
+    assert [one.profile for one in joined] == people
+    assert len(people) == 2
 
 
 async def test_one_column_of_a_table_is_looked_up(emulator: Emulator) -> None:
@@ -152,12 +169,16 @@ async def test_the_fix_of_a_key_of_another_type_fits_its_type(emulator: Emulator
             "got a value of type StringScalar; pass .to_pylist() of a column of Arrow",
         ),
     ]
-    async with Session(clevertap=emulator.clevertap) as session:
-        keys = [key for key, _ in by_key]
-        results = session.profiles.get_many(keys, by="identity", ordered=True)
-        texts = [str(lookup.error) async for lookup in results]
-    for text, (key, fix) in zip(texts, by_key, strict=True):
-        assert fix in text, key
+    keys = [key for key, _ in by_key]
+    async with Session(clevertap=emulator.clevertap, alta=emulator.alta) as session:
+        for results in (
+            session.profiles.get_many(keys, by="identity", ordered=True),
+            session.cdp.get_many(keys, by="user_id", ordered=True),
+            session.cdp.get_many(keys, by="anonymous_id", ordered=True),
+        ):
+            texts = [str(lookup.error) async for lookup in results]
+            for text, (key, fix) in zip(texts, by_key, strict=True):
+                assert fix in text, key
 
 
 async def test_whole_numbers_in_a_file_of_floats_say_their_fix(
@@ -245,15 +266,21 @@ async def test_a_float_that_is_a_key_of_a_person_is_no_warning(tmp_path: Path) -
 
 def test_small_misfits_of_a_notebook_say_their_fix(monkeypatch: pytest.MonkeyPatch) -> None:
     import pandas as pd
+    import pyarrow as pa
 
     session = Session(clevertap=CleverTap("W9R", "passcode"))
     index: Any = pd.Index(["plan"])
     days: dict[str, Any] = {"start": pd.NaT, "end": 20260131}
     frame: Any = pd.DataFrame({"identity": ["7"]})
+    arrow_type: Any = pa.int64()
     not_a_number = float("nan")
     calls: list[tuple[Callable[[], object], str]] = [
         (lambda: session.profiles.by_event("Charged", **days), "start: got NaT, which is no day;"),
         (lambda: to_arrow([], flatten=index), "; write ['plan', 'city'], or pass list(…) of it"),
+        (
+            lambda: to_arrow([], {"Last Score": arrow_type}),
+            "the type of 'Last Score' is a value of type DataType; use one of the texts 'bool'",
+        ),
         (lambda: Emulator(records=frame), "in pandas by .to_dict('records'), without keys of miss"),
         (lambda: Emulator(records=[{"identity": "7", "ls": not_a_number}]), "; leave the key out"),
         (Session.from_env, "or use Session.from_account() after `altaprofiles login`"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import json
 import pickle
 import re
 import traceback
@@ -517,6 +518,53 @@ def test_no_way_of_looking_at_credentials_shows_the_secret(
         assert "***" in looks[0]
 
 
+@both
+def test_no_table_made_of_credentials_shows_the_secret(
+    build: Build, secret: str, field: str
+) -> None:
+    import pandas as pd  # type: ignore[import-untyped]
+    import polars as pl
+
+    given: Any = build()
+    pd.set_option("display.max_columns", None)
+    tables = [pd.DataFrame([given]), pd.DataFrame({"of": [given]})]
+    looks = [look for table in tables for look in (str(table), table.to_html())]
+    with pl.Config(tbl_cols=-1, fmt_str_lengths=100):
+        looks += [str(pl.DataFrame([given])), str(pl.Series([given]))]
+    looks += [json.dumps(dataclasses.asdict(given)), str(dataclasses.astuple(given))]
+    for look in looks:
+        assert secret not in look
+    assert "***" in looks[0]
+    copied = copy.deepcopy({"of": given})["of"]
+    assert str(getattr(copied, field)) == secret
+    with pytest.raises(ConfigurationError, match=f"^{field}: holds the stars that stand for"):
+        build(**{field: dataclasses.asdict(given)[field]})
+
+
+SWAPPED = r"^passcode: has the form of an account ID, .*; swap `account_id` and `passcode`$"
+
+
+@pytest.mark.parametrize("form", ["W9R-654-865Z", "TEST-W9R-654-865Z"])
+def test_a_passcode_in_the_place_of_the_account_is_refused_and_not_shown(
+    form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for passcode in (PASSCODE, "QWE-ASD-ZXCL"):
+        with pytest.raises(ConfigurationError, match=SWAPPED) as caught:
+            CleverTap(passcode, form)
+        assert form not in str(caught.value)
+        assert passcode not in str(caught.value)
+        monkeypatch.setenv("CLEVERTAP_ACCOUNT_ID", passcode)
+        monkeypatch.setenv("CLEVERTAP_PASSCODE", form)
+        for make in (CleverTap.from_env, Session.from_env):
+            with pytest.raises(ConfigurationError) as caught:
+                make()
+            assert str(caught.value).endswith("swap CLEVERTAP_ACCOUNT_ID and CLEVERTAP_PASSCODE")
+            assert passcode not in str(caught.value)
+    # A passcode may have any form beside an account ID, and an account ID any beside a passcode.
+    for account_id, passcode in [(form, "QWE-ASD-ZXCZ"), ("local", "QWE-ASD-ZXCL"), ("local", "x")]:
+        assert CleverTap(account_id, passcode).account_id == account_id
+
+
 def test_credentials_show_what_they_are_for() -> None:
     assert repr(account(region="in1")) == (
         "CleverTap(account_id='W9R-654-865Z', passcode='***', region='in1', max_in_flight=3)"
@@ -601,6 +649,7 @@ MISTAKES: dict[str, Callable[[], object]] = {
     "endpoint swapped": lambda: Alta("GPTBots.ai", endpoint=TOKEN),
     "endpoint": lambda: Alta(TOKEN, endpoint="mars"),
     "endpoint and base_url": lambda: Alta(TOKEN, "https://example.com", endpoint="sg"),
+    "account swapped": lambda: CleverTap(PASSCODE, "W9R-654-865Z"),
     "region swapped": lambda: CleverTap("W9R", "IN1", PASSCODE),
     "token as base_url": lambda: Alta("agent-1", TOKEN),
     "token before a query": lambda: Alta("agent-1", TOKEN + "?a=1"),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import pyarrow
 import pytest
 import trio
 
@@ -31,6 +32,7 @@ from altaprofiles.export.stored_rows import stored
 from altaprofiles.notebook import Progress
 
 from .support.servers import always, http, scripted
+from .support.terminals import emulated
 
 DAYS: Any = {"start": 20260101, "end": 20260131}
 
@@ -101,6 +103,89 @@ async def test_results_can_be_left_early_and_closed() -> None:
                 await session.profiles.get_many(["1"], by="identity").athrow(ZeroDivisionError())
             people = [person async for person in charged(session)]
             assert len([one async for one in session.with_cdp(people)]) == len(people) > 0
+
+
+READ_BEFORE = "<results of {0}>: read to its end before, and yields nothing more; call {0} again"
+
+
+@pytest.mark.anyio
+async def test_results_that_are_read_again_after_their_end_warn_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with Emulator(people=60) as emulator:
+        async with Session(clevertap=emulator.clevertap, alta=emulator.alta) as session:
+            people = [person async for person in charged(session)]
+            keys = [person.identity for person in people if person.identity]
+            calls: dict[str, list[Any]] = {
+                "get_many": [
+                    session.profiles.get_many(keys, by="identity"),
+                    session.cdp.get_many(keys, by="user_id"),
+                ],
+                "with_cdp": [session.with_cdp(people)],
+                "pages": [charged(session).pages()],
+            }
+            for name, several in calls.items():
+                for results in several:
+                    await anext(results)
+                    assert [one async for one in results] or name == "pages"
+                    assert caplog.messages == []
+                    assert [one async for one in results] == []
+                    assert [one async for one in results] == []
+                    with pytest.raises(StopAsyncIteration):
+                        await anext(results)
+                    assert caplog.messages == [READ_BEFORE.format(name)]
+                    caplog.clear()
+            nobody = session.profiles.get_many([], by="identity")
+            again = charged(session)
+            for _ in range(2):
+                assert [one async for one in nobody] == []
+                assert [one async for one in again]
+            found = session.profiles.get_many(keys, by="identity")
+            values = [one.value async for one in found if one.value]
+            assert [one async for one in session.with_cdp(found)] == []  # type: ignore[arg-type]
+            assert caplog.messages == [READ_BEFORE.format("get_many")]
+    assert values
+
+
+def test_blocking_results_that_are_read_again_after_their_end_warn_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with (
+        emulated(people=60) as emulator,
+        altaprofiles.blocking(
+            lambda: Session(clevertap=emulator.clevertap, alta=emulator.alta)
+        ) as session,
+    ):
+        people = [*session.profiles.by_event("Charged", **DAYS)]
+        keys = [person.identity for person in people if person.identity]
+        calls: dict[str, list[Any]] = {
+            "get_many": [
+                session.profiles.get_many(keys, by="identity"),
+                session.cdp.get_many(keys, by="user_id"),
+            ],
+            "with_cdp": [
+                session.with_cdp(people),
+                session.with_cdp(session.profiles.by_event("Charged", **DAYS)),
+            ],
+            "pages": [session.profiles.by_event("Charged", **DAYS).pages()],
+        }
+        for name, several in calls.items():
+            for results in several:
+                assert next(results)
+                assert [*results] or name == "pages"
+                assert caplog.messages == []
+                assert [*results] == [*results] == []
+                with pytest.raises(StopIteration):
+                    next(results)
+                assert caplog.messages == [READ_BEFORE.format(name)]
+                caplog.clear()
+        left = session.profiles.get_many(map(str, range(10_000)), by="identity")
+        assert next(left)
+        left.close()  # type: ignore[attr-defined]
+        assert [*left] == []
+        table: Any = pyarrow.table({"identity": keys})
+        with pytest.raises(InvalidArgument, match=r"^profiles: .* pass the people themselves"):
+            session.with_cdp(table)
 
 
 def test_a_session_is_not_opened_with_a_plain_with() -> None:

@@ -8,10 +8,13 @@ import msgspec
 import pytest
 
 import altaprofiles.emulator
+from altaprofiles import Incomplete
 from altaprofiles.notebook import Progress
 
 from .support.notebooks import executed, shown_as, text_of
 from .support.records import AT, LOOKING_UP
+from .support.servers import always, http, scripted
+from .support.sessions import session_at
 
 CONNECT = """
 from altaprofiles import Session
@@ -203,6 +206,25 @@ def test_without_a_notebook_it_is_lines_on_stderr(capsys: pytest.CaptureFixture[
     Progress()(msgspec.structs.replace(LOOKING_UP, stage="finishing", complete=True))
     done = "done: 10 keys, 1 found, 2 not found, 3 failed, 0:00:01"
     assert capsys.readouterr().err == f"{done}\n"
+
+
+@pytest.mark.anyio
+async def test_a_line_promises_what_the_error_does(tmp_path: Path) -> None:
+    async with scripted(always(http(b'{"status":"fail","code":2}'))) as server:
+        async with session_at(server) as session:
+            # Nothing has come by then.
+            show = Progress()
+            with pytest.raises(Incomplete, match="nothing of it has been kept") as caught:
+                await session.export(
+                    "Charged",
+                    start=20260101,
+                    end=20260101,
+                    to=tmp_path / "people.ndjson",
+                    deadline=0.3,
+                    on_progress=show,
+                )
+    assert "resume" not in str(caught.value)
+    assert str(show).startswith("incomplete; nothing of it has been kept. At the end it was ")
 
 
 def test_the_reason_of_retries_is_shown_at_once(capsys: pytest.CaptureFixture[str]) -> None:

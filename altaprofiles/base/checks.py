@@ -34,6 +34,7 @@ __all__ = [
     "is_harmless",
     "is_unicode",
     "is_whole_float",
+    "plain",
     "shown",
     "shown_setting",
     "unknown",
@@ -114,12 +115,31 @@ def _without_repr(value: object) -> str:
         return "an int of thousands of digits"
 
 
+_NUMPY_KINDS = frozenset("biufU")
+"""Scalars of NumPy that have a plain value: bool, int, float and text. Not times, nor objects."""
+
+
+def plain(value: object) -> object:
+    """Return the plain value of a scalar of NumPy, as in a column of pandas; else `value` itself.
+
+    An array stays what it is, even one of no dimensions.
+    """
+    kind = type(value)
+    if kind.__module__ != "numpy" or kind.__name__ == "ndarray":
+        return value
+    if getattr(getattr(value, "dtype", None), "kind", None) not in _NUMPY_KINDS:
+        return value
+    # A long double stays one, as no float can hold it.
+    return value.item()  # type: ignore[attr-defined]
+
+
 def check_whole(name: str, value: object, *, least: int) -> int:
-    """Return `value`, which must be an int of at least `least`.
+    """Return `value`, which must be an int of at least `least`, as a plain int.
 
     Raises:
         ConfigurationError: `value` is anything else.
     """
+    value = plain(value)
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise InvalidArgument(
             f"{name}: expected a whole number of at least {least}, got {shown_setting(value)}"
@@ -165,43 +185,53 @@ def check_called(name: str, result: object) -> None:
 
 
 def check_flag(name: str, value: object) -> bool:
-    """Return `value`, which must be True or False.
+    """Return `value`, which must be True or False, as a plain bool.
 
     Raises:
         ConfigurationError: `value` is anything else.
     """
+    value = plain(value)
     if not isinstance(value, bool):
         raise InvalidArgument(f"{name}: expected True or False, got {shown_setting(value)}")
     return value
 
 
-def check_seconds(name: str, value: object, *, zero: bool = False) -> None:
-    """Raise `ConfigurationError` unless `value` is a finite number of seconds above zero.
+def check_seconds(name: str, value: object, *, zero: bool = False) -> float:
+    """Return `value`, which must be a finite number of seconds above zero, as a plain number.
 
     Args:
         name: the argument's name.
         value: the argument's value.
         zero: whether zero is allowed as well.
+
+    Raises:
+        ConfigurationError: `value` is anything else.
     """
     seconds = _finite(value)
     if seconds is None or seconds < 0 or (seconds == 0 and not zero):
         bound = "of at least" if zero else "above"
         raise InvalidArgument(f"{name}: expected seconds {bound} 0, got {shown_setting(value)}")
+    return seconds
 
 
-def check_time_left(name: str, value: object) -> None:
-    """Raise `ConfigurationError` unless `value` is a finite number of seconds, 0 and less included.
+def check_time_left(name: str, value: object) -> float:
+    """Return `value`, a finite number of seconds, 0 and less included, as a plain number.
 
     Args:
         name: the argument's name.
         value: the argument's value.
+
+    Raises:
+        ConfigurationError: `value` is anything else.
     """
-    if _finite(value) is None:
+    if (seconds := _finite(value)) is None:
         raise InvalidArgument(f"{name}: expected a number of seconds, got {shown_setting(value)}")
+    return seconds
 
 
 def _finite(value: object) -> float | None:
     """Return a number that is finite, and None for any other value."""
+    value = plain(value)
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:

@@ -30,7 +30,7 @@ class Deadline(Struct, frozen=True, gc=False):
         Raises:
             ConfigurationError: `seconds` is not a finite number.
         """
-        check_time_left("deadline", seconds)
+        seconds = check_time_left("deadline", seconds)
         return cls(seconds, time.monotonic() + seconds)
 
     @property

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import click
 from click.core import ParameterSource
 
-from ..base.checks import whole_in
+from ..base.checks import shown_setting, whole_in
 from ..base.wording import numbered
 from .app import App
 from .exits import Exit
@@ -226,7 +226,9 @@ def _store_in_app(context: click.Context, option: click.Parameter, value: object
         value = value if isinstance(value, tuple) else (value,)
         for account in value:
             if value.count(account) > 1:
-                context.fail(f"--account names {account!r} twice; leave one of them out")
+                context.fail(
+                    f"--account names {shown_setting(account)} twice; leave one of them out"
+                )
     is_given_before = context.parent is not None and (
         context.parent.get_parameter_source(name) is ParameterSource.COMMANDLINE
     )

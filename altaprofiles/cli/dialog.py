@@ -62,7 +62,7 @@ def _ask_clevertap(table: dict[str, Any], before: dict[str, Any]) -> None:
         table,
         "passcode",
         "Its passcode",
-        lambda text: CleverTap("x", text),
+        lambda text: CleverTap(account_id, text),
         # It may be in the keyring.
         is_optional="account_id" in before and "passcode" not in before,
     )

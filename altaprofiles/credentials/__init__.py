@@ -13,6 +13,7 @@ from .settings import (
     Source,
     can_name,
     explained,
+    hide_misplaced,
     renamed,
 )
 
@@ -32,6 +33,7 @@ __all__ = [
     "check_passcode",
     "check_prefix",
     "explained",
+    "hide_misplaced",
     "ignored_variables",
     "is_custom",
     "is_in_environment",

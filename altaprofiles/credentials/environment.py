@@ -20,6 +20,7 @@ __all__ = [
     "naming_variables",
     "number_from_env",
     "required_from_env",
+    "secrets_in_environment",
     "shared_from_env",
     "text_from_env",
     "variable",
@@ -67,6 +68,12 @@ def is_in_environment(service: str, prefix: str = "") -> bool:
         service, prefix: as for `variable`.
     """
     return any(variable(service, name, prefix) in os.environ for name in _SECRETS[service])
+
+
+def secrets_in_environment() -> list[str]:
+    """Return the names of the variables that are set and hold the secrets of the services."""
+    names = (variable(service, name) for service in _SECRETS for name in _SECRETS[service])
+    return [name for name in names if os.environ.get(name)]
 
 
 def ignored_variables(service: str, prefix: str = "") -> str | None:

@@ -34,13 +34,13 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
-from ..base.checks import shown
+from ..base.checks import is_harmless, shown, shown_setting
 from ..base.extras import is_installed
 from ..base.paths import absolute_path, status_of
 from ..base.wording import nearest, one_of
 from ..errors import ConfigurationError, InvalidArgument, MissingCredentials
 from ..redaction import Secret, as_secret, mask_values
-from .environment import shared_from_env
+from .environment import secrets_in_environment, shared_from_env
 from .secret import SecretFunction, hidden
 from .settings import InvalidSetting, can_name, check_token, explained
 
@@ -220,22 +220,28 @@ class AccountsFile:
             if not self.path.exists():
                 has = "does not exist"
             raise MissingCredentials(
-                f"no account {shown(account)}: {self.path} {has}; {self._step(account)}"
+                f"no account {shown_setting(account)}: {self.path} {has}; {self._step(account)}"
             )
         if account is None and self.default is None and len(self.tables) > 1:
             raise MissingCredentials(
                 f"{self.path} has the accounts {known}; {advice}, or add the line "
                 f'default = "NAME" at its top'
             )
-        return account if account is not None else self.default or next(iter(self.tables), None)
+        wanted = account if account is not None else self.default
+        # The file's own text: `account` may be hidden from tracebacks.
+        return next((name for name in self.tables if wanted in (None, name)), None)
 
     def _step(self, account: str) -> str:
-        """Return the next step after the name of an account that does not exist."""
+        """Return the next step after the name of an account that does not exist.
+
+        A name that may be a secret is not shown.
+        """
         several = [name.strip() for name in account.split(",")]
         if len(several) > 1 and all(name in self.tables for name in several):
             options = " ".join(f"--account {shlex.quote(name)}" for name in several)
             return f"name each by itself, as in {options}"
-        login = f"run: altaprofiles login {shlex.quote(account or 'NAME')}"
+        is_shown = account and is_harmless(account)
+        login = f"run: altaprofiles login {shlex.quote(str(account)) if is_shown else 'NAME'}"
         close = nearest(account, self.tables)
         return login if close is None else f"did you mean {close!r}? For a new one, {login}"
 
@@ -251,9 +257,11 @@ class AccountsFile:
         picked = self.pick(name, advice="pass the name of one")
         if picked is None:
             has = "has no accounts" if self.path.exists() else "does not exist"
+            found = " and ".join(secrets_in_environment())
+            other = f"; or use from_env(), which reads {found}" if found else ""
             raise MissingCredentials(
                 f"no account: {self.path} {has}; run: altaprofiles login; or set "
-                f"ALTAPROFILES_CONFIG to the path of another file"
+                f"ALTAPROFILES_CONFIG to the path of another file{other}"
             )
         return picked
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Self
 
 from ..base.checks import check_whole, unknown
 from ..base.wording import one_of
@@ -131,6 +133,14 @@ class CleverTap:
         _set(self, account_id=account_id, passcode=passcode, region=region)
         _set(self, base_url=base_url, max_in_flight=max_in_flight, timezone=timezone)
         _set(self, shared=shared, url="")
+        if account_id and _is_account_id(passcode) and not _is_account_id(account_id):
+            # The account ID is likely to be the passcode, and must not be shown.
+            account_id = as_secret(account_id)
+            _set(self, account_id=account_id)
+            raise InvalidArgument(
+                "passcode: has the form of an account ID, and `account_id` has not; swap "
+                "`account_id` and `passcode`"
+            )
         check_token("account_id", account_id, type(account_id).__name__)
         if passcode.lower() in REGIONS:
             # The region is likely to be the passcode, and must not be shown.
@@ -213,6 +223,7 @@ class CleverTap:
         """
         from .file import AccountsFile
 
+        name = hide_misplaced(name)
         kind, passcode = _given("passcode", passcode)
         _check_secret(passcode, kind, check_passcode)
         return AccountsFile.read().required(name, "CleverTap", passcode).made(cls)
@@ -221,6 +232,9 @@ class CleverTap:
     def owner(self) -> str:
         """The holder of the account's limits, by which processes with `shared` find each other."""
         return self.account_id
+
+    def __deepcopy__(self, memo: dict[int, object]) -> Self:
+        return self
 
     def __repr__(self) -> str:
         where = f"region={self.region!r}" if self.base_url is None else f"base_url={self.url!r}"
@@ -301,7 +315,8 @@ class Alta:
         _set(self, max_in_flight=check_max_in_flight(max_in_flight))
         _set(self, shared=check_shared(shared))
         if requests_per_minute is not None:
-            check_whole("requests_per_minute", requests_per_minute, least=1)
+            pace = check_whole("requests_per_minute", requests_per_minute, least=1)
+            _set(self, requests_per_minute=pace)
         if endpoint is None:
             known_url = ENDPOINTS["altatech"]
             _set(self, url=known_url if base_url is None else checked_base_url(base_url))
@@ -371,6 +386,7 @@ class Alta:
         """
         from .file import AccountsFile
 
+        name = hide_misplaced(name)
         kind, token = _given("token", token)
         _check_secret(token, kind, check_api_key)
         return AccountsFile.read().required(name, "Alta", token).made(cls)
@@ -393,6 +409,9 @@ class Alta:
         """
         return self.name or "" if isinstance(self.token, SecretFunction) else self.token
 
+    def __deepcopy__(self, memo: dict[int, object]) -> Self:
+        return self
+
     def __repr__(self) -> str:
         rate, name = self.requests_per_minute, self.name
         paced = "" if rate is None else f", requests_per_minute={rate!r}"
@@ -400,6 +419,18 @@ class Alta:
         where = f"base_url={self.url!r}" if self.endpoint is None else f"endpoint={self.endpoint!r}"
         limits = f"max_in_flight={self.max_in_flight!r}{paced}{named}{shared_text(self.shared)}"
         return f"Alta(token='***', {where}, {limits})"
+
+
+_ACCOUNT_ID = re.compile(r"(TEST-)?[A-Z0-9]{3}-[A-Z0-9]{3}-[A-Z0-9]{4}")
+
+
+def _is_account_id(value: object) -> bool:
+    """Return whether a value has the form of account IDs, such as W9R-654-865Z, and their end.
+
+    Passcodes can have the form, with another letter at the end.
+    """
+    text = value.strip() if isinstance(value, str) else ""
+    return text.endswith("Z") and _ACCOUNT_ID.fullmatch(text) is not None
 
 
 def _set(credentials: CleverTap | Alta, **values: object) -> None:

@@ -7,10 +7,10 @@ import re
 from collections.abc import Callable
 from typing import Literal, TypeAlias, TypeVar
 
-from ..base.checks import is_harmless, shown
+from ..base.checks import is_harmless, plain, shown
 from ..base.paths import path_text
 from ..errors import ConfigurationError, InvalidArgument
-from ..redaction import as_secret
+from ..redaction import STARS, as_secret
 
 __all__ = [
     "CHAIN_SLOTS",
@@ -62,6 +62,7 @@ def hide_misplaced(setting: T) -> T:
 def check_max_in_flight(value: object) -> MaxInFlight:
     if isinstance(value, str) and value.strip().lower() == "auto":
         return "auto"
+    value = plain(value)
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         is_quoted = isinstance(value, str) and value.strip().isdecimal()
         raise InvalidArgument(
@@ -73,6 +74,7 @@ def check_max_in_flight(value: object) -> MaxInFlight:
 
 def check_shared(value: object) -> bool | str:
     """Return whether limits are shared between processes, or the folder in which they are."""
+    value = plain(value)
     if isinstance(value, bool):
         return value
     text = os.fspath(value) if isinstance(value, str | os.PathLike) else None
@@ -103,6 +105,11 @@ def check_token(name: str, value: object, kind: str, source: Source = "argument"
         found = known.get(kind) or f"{'an' if kind[:1].lower() in _VOWELS else 'a'} {kind}"
         raise InvalidArgument(
             f"{name}: expected text that is not empty, got {found}; {_remedy(name, kind, source)}"
+        )
+    if value == STARS:
+        raise InvalidArgument(
+            f"{name}: holds the stars that stand for a secret, as in a copy of credentials made "
+            f"with `copy.deepcopy` or `asdict`; {_VERBS[source]} the value itself"
         )
     # The value becomes an HTTP header: a line break in it would start another header.
     if not _TOKEN.fullmatch(value):

@@ -95,9 +95,9 @@ class EventsPlan(Struct, frozen=True, tag="events", tag_field="kind"):
             ConfigurationError: an argument cannot work.
         """
         names = None if is_everyone("events", events, start, end) else _check_events(events)
-        check_flag("event_summaries", event_summaries)
+        summaries = check_flag("event_summaries", event_summaries)
         query, *_ = [
-            EventQuery.of(name, start, end, batch_size, app, event_summaries, profile, filters)
+            EventQuery.of(name, start, end, batch_size, app, summaries, profile, filters)
             for name in names or (None,)
         ]
         if isinstance(windows, str):

@@ -40,17 +40,22 @@ _AHEAD = 4
 """Items per worker that are in progress, or whose results are unread."""
 
 
-def check_items(name: str, items: object) -> None:
+def check_items(name: str, items: object, *, of_table: str = "") -> None:
     """Raise `ConfigurationError` unless `items` is an iterable of items.
 
     A single text is not one, nor a table or a mapping, whose iteration yields names at best. A dict
     without values is one: `dict.fromkeys(items)` has each item once, in order.
+
+    Args:
+        name: the argument's name.
+        items: the argument's value.
+        of_table: what to pass in the place of a table; by default one of its columns.
     """
     kind = type(items).__name__
     if _is_table(items):
         raise InvalidArgument(
-            f"{name}: got a {kind}, which is a table; pass one column, such as {name}['ID'], with "
-            f"the column's name",
+            f"{name}: got a {kind}, which is a table; pass "
+            + (of_table or f"one column, such as {name}['ID'], with the column's name"),
             value=items,
         )
     if isinstance(items, Mapping) and not _has_keys_only(items):

@@ -106,6 +106,11 @@ def is_in_trio() -> bool:
         return False
 
 
+def _end(pause: asyncio.Future[None]) -> None:
+    if not pause.done():
+        pause.set_result(None)
+
+
 def _running_loop() -> asyncio.AbstractEventLoop:
     """Return the event loop that runs this.
 
@@ -151,6 +156,7 @@ class Lifetime:
         self._host: asyncio.Task[None] | None = None
         self._tasks: TaskGroup | None = None
         self._stop = asyncio.Event()
+        self._pauses: set[asyncio.Future[None]] = set()
         self._works: set[Work] = set()
         self._closers: set[asyncio.Task[Any] | None] = set()
         self._drained = asyncio.Event()
@@ -199,6 +205,8 @@ class Lifetime:
                 # Also after a cancellation, because nobody may be left to close it.
                 self._close()
                 self._stop.set()
+                for over in self._pauses:
+                    _end(over)
             # Waited for, not awaited: a caller that is cancelled here must not leave the session
             # half closed, and a host that was cancelled must not cancel the caller.
             await asyncio.wait([self._host])
@@ -362,8 +370,19 @@ class Lifetime:
 
     async def pause(self, seconds: float) -> None:
         """Sleep for `seconds`, or until the session closes."""
-        with anyio.move_on_after(seconds):
-            await self._stop.wait()
+        # Not a scope with a deadline: where the caller is cancelled in the turn in which it ends,
+        # the scope's words would come out. A notebook's kernel often does, because it hears of an
+        # interruption only when something wakes the loop.
+        loop = asyncio.get_running_loop()
+        over = loop.create_future()
+        timer = loop.call_later(seconds, _end, over)
+        self._pauses.add(over)
+        try:
+            if not self._stop.is_set():
+                await over
+        finally:
+            timer.cancel()
+            self._pauses.discard(over)
 
 
 class Reading:

@@ -1,16 +1,19 @@
-"""Results that are read with `async for`, and say so where they are read with `for`."""
+"""Results that are read with `async for`, and say so where they are read with `for`, or twice."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Generator, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Never, TypeVar
 
 from .lifetime import Reading
 
-__all__ = ["AsyncOnly", "Results"]
+__all__ = ["AsyncOnly", "PlainResults", "Results"]
 
 T = TypeVar("T")
+
+logger = logging.getLogger("altaprofiles")
 
 
 class AsyncOnly:
@@ -30,7 +33,63 @@ class AsyncOnly:
             )
 
 
-class Results(AsyncOnly, AsyncGenerator[T, None]):
+class _ReadOnce:
+    """Warns who reads the results of a call once more after their end, where there are none.
+
+    Args:
+        name: the method that was called.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._asked_for = 0
+        self._has_warned = False
+
+    def _warn_of_another_reading(self, frame: object) -> None:
+        """Log a warning if this begins a reading after the end of one.
+
+        Args:
+            frame: the frame of the generator behind the results, which is None after its end.
+        """
+        # One that was asked for a single result has had none.
+        if frame is None and self._asked_for > 1 and not self._has_warned:
+            self._has_warned = True
+            logger.warning(
+                "%r: read to its end before, and yields nothing more; call %s again",
+                self,
+                self._name,
+            )
+
+    def __repr__(self) -> str:
+        return f"<results of {self._name}>"
+
+
+class PlainResults(_ReadOnce, Iterator[T]):
+    """The results of one call, for `for`.
+
+    Args:
+        name: the method that was called.
+        generator: yields the results.
+    """
+
+    def __init__(self, name: str, generator: Generator[T, None, None]) -> None:
+        super().__init__(name)
+        self._generator = generator
+
+    def __iter__(self) -> PlainResults[T]:
+        self._warn_of_another_reading(getattr(self._generator, "gi_frame", self))
+        return self
+
+    def __next__(self) -> T:
+        self._asked_for += 1
+        return next(self._generator)
+
+    def close(self) -> None:
+        """End the work behind the results."""
+        self._generator.close()
+
+
+class Results(_ReadOnce, AsyncOnly, AsyncGenerator[T, None]):
     """The results of one call.
 
     Args:
@@ -40,16 +99,22 @@ class Results(AsyncOnly, AsyncGenerator[T, None]):
     """
 
     def __init__(self, name: str, generator: AsyncGenerator[T, None], reading: Reading) -> None:
-        self._name = name
+        super().__init__(name)
         self._generator = generator
         self._reading = reading
 
+    def __aiter__(self) -> Results[T]:
+        self._warn_of_another_reading(getattr(self._generator, "ag_frame", self))
+        return self
+
     def __anext__(self) -> Awaitable[T]:  # type: ignore[override]
+        self._asked_for += 1
         self._reading.move()
         return self._generator.__anext__()
 
     def asend(self, value: None) -> Any:
         """Return the next result, as `__anext__` does."""
+        self._asked_for += 1
         self._reading.move()
         return self._generator.asend(value)
 
@@ -68,6 +133,3 @@ class Results(AsyncOnly, AsyncGenerator[T, None]):
     def aclose(self) -> Any:
         """End the work behind the results."""
         return self._generator.aclose()
-
-    def __repr__(self) -> str:
-        return f"<results of {self._name}>"

@@ -56,9 +56,8 @@ class Proxies:
 
     def __init__(self, proxy: object, *, trust_env: bool) -> None:
         proxy = hide_proxy(proxy)
-        check_flag("trust_env", trust_env)
         self._given = _check_proxy(proxy)
-        self._trust_env = trust_env
+        self._trust_env = check_flag("trust_env", trust_env)
 
     def to(self, base_url: str) -> Proxy | None:
         """Return the proxy for `base_url`; None if there is none.

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 
 from msgspec import Struct
+from msgspec.structs import force_setattr
 
 from ..base.checks import check_seconds, check_whole
 from ..base.verdicts import can_pass
@@ -84,12 +85,12 @@ class Retry(Struct, frozen=True, kw_only=True):
     budget: int = 100
 
     def __post_init__(self) -> None:
-        check_whole("attempts", self.attempts, least=1)
-        check_whole("budget", self.budget, least=0)
+        force_setattr(self, "attempts", check_whole("attempts", self.attempts, least=1))
+        force_setattr(self, "budget", check_whole("budget", self.budget, least=0))
         for name in ("base_delay", "max_delay", "throttle_timeout", "ready_timeout"):
-            check_seconds(name, getattr(self, name), zero=True)
+            force_setattr(self, name, check_seconds(name, getattr(self, name), zero=True))
         if self.deadline is not None:
-            check_seconds("deadline", self.deadline)
+            force_setattr(self, "deadline", check_seconds("deadline", self.deadline))
 
     def delay(self, failures: int, random: Callable[[], float]) -> float:
         """Return the delay before the next attempt, in seconds, after `failures` in a row.

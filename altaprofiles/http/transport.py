@@ -18,6 +18,7 @@ from weakref import WeakValueDictionary
 
 import aiohttp
 from msgspec import Struct
+from msgspec.structs import force_setattr
 from multidict import CIMultiDict
 from yarl import URL
 
@@ -84,7 +85,7 @@ class Timeout(Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         for name in self.__struct_fields__:
             if (value := getattr(self, name)) is not None:
-                check_seconds(name, value)
+                force_setattr(self, name, check_seconds(name, value))
 
 
 _PORTS = {"https": 443, "http": 80}

@@ -12,7 +12,18 @@ from ..models.customer import bytes_in_memory
 from ..models.people import exact_identity
 from .lookups import Lookups
 
-__all__ = ["join"]
+__all__ = ["check_people", "join"]
+
+
+_PEOPLE = (
+    "the people themselves: by_event(…) without .pages(), or those that get_many finds for a "
+    "column of IDs: [one.value async for one in session.profiles.get_many(…) if one.value]"
+)
+
+
+def check_people(profiles: object) -> None:
+    """Raise `ConfigurationError` unless `profiles` is an iterable that may be one of people."""
+    check_items("profiles", profiles, of_table=_PEOPLE)
 
 
 def join(
@@ -23,7 +34,7 @@ def join(
     ordered: bool,
 ) -> AsyncGenerator[Customer, None]:
     """Yield each of `profiles` with the users under its identity: see `Session.with_cdp`."""
-    check_items("profiles", profiles)
+    check_people(profiles)
     indexes = count()
 
     async def look_up(profile: Profile) -> Customer:
@@ -31,7 +42,7 @@ def join(
         if not isinstance(profile, Profile):
             raise InvalidArgument(
                 f"{place}: expected a Profile, got a value of type {type(profile).__name__}; "
-                f"pass the people themselves, such as by_event(…) without .pages()",
+                f"pass {_PEOPLE}",
                 value=profile,
             )
         # With U+FFFD for half a surrogate pair it would be the identity of somebody else.

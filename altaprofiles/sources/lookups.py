@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Struct
 
 from ..base.calls import CallName
-from ..base.checks import AS_INTS, READ_AGAIN, check_flag, check_whole, unknown
+from ..base.checks import AS_INTS, READ_AGAIN, check_flag, check_key, check_whole, unknown
 from ..base.verdicts import dooms_all
 from ..base.wording import one_of
 from ..errors import AltaProfilesError, ConfigurationError, InvalidArgument
@@ -72,7 +72,8 @@ class Endpoint(Struct, Generic[V], frozen=True):
     def check_by(self, by: object) -> None:
         """Raise `ConfigurationError` unless `by` is one of the kinds of key."""
         if not isinstance(by, str) or by not in self.by:
-            raise InvalidArgument(f"by: {unknown(by)}; use one of {one_of(self.by, by)}")
+            known = one_of(self.by, by)
+            raise InvalidArgument(f"by: {unknown(by)}; use one of {known}{_other(by)}")
 
 
 PROFILES: Endpoint[Profile] = Endpoint(
@@ -85,7 +86,7 @@ PROFILES: Endpoint[Profile] = Endpoint(
 CDP: Endpoint[dict[str, CdpUser]] = Endpoint(
     CallName(alta.API, "get_user_cdp"),
     get_args(alta.CdpBy),
-    lambda by, key: alta.get_user_cdp(**{by: key}),
+    lambda by, key: alta.get_user_cdp(**{by: check_key(by, key)}),
     lambda response: alta.read_users(response) or None,
     lambda key, users: msgspec.json.encode(Found(key, list(users.values()))),
 )
@@ -102,6 +103,17 @@ def endpoint_of(by: object) -> Endpoint[Any]:
             return endpoint
     known = one_of((*PROFILES.by, *CDP.by), by)
     raise InvalidArgument(f"by: {unknown(by)}; use one of {known}")
+
+
+_METHODS = (("session.profiles.get_many", PROFILES), ("session.cdp.get_many", CDP))
+
+
+def _other(by: object) -> str:
+    """Return advice to someone whose kind of key another method takes; empty for any other kind."""
+    for method, endpoint in _METHODS:
+        if isinstance(by, str) and by in endpoint.by:
+            return f"; {method} takes {by!r}"
+    return ""
 
 
 class Lookups(Generic[V]):
@@ -195,7 +207,7 @@ class Lookups(Generic[V]):
             ConfigurationError: `concurrency` is not a whole number of at least 1, `ordered` not a
                 bool, or the session cannot be used.
         """
-        check_flag("ordered", ordered)
+        ordered = check_flag("ordered", ordered)
         if concurrency is None:
             concurrency = self._service.cap(self._endpoint.operation).limit
         reading = self._engine.reading()

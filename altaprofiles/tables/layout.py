@@ -132,8 +132,8 @@ def _checked_kind(key: str, kind: object) -> Kind | None:
     if kind is None:
         return None
     raise InvalidArgument(
-        f"flatten: {shown(key)} has the type {shown_setting(kind)}; use one of {', '.join(KINDS)}, "
-        "or None for the one that the values share"
+        f"flatten: the type of {shown(key)} is {shown_setting(kind)}; use one of the texts "
+        f"{', '.join(map(repr, KINDS))}, or None for the one that the values share"
     )
 
 

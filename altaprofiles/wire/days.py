@@ -11,7 +11,7 @@ from datetime import date, datetime
 from itertools import pairwise
 from typing import TypeAlias
 
-from ..base.checks import check_whole, shown
+from ..base.checks import check_whole, plain, shown
 from ..errors import InvalidArgument
 
 __all__ = ["Day", "check_day", "check_range", "date_of", "day_in", "split_range", "windows"]
@@ -104,6 +104,7 @@ def check_day(name: str, value: object, fix: str = _FIX) -> int:
         if value.year < _FIRST_YEAR:
             raise InvalidArgument(f"{name}: {value} is before the year {_FIRST_YEAR}; {fix}")
         value = value.year * 10_000 + value.month * 100 + value.day
+    value = plain(value)
     if isinstance(value, bool) or not isinstance(value, int):
         kind = (
             f"the {type(value).__name__} "

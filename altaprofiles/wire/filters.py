@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Literal, SupportsFloat, TypeAlias, get_args
 from msgspec import Struct
 from msgspec.structs import force_setattr
 
-from ..base.checks import check_key, form_of, is_unicode, shown, unknown, whole
+from ..base.checks import check_key, form_of, is_unicode, plain, shown, unknown, whole
 from ..errors import ConfigurationError, InvalidArgument
 
 __all__ = [
@@ -211,10 +211,10 @@ def check_value(place: str, subject: str, operator: str, value: object) -> Filte
         raise InvalidArgument(f"{place}: missing; {subject} needs text, a number, or true or false")
     if isinstance(value, Sequence) and not isinstance(value, str | bytes | bytearray):
         return _check_items(place, subject, operator, value)
-    plain = check_scalar(place, subject, value)
-    if operator in OF_ORDER and isinstance(plain, str):
+    scalar = check_scalar(place, subject, value)
+    if operator in OF_ORDER and isinstance(scalar, str):
         raise _no_number(place, subject, value)
-    return plain
+    return scalar
 
 
 def _check_items(place: str, subject: str, operator: str, items: Sequence[object]) -> FilterValue:
@@ -242,6 +242,7 @@ def check_scalar(place: str, subject: str, value: object) -> str | float:
     Raises:
         ConfigurationError: JSON has no form for it.
     """
+    value = plain(value)
     if isinstance(value, bool):
         # "Boolean fields must be passed as a string" ([cql]).
         return str(value)

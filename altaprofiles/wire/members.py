@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from ..base.checks import form_of, is_unicode, shown
+from ..base.checks import form_of, is_unicode, plain, shown
 from ..errors import InvalidArgument
 from .days import check_day, check_range
 from .filters import (
@@ -309,6 +309,7 @@ def _meant(key: str, known: Sequence[str]) -> str | None:
 
 def _copied(place: str, value: object, levels: int = _DEEPEST) -> Any:
     """Return a copy of `value`, which must be plain JSON, in dicts and lists."""
+    value = plain(value)
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, str | int | float):
@@ -332,8 +333,10 @@ def _copied(place: str, value: object, levels: int = _DEEPEST) -> Any:
         return [
             _copied(f"{place}[{number}]", item, levels - 1) for number, item in enumerate(value)
         ]
+    fix = "write days as YYYYMMDD, and a filter as {'name': …, 'operator': …, 'value': …}"
+    if callable(getattr(value, "tolist", None)):
+        fix = "pass .tolist() of it"
     raise InvalidArgument(
-        f"{place}: expected plain JSON, got a value of type {type(value).__name__}; write days as "
-        f"YYYYMMDD, and a filter as {{'name': …, 'operator': …, 'value': …}}",
+        f"{place}: expected plain JSON, got a value of type {type(value).__name__}; {fix}",
         value=value,
     )

