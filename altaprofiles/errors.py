@@ -467,8 +467,9 @@ class DecodeError(AltaProfilesError):
 
     def _text(self) -> str:
         call = "" if self.api is None else f"{self.api}, {self.operation}: "
+        place = "" if self.path == "$" else f" at {self.path}"
         found = "" if self.excerpt else ", got nothing"
-        return f"{call}{self._own} at {self.path}{found}"
+        return f"{call}{self._own}{place}{found}"
 
 
 class CursorError(AltaProfilesError):

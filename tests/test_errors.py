@@ -153,7 +153,7 @@ def test_a_decode_error_says_what_and_where_and_not_whose() -> None:
     assert str(error) == "CleverTap, get_page: Expected `int` at $.records[3]"
     assert (error.api, error.operation) == ("CleverTap", "get_page")
     nothing = errors.DecodeError("input was empty", path="$", excerpt="")
-    assert str(nothing) == "input was empty at $, got nothing"
+    assert str(nothing) == "input was empty, got nothing"
 
 
 def stars(text: str) -> str:

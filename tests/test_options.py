@@ -30,6 +30,7 @@ from altaprofiles import (
     Session,
     Timeout,
 )
+from altaprofiles.base.wording import DOCTOR
 from altaprofiles.emulator import Emulator
 
 from .support.joining import Both, both, user
@@ -279,9 +280,48 @@ async def test_a_run_that_is_late_names_the_failure_that_it_was_held_up_by(
     assert "Connection refused" in sentence
     assert sentence in str(error)
     noun = {"export_lookups": "lookup"}.get(kind, kind)
+    # More time is no cure for that.
     assert str(error).endswith(
-        f"nothing of it has been kept; run the same {noun} again, with a longer `deadline`"
+        f"nothing of it has been kept; run the same {noun} again, once a connection can be made"
     )
+    assert error.__notes__ == [DOCTOR]
+
+
+@pytest.mark.parametrize(
+    ("status", "cure"),
+    [
+        ("503 Service Unavailable", ", with a longer `deadline`"),
+        ("401 Unauthorized", ", with credentials that the service accepts"),
+    ],
+)
+async def test_a_run_that_is_late_asks_for_what_helps(
+    tmp_path: Path, status: str, cure: str
+) -> None:
+    asked = 0
+
+    async def passcode() -> str:
+        nonlocal asked
+        asked += 1
+        if asked > 1:
+            await anyio.sleep_forever()
+        return "wrong"
+
+    patient = Retry(base_delay=1e9, max_delay=1e9)
+    arguments = {**BY_KIND["export"], "to": tmp_path / "p.csv"}
+    error = Incomplete("", missing=[])
+    async with scripted(always(http(b"", status))) as server:
+        credentials = CleverTap("id", passcode, base_url=server.url)
+        # On a busy machine, a second may be over before the first answer.
+        for deadline in (1.0, 5.0, 25.0):
+            asked = 0
+            async with Session(clevertap=credentials, retry=patient) as session:
+                with pytest.raises(Incomplete) as caught:
+                    await session.export(**arguments, deadline=deadline)
+            error = caught.value
+            if error.__cause__ is not None:
+                break
+    assert status.split()[0] in error.missing[0]
+    assert str(error).endswith(f"run the same export again{cure}")
 
 
 async def test_a_call_that_is_late_names_the_failure_before() -> None:

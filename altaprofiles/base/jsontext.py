@@ -28,6 +28,7 @@ __all__ = [
     "elements",
     "elements_of",
     "excerpt",
+    "failure_text",
     "is_deep",
     "member_span",
     "members",
@@ -137,8 +138,25 @@ def decode_loosely(data: bytes | Raw) -> Any:
 
 def _decode_error(error: Exception, data: bytes, path: str = "$") -> DecodeError:
     """Return the `DecodeError` for a decoder's `error` over `data`."""
+    message, inner = _parts_of(error)
+    if not data.strip():
+        message = "expected JSON"
+    return DecodeError(message, path=path + inner, excerpt=excerpt(data))
+
+
+def failure_text(error: Exception) -> str:
+    """Return the message of a decoder's error in words, with the place under the whole, if any."""
+    message, inner = _parts_of(error)
+    return f"{message} at ${inner}" if inner else message
+
+
+def _parts_of(error: Exception) -> tuple[str, str]:
+    if isinstance(error, RecursionError):
+        return "JSON is nested too deep", ""
     message, _, inner = str(error).partition(" - at `$")
-    return DecodeError(message, path=path + inner.removesuffix("`"), excerpt=excerpt(data))
+    if message == "Input data was truncated":
+        message = "the JSON ends in the middle"
+    return message, inner.removesuffix("`")
 
 
 def check_utf8(data: bytes, path: str) -> None:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 __all__ = [
     "DOCTOR",
+    "GARBLED",
     "after_failure",
     "clock",
     "duration",
@@ -28,6 +29,12 @@ DOCTOR = (
     "them it is."
 )
 """The next step after an error of a connection."""
+
+GARBLED = (
+    "Try again later. If it stays so, a proxy or a gateway on the way may change answers: at level "
+    "DEBUG (on the command line -v) the log has the beginning of each."
+)
+"""The next step after answers that are not the JSON of the service."""
 
 
 def numbered(count: int, noun: str) -> str:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeAlias, TypeVar
 import click
 
 from .exits import Exit, Failure, Interrupted, OutOfTime, exit_code, worst
+from .option_names import with_options
 from .streams import heeded_signals, terminal_width
 from .waits import Waits, remedy
 
@@ -738,6 +739,7 @@ def _with_option_names(text: str, command: click.Command) -> str:
         if isinstance(option, click.Option):
             names[option.name] = max(option.opts, key=len)
             names[f"{option.name}=False"] = next(iter(option.secondary_opts), None)
+    text = with_options(text, command)
     return re.sub(
         # The members of a query, and not the rest of a file's name.
         r"\A(?P<subject>\w+)(?=: |\[|\.\w+_(?:properties|query)\b)|`(?P<other>[\w=]+)`"

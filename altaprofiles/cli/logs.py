@@ -8,8 +8,11 @@ import sys
 from datetime import UTC, datetime
 from typing import Literal
 
+import click
+
 from ..redaction import harmless
 from .lines import wrapped
+from .option_names import with_options
 from .streams import terminal_width
 
 __all__ = ["Handler"]
@@ -40,7 +43,7 @@ class _Text(logging.Formatter):
         return record.message if is_bare else f"{record.levelname.lower()}: {record.message}"
 
     def format(self, record: logging.LogRecord) -> str:
-        record.message = record.getMessage()
+        record.message = _message(record)
         text = harmless(self.formatMessage(record), keep="\n\t")
         if (width := terminal_width(sys.stderr)) is not None:
             text = wrapped(text, width)
@@ -57,9 +60,18 @@ class _Json(logging.Formatter):
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": _message(record),
             **getattr(record, "facts", {}),
         }
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
         return json.dumps(line)
+
+
+def _message(record: logging.LogRecord) -> str:
+    text = record.getMessage()
+    context = click.get_current_context(silent=True)
+    # Below that, there is no advice.
+    if context is None or record.levelno < logging.WARNING:
+        return text
+    return with_options(text, context.command)

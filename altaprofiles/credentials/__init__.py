@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from .addresses import ENDPOINTS, REGIONS, is_custom, same_host
-from .environment import check_prefix, ignored_variables, is_in_environment, variable
+from .environment import (
+    check_prefix,
+    ignored_variables,
+    is_in_environment,
+    naming_shared,
+    variable,
+)
 from .secret import SecretFunction, SecretSource
 from .services import Alta, CleverTap, check_api_key, check_passcode
 from .settings import (
@@ -37,6 +43,7 @@ __all__ = [
     "ignored_variables",
     "is_custom",
     "is_in_environment",
+    "naming_shared",
     "renamed",
     "same_host",
     "variable",

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from ..base.checks import shown_setting, whole_in
@@ -17,6 +18,7 @@ __all__ = [
     "check_prefix",
     "ignored_variables",
     "is_in_environment",
+    "naming_shared",
     "naming_variables",
     "number_from_env",
     "required_from_env",
@@ -155,6 +157,34 @@ def shared_from_env(prefix: str = "") -> bool | str:
             f"{name}: expected 1, 0 or the absolute path of a folder, got {shared!r}"
         )
     return shared
+
+
+@contextmanager
+def naming_shared(place: Path | None) -> Generator[None, None, None]:
+    """Let an error about the folder of `shared` name the variable that it comes from, if one does.
+
+    Args:
+        place: the folder, or None for the user's. The variable that has the same one is taken for
+            its source, whatever the prefix of its name.
+    """
+    try:
+        yield
+    except ConfigurationError as error:
+        name = _variable_with(place)
+        if name is None or not str(error).startswith("shared: "):
+            raise
+        raise explained(error, {"shared": name}.get) from None
+
+
+def _variable_with(place: Path | None) -> str | None:
+    for name in os.environ:
+        if not name.endswith(_SHARED):
+            continue
+        with suppress(InvalidSetting):
+            shared = shared_from_env(name.removesuffix(_SHARED))
+            if shared and place == (None if shared is True else Path(shared)):
+                return name
+    return None
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from inspect import isawaitable
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import msgspec
 from aiohttp import web
@@ -141,7 +141,9 @@ class Dispatcher:
             body = msgspec.json.encode(self._tally.snapshot())
             return web.Response(body=body, content_type="application/json")
         if path == "/faults":
-            return await self._faults(request)
+            return await _control(request, "faults", "a JSON object", self._faults)
+        if path == "/think":
+            return await _control(request, "think", "a number of seconds", self._think)
         route = self._route(request.method, path, target)
         if isinstance(route, int):
             return web.json_response({"status": "fail", "code": route}, status=route)
@@ -160,23 +162,17 @@ class Dispatcher:
         finally:
             slot.release()
 
-    async def _faults(self, request: web.BaseRequest) -> web.Response:
-        """Return the rates of all faults, after replacing them if it is a PUT.
+    def _faults(self, *new: Any) -> dict[str, float]:
+        """Return the rates of all faults, after replacing them by those that are given."""
+        for rates in new:
+            self._plan.rates = check_rates(rates)
+        return {one.value: rate for one, rate in self._plan.rates.items()}
 
-        No other method changes them: a web page of another origin cannot send a PUT.
-        """
-        if request.method == "PUT":
-            try:
-                sent = msgspec.json.decode(await request.read())
-                self._plan.rates = check_rates(sent)
-            except (ValueError, msgspec.DecodeError, RecursionError) as error:
-                is_json = not isinstance(error, (msgspec.MsgspecError, UnicodeError))
-                message = str(error) if is_json else "faults: the body is not JSON"
-                return web.json_response({"error": message}, status=400)
-        elif request.method != "GET":
-            message = "faults: use GET, or PUT with a JSON object"
-            return web.json_response({"error": message}, status=405)
-        return web.json_response({one.value: rate for one, rate in self._plan.rates.items()})
+    def _think(self, *new: Any) -> float:
+        """Return the seconds before each answer, after replacing them by those that are given."""
+        for seconds in new:
+            self._settings.think = seconds
+        return self._settings.think
 
     async def _answer(
         self, request: web.BaseRequest, route: _Route, slot: Slot
@@ -259,3 +255,28 @@ class Dispatcher:
             headers.get("X-CleverTap-Account-Id") == self._account_id
             and headers.get("X-CleverTap-Passcode") == settings.passcode
         )
+
+
+async def _control(
+    request: web.BaseRequest, name: str, kind: str, change: Callable[..., object]
+) -> web.Response:
+    """Return a setting as JSON, after replacing it if the request is a PUT.
+
+    No other method changes it: a web page of another origin cannot send a PUT.
+
+    Args:
+        request: the request.
+        name: the name of the setting.
+        kind: the form of its value, for the answer to another method.
+        change: returns the setting, after replacing it if it gets a value.
+    """
+    if request.method not in ("GET", "PUT"):
+        return web.json_response({"error": f"{name}: use GET, or PUT with {kind}"}, status=405)
+    if request.method == "GET":
+        return web.json_response(change())
+    try:
+        return web.json_response(change(msgspec.json.decode(await request.read())))
+    except (ValueError, RecursionError) as error:
+        is_json = not isinstance(error, (msgspec.MsgspecError, UnicodeError, RecursionError))
+        message = str(error) if is_json else f"{name}: the body is not JSON"
+        return web.json_response({"error": message}, status=400)

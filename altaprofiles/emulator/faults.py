@@ -33,7 +33,11 @@ MEMORY = 32_768
 
 
 class Fault(StrEnum):
-    """Faults that the emulator can inject. The values are the names in `faults={...}`."""
+    """Faults that the emulator can inject. The values are the names in `faults={...}`.
+
+    The guide "Testing with the emulator" (`altaprofiles guide testing`) has a table of what each
+    one sends, to which operations, and the error that it becomes.
+    """
 
     NOT_READY = "not_ready"
     """CleverTap pages: code 2, "Request still in progress", with HTTP 200 or 202."""

@@ -58,10 +58,11 @@ class Emulator(Settings):
         port: the TCP port, or 0 for any free one.
         record_size: "small" for records of some 1 KB, or "real" for 17 KB each, most of it the
             summary of some 170 events, as in a capture of a real account.
-        faults: rates from 0 to 1 by fault name (see `Fault`). After 3 failures in a row the next
+        faults: rates from 0 to 1 by fault name (see `Fault`, and the table in `altaprofiles guide
+            testing`). After 3 failures in a row the next
             attempt at the same request succeeds, unless the rate is 1, which is an outage. Of three
             chains of the same query, the third has neither `empty_chain` nor `cut_short`.
-        think: seconds before each answer.
+        think: seconds before each answer. `PUT /think` changes it from outside of the process.
         max_in_flight: requests for chains and pages answered at the same time, 1 or more, by-ID
             requests included. Any further request gets HTTP 429.
         lookups_max_in_flight: the same for by-ID requests, which then do not count towards

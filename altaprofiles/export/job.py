@@ -17,16 +17,18 @@ import msgspec
 from msgspec.structs import replace
 
 from ..base.deadline import Deadline
-from ..base.wording import after_failure
+from ..base.wording import DOCTOR, after_failure
 from ..base.zones import today
 from ..errors import (
     AltaProfilesError,
     ConfigurationError,
+    ConnectError,
     ExportError,
     ExportLocked,
     Incomplete,
     InvalidArgument,
     SessionClosed,
+    Unauthorized,
 )
 from ..http.machine.folder import default_place
 from ..tables.kinds import Kinds
@@ -213,9 +215,11 @@ class Job(Generic[R, S]):
         """Return the error of parts that the deadline has ended."""
         failure = next((part.failure for part in parts if part.failure is not None), None)
         late = after_failure(f"it did not finish within {deadline}", failure)
-        end = self._resumption(parts, is_late=True)
+        end = self._resumption(parts, cure=_cure_of_lateness(failure))
         report = self._describe(place) if any(part.is_open for part in parts) else None
         error = self._error(place, [late], end, report)
+        if isinstance(failure, ConnectError):
+            error.add_note(DOCTOR)
         error.__cause__ = failure
         return error
 
@@ -672,7 +676,7 @@ class Job(Generic[R, S]):
         self,
         parts: Sequence[Part[R, S]],
         *,
-        is_late: bool = False,
+        cure: str = "",
         is_written: bool = False,
         remedy: str = "",
     ) -> str:
@@ -680,7 +684,7 @@ class Job(Generic[R, S]):
 
         Args:
             parts: those that are not complete.
-            is_late: whether the deadline has ended them.
+            cure: what lets a later run get further, if nothing is kept.
             is_written: whether the output is in place all the same.
             remedy: what is to be done first, as `disk_remedy` returns it.
         """
@@ -693,7 +697,7 @@ class Job(Generic[R, S]):
         if number:
             folder = folders[0] if len(folders) == 1 else folders[0].parent
             return f"{number:,} {unit} are in {folder}; {again} to resume it"
-        return f"{NOTHING_KEPT}; {again}{', with a longer `deadline`' if is_late else ''}"
+        return f"{NOTHING_KEPT}; {again}{cure}"
 
     def _leave(self, workspaces: Workspaces) -> None:
         if not self._done:
@@ -798,6 +802,15 @@ def _nobody(target: Target, replaced: str | None) -> str:
     """Return the warning about an output of nobody, which may be a mistake."""
     none = "0 people" if target.content.of == "people" else "0 users"
     return f"{none} in {target.name}" if replaced is None else f"{none}; it replaced {replaced}"
+
+
+def _cure_of_lateness(failure: AltaProfilesError | None) -> str:
+    """Return what a run that its deadline has ended needs, after its last failure, if any."""
+    if isinstance(failure, ConnectError):
+        return ", once a connection can be made"
+    if isinstance(failure, Unauthorized):
+        return ", with credentials that the service accepts"
+    return ", with a longer `deadline`"
 
 
 async def _finish(report: Report | None) -> None:

@@ -558,8 +558,10 @@ class LookupReport(Report, frozen=True, kw_only=True):
 
     @property
     def _share(self) -> str:
-        found = f"{self.found:,} of {numbered(self.keys, 'key')} found"
-        return f"{found}{beside(self.not_found_file)}{beside(self.failed_file)}"
+        texts = [f"{self.found:,} of {numbered(self.keys, 'key')} found"]
+        files = (("not found", self.not_found_file), ("failed", self.failed_file))
+        texts += [f"{words}: {path_text(file)}" for words, file in files if file is not None]
+        return "; ".join(texts)
 
 
 class LookupProgress(Progress, frozen=True, kw_only=True):

@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Struct
 
 from ..base.checks import check_whole
+from ..base.jsontext import failure_text
 from ..base.zones import today, zone_of
 from ..errors import ExportError, InvalidArgument, PlanMismatch
 from ..wire.days import Day, check_day
@@ -65,7 +66,7 @@ class Settings(Struct, frozen=True):
         except (msgspec.DecodeError, KeyError, TypeError, ValueError) as error:
             raise ExportError(
                 f"the state of {where} cannot be read: a newer version of this library has "
-                f"written it, or it is damaged ({error})"
+                f"written it, or it is damaged ({failure_text(error)})"
             ) from None
 
     def encode(self) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from ..base.jsontext import failure_text
 from ..base.paths import check_own_file
 from ..base.wording import numbered, past, sized
 from ..errors import ExportError, ExportLocked
@@ -213,7 +214,7 @@ def _look(folder: Path) -> Unfinished:
     except ExportLocked:
         return Unfinished(path=folder, size=size, is_running=True)
     except (ExportError, OSError, msgspec.DecodeError) as error:
-        fault = str(error)
+        fault = failure_text(error)
         if isinstance(error, FileNotFoundError):
             # A killed run has deleted the spools first, or has made none yet.
             fault, is_empty = "its journal is missing", not _holds_spools(folder)

@@ -24,7 +24,7 @@ from msgspec.structs import replace
 
 from ..base.calls import CallName, naming
 from ..base.deadline import Deadline
-from ..base.wording import DOCTOR, after_failure, numbered
+from ..base.wording import DOCTOR, GARBLED, after_failure, numbered
 from ..errors import (
     AltaProfilesError,
     ConnectError,
@@ -450,6 +450,8 @@ class Engine:
             if delay is None:
                 if isinstance(error, ConnectError) and not error.permanent:
                     error.add_note(DOCTOR)
+                if isinstance(error, DecodeError) and error.path == "$":
+                    error.add_note(GARBLED)
                 try:
                     raise error
                 finally:

@@ -405,6 +405,9 @@ def test_the_same_keys_are_asked_of_each(
         assert sorted([*found, *missing]) == sorted({*keys})
     assert report["keys"] == 2 * len({*keys})
     assert re.search(rf"keys +{2 * len({*keys})}, in 2 accounts together\b", done.stderr)
+    assert re.search(
+        r"\d of \d+ keys found; not found: found\.csv\.shop\.not-found\.txt\n", done.stderr
+    )
     assert not (tmp_path / "found.csv.not-found.txt").exists()
 
 

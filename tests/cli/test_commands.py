@@ -320,7 +320,7 @@ def test_a_wrong_file_is_named_by_its_place(
     assert "secret" not in done.stderr
 
 
-def test_faults_change_while_the_emulator_runs() -> None:
+def test_faults_and_latency_change_while_the_emulator_runs() -> None:
     with serving("--people", "20", "--fault", "slow=0.5") as (_, variables):
         assert fetch(variables, "/faults") == {"slow": 0.5}
         outage = {"server_error": 1}
@@ -342,6 +342,20 @@ def test_faults_change_while_the_emulator_runs() -> None:
         assert fetch(variables, "/faults", method="PUT", body="{}") == {}
         found = fetch(variables, "/1/profile.json?identity=5555555555")
         assert found["record"]["identity"] == "5555555555"
+        assert fetch(variables, "/think") == 0
+        # One more answer after it shows that it still serves.
+        assert fetch(variables, "/think", method="PUT", body="0.001") == 0.001
+        assert fetch(variables, "/1/profile.json?identity=5555555555") == found
+        for body, words in (
+            ("-1", "think is -1; use 0 or more"),
+            ('"1"', "think is '1'; use 0 or more"),
+            ("{", "think: the body is not JSON"),
+        ):
+            status, answer = fetch(variables, "/think", method="PUT", body=body)
+            assert (status, answer) == (400, {"error": words})
+        status, answer = fetch(variables, "/think", method="POST", body="1")
+        assert answer == {"error": "think: use GET, or PUT with a number of seconds"}
+        assert (status, fetch(variables, "/think")) == (405, 0.001)
 
 
 def test_the_emulator_names_a_port_that_is_taken() -> None:

@@ -58,6 +58,15 @@ def test_users_of_people_in_an_export(env: dict[str, str], small: Emulator, tmp_
     assert {*table["key"].to_pylist()} == {*found}
 
 
+def test_advice_after_keys_of_another_kind_is_an_option(
+    env: dict[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / "keys.txt").write_text("ann@example.com\n")
+    lookup = ("lookup", "keys.txt", "--by", "identity", "--quiet", "-o", "good.csv")
+    done = run(env, *lookup, cwd=tmp_path)
+    assert "as e-mail addresses do; pass --by email if that is what they are\n" in done.stderr
+
+
 def test_no_keys_do_not_empty_an_output(
     env: dict[str, str], small: Emulator, tmp_path: Path
 ) -> None:

@@ -70,6 +70,26 @@ def test_advice_names_the_option() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("command", "text", "shown"),
+    [
+        ("lookup", "pass by='user_id' (--by user-id)", "pass --by user-id"),
+        ("lookup", "pass by='anonymous_id'", "pass --by anonymous-id"),
+        (
+            "export",
+            "made with write='replace' and distinct=False",
+            "made with --write replace and --no-distinct",
+        ),
+        ("export", "which format='postgres' needs", "which --format postgres needs"),
+        # Other values are anybody's, and the command has no such option.
+        ("export", "table='a_b'", "table='a_b'"),
+        ("get", "pass by='email' (--by email)", "pass by='email' (--by email)"),
+    ],
+)
+def test_arguments_with_values_are_options(command: str, text: str, shown: str) -> None:
+    assert _with_option_names(text, COMMANDS[command]) == shown
+
+
 @pytest.mark.parametrize("arguments", [["--timeout", "90.5", "count"], ["count"]])
 def test_the_command_that_resumes_has_it(arguments: list[str]) -> None:
     app = App()

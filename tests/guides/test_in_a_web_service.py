@@ -23,6 +23,7 @@ from typing import Any
 import aiohttp
 import anyio
 import fastapi.testclient
+import httpx
 import pytest
 import trustme
 import uvicorn
@@ -34,6 +35,7 @@ from sybil import Example
 from altaprofiles import (
     Alta,
     AltaProfilesError,
+    CleverTap,
     ConnectError,
     RateLimited,
     Retry,
@@ -220,9 +222,7 @@ async def test_a_request_that_clevertap_refuses_is_the_fault_of_the_client(
 ) -> None:
     refusal = http(b'{"status":"fail","error":"Incorrect usage","code":400}', "400 Bad Request")
     async with scripted(always(refusal)) as server:
-        monkeypatch.setenv("CLEVERTAP_ACCOUNT_ID", "A")
-        monkeypatch.setenv("CLEVERTAP_PASSCODE", "P")
-        monkeypatch.setenv("CLEVERTAP_BASE_URL", server.url)
+        set_credentials(monkeypatch, server.url)
         async with TestClient(TestServer(web_program.app)) as client:
             async with client.get("/people/1") as answer:
                 assert answer.status == 422
@@ -300,18 +300,12 @@ def test_the_first_page_of_a_stream_decides_the_status(
 
 
 @pytest.mark.anyio
-async def test_a_stream_that_fails_later_has_no_end(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
+async def test_a_stream_that_fails_later_has_no_end_and_logs_no_traceback(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    answers = in_turn(
-        http(b'{"status":"success","cursor":"a"}'),
-        http(b'{"status":"success","records":[{"identity":"7"}],"next_cursor":"b"}'),
-        http(b'{"status":"fail","error":"Incorrect usage","code":400}', "400 Bad Request"),
-    )
-    async with scripted(answers) as server:
-        monkeypatch.setenv("CLEVERTAP_ACCOUNT_ID", "A")
-        monkeypatch.setenv("CLEVERTAP_PASSCODE", "P")
-        monkeypatch.setenv("CLEVERTAP_BASE_URL", server.url)
+    refusal = http(b'{"status":"fail","error":"Incorrect usage","code":400}', "400 Bad Request")
+    async with scripted(in_turn(*pages_of(b'{"identity":"7"}'), refusal)) as server:
+        set_credentials(monkeypatch, server.url)
         app = module(folder, "service").app
         async with answering(app) as url, aiohttp.ClientSession() as client:
             async with client.get(url + CHARGED) as response:
@@ -319,13 +313,94 @@ async def test_a_stream_that_fails_later_has_no_end(
                 assert await response.content.readline() == b'{"identity":"7"}\n'
                 with pytest.raises(aiohttp.ClientPayloadError):
                     await response.read()
+    assert [line for line in caplog.messages if "Incorrect usage" in line] == [
+        "a stream was cut: CleverTap answered HTTP 400 (code 400): Incorrect usage"
+    ]
+    assert [record for record in caplog.records if record.exc_info] == []
+
+
+@pytest.mark.anyio
+async def test_a_stream_that_takes_too_long_has_no_end_and_logs_no_traceback(
+    program: ModuleType, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, second = b'{"identity":"1"}', b'{"identity":"2"}'
+    async with scripted(in_turn(*pages_of(first, second))) as server:
+        clevertap = CleverTap("A", "P", base_url=server.url)
+        async with Session(clevertap=clevertap) as session:
+            people = session.profiles.by_event("Charged", start=20260101, end=20260131)
+            pages = people.pages(decode=False)
+            stream = program.Stream(await anext(pages), pages, 0.0)
+            async with answering(stream, lifespan="off") as url, httpx.AsyncClient() as client:
+                received = []
+                with pytest.raises(httpx.RemoteProtocolError):
+                    async with client.stream("GET", url) as response:
+                        received = [data async for data in response.aiter_bytes()]
+                assert response.status_code == 200
+                assert received == []
+    assert "a stream was cut: it took too long" in caplog.messages
+    assert [record for record in caplog.records if record.exc_info] == []
+
+
+@pytest.mark.anyio
+async def test_lines_of_a_stream_end_at_line_feeds_only(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    example = example_with("async def people_of")
+    example.evaluate()
+    record = {"identity": "7", "profileData": {"x": "a\u2028b\u2029c\u0085d"}}
+    sent = json.dumps(record, ensure_ascii=False).encode()
+    last = http(b'{"status":"success","records":[{"identity":"8"}]}')
+    async with scripted(in_turn(*pages_of(sent), last)) as server:
+        set_credentials(monkeypatch, server.url)
+        async with answering(module(folder, "service").app) as url:
+            people = [one async for one in example.namespace["people_of"](url + CHARGED)]
+    assert people == [record, {"identity": "8"}]
+
+
+@pytest.mark.anyio
+async def test_a_slow_client_does_not_hold_up_the_end(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = (folder / "service.py").read_text("utf-8")
+    drain = "aclose(drain=10.0)"
+    assert drain in program
+    # What the end would wait for would never come.
+    (tmp_path / "service.py").write_text(program.replace(drain, "aclose(drain=1e6)"), "utf-8")
+    people = [b'{"identity":"%d","profileData":{"x":"%b"}}' % (n, b"x" * (1 << 20)) for n in (1, 2)]
+    async with scripted(in_turn(*pages_of(*people))) as server:
+        set_credentials(monkeypatch, server.url)
+        app = module(tmp_path, "service").app
+        with anyio.fail_after(PATIENCE):
+            async with answering(app, timeout_graceful_shutdown=0) as url:
+                reader, writer = await asyncio.open_connection(
+                    "127.0.0.1", int(url.rpartition(":")[2]), limit=1024
+                )
+                writer.write(f"GET {CHARGED} HTTP/1.1\r\nHost: h\r\n\r\n".encode())
+                assert await reader.readline() == b"HTTP/1.1 200 OK\r\n"
+        assert not (await reader.read(-1)).endswith(b"0\r\n\r\n")
+        writer.close()
+
+
+def pages_of(*records: bytes) -> list[bytes]:
+    """Return the answers to a chain of pages of one record each, which goes on."""
+    page = b'{"status":"success","records":[%b],"next_cursor":"c%d"}'
+    pages = [http(page % (record, number)) for number, record in enumerate(records)]
+    return [http(b'{"status":"success","cursor":"a"}'), *pages]
+
+
+def set_credentials(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    """Let `Session.from_env` ask the server at `url`."""
+    monkeypatch.setenv("CLEVERTAP_ACCOUNT_ID", "A")
+    monkeypatch.setenv("CLEVERTAP_PASSCODE", "P")
+    monkeypatch.setenv("CLEVERTAP_BASE_URL", url)
 
 
 @asynccontextmanager
-async def answering(app: Any) -> AsyncIterator[str]:
-    """Serve an application in this process, and yield its URL."""
+async def answering(app: Any, **options: Any) -> AsyncIterator[str]:
+    """Serve an application in this process, with small buffers, and yield its URL."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = uvicorn.Server(uvicorn.Config(app, log_config=None))
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        server = uvicorn.Server(uvicorn.Config(app, log_config=None, **options))
         task = asyncio.create_task(server.serve([listener]))
         try:
             yield f"http://127.0.0.1:{listener.getsockname()[1]}"

@@ -40,6 +40,7 @@ from altaprofiles import (
     Timeout,
     TransportError,
 )
+from altaprofiles.base.wording import GARBLED
 from altaprofiles.http.transport import _Request
 from altaprofiles.wire.messages import Response
 
@@ -477,6 +478,26 @@ async def test_a_web_page_instead_of_an_answer_is_shown() -> None:
         with pytest.raises(DecodeError, match="a web page instead of JSON") as caught:
             await session.profiles.get(identity="7")
     assert "hotel wifi" in caught.value.excerpt
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b'{"status":"success","rec', "the JSON ends in the middle"),
+        (b"", "expected JSON, got nothing"),
+        (b"nonsense", "JSON is malformed: invalid character (byte 4)"),
+        (b'{"a":' * 100_000, "JSON is malformed or cut short after byte 499996"),
+        (b"[]", "Expected `object`, got `array`"),
+        (b'{"status":7}', "expected `success` at $.status"),
+    ],
+)
+async def test_a_garbled_answer_is_described_in_words(body: bytes, words: str) -> None:
+    async with scripted(always(http(body))) as server, session_for(server) as session:
+        with pytest.raises(DecodeError) as caught:
+            await session.profiles.get(identity="7")
+    assert str(caught.value) == f"CleverTap, get_profile: {words}"
+    # JSON of another form is the service's own.
+    assert getattr(caught.value, "__notes__", []) == [GARBLED] * (caught.value.path == "$")
 
 
 @pytest.mark.usefixtures("clock")

@@ -173,18 +173,21 @@ def emulator(
 
     Prints the environment variables that point a client here; paste them into another shell.
 
-    PUT /faults with a JSON object replaces the faults while it runs, and GET /faults returns them.
-    GET /stats returns counters.
+    While it runs, PUT /faults with a JSON object replaces the faults, and PUT /think with a number
+    of seconds the time before each answer. GET /faults and GET /think return them, and GET /stats
+    returns counters.
 
     Faults are not_ready, opening_not_ready, throttled, too_many, server_error, html, cdn_timeout,
     empty, disconnect, reset, truncated, garbled, slow, gzip, empty_page, other_cursor, empty_chain,
-    cut_short, empty_end, text_codes and text_errors.
+    cut_short, empty_end, text_codes and text_errors. `altaprofiles guide testing` has a table of
+    what each sends and leads to.
 
     \b
     Examples:
       altaprofiles emulator --port 8123 --fault not_ready=0.2 --alta-per-minute 100
       altaprofiles emulator --port 8123 --records people.ndjson
       curl -X PUT -d '{"server_error": 1}' http://127.0.0.1:8123/faults
+      curl -X PUT -d 0.5 http://127.0.0.1:8123/think
     """
     import asyncio
 

@@ -15,6 +15,7 @@ from uuid import uuid4
 
 import msgspec
 
+from ...base.jsontext import failure_text
 from ...base.paths import check_own_file, check_own_folder
 from ...errors import ExportError, ExportLocked, Incomplete
 from ..plan import Plan, check_same, parse_plan
@@ -115,7 +116,9 @@ class Workspace:
         try:
             return parse_plan(data)
         except msgspec.DecodeError as error:
-            raise ExportError(f"the plan in {self.folder} cannot be read: {error}") from None
+            raise ExportError(
+                f"the plan in {self.folder} cannot be read: {failure_text(error)}"
+            ) from None
 
     def begin(self, plan: Plan, arguments: bytes) -> None:
         """Store `plan` as that of this workspace.

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from msgspec import MsgspecError, Struct, msgpack
 
-from ...credentials import same_host
+from ...credentials import naming_shared, same_host
 from ...errors import ConfigurationError
 from ..needs import Needs
 from ..pace import Pace, Verdict
@@ -128,14 +128,15 @@ class Commons:
             ConfigurationError: the files cannot be made or used, or another process counts the
                 requests of the account in another way. The message names the fix.
         """
-        folder = Folder(self._place, self._name)
-        try:
-            with folder.explained():
-                self._join(folder)
-        except BaseException:
-            self.record.close()
-            folder.close()
-            raise
+        with naming_shared(self._place):
+            folder = Folder(self._place, self._name)
+            try:
+                with folder.explained():
+                    self._join(folder)
+            except BaseException:
+                self.record.close()
+                folder.close()
+                raise
         self._folder = folder
         _open.add(self)
 
@@ -269,7 +270,7 @@ class _held:  # noqa: N801
             if time.monotonic() > ends:
                 raise ConfigurationError(
                     f"shared: a process that is stopped holds {self._folder.path / _RECORD}; let "
-                    f"it go on or end it, or pass another folder as shared="
+                    f"it go on or end it, or let `shared` be another folder"
                 )
             time.sleep(0.002)
 
@@ -299,19 +300,20 @@ def use_of(place: Path | None, name: str) -> Use:
     Raises:
         ConfigurationError: as from `Commons.open`.
     """
-    folder = Folder(place, name)
-    try:
-        with folder.explained():
-            folder.check()
-            lock = folder.lock(_RECORD)
-            with _held(lock, folder):
-                pids = sorted({seat.pid for seat in seated(folder)})
-                slots = [folder.lock(slot) for slot in folder.names(".slot")]
-                held = sum(not slot.is_free() for slot in slots)
-                rate = _rate_in(stored(lock)) if pids else None
-        return Use(folder.path, pids, held, rate)
-    finally:
-        folder.close()
+    with naming_shared(place):
+        folder = Folder(place, name)
+        try:
+            with folder.explained():
+                folder.check()
+                lock = folder.lock(_RECORD)
+                with _held(lock, folder):
+                    pids = sorted({seat.pid for seat in seated(folder)})
+                    slots = [folder.lock(slot) for slot in folder.names(".slot")]
+                    held = sum(not slot.is_free() for slot in slots)
+                    rate = _rate_in(stored(lock)) if pids else None
+            return Use(folder.path, pids, held, rate)
+        finally:
+            folder.close()
 
 
 def _rate_in(content: Mapping[str, bytes]) -> float | None:

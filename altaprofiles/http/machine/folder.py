@@ -23,7 +23,7 @@ _NETWORK = frozenset(
 )
 """File systems whose locks take a round trip each, or do not exclude other processes."""
 
-_INSTEAD = 'pass shared="/path", a folder on a local disk'
+_INSTEAD = "let `shared` be the path of a folder on a local disk"
 
 _PROBE = "probe"
 _PAUSE = 0.002
@@ -303,7 +303,7 @@ class Folder:
         if not stat.S_ISREG(status.st_mode) or status.st_nlink > names or is_theirs:
             fault = f"belongs to another user ({status.st_uid})" if is_theirs else "is not a file"
             raise ConfigurationError(
-                f"shared: {self.path / name} {fault}; remove it, or pass another folder as shared="
+                f"shared: {self.path / name} {fault}; remove it, or let `shared` be another folder"
             )
 
 
@@ -327,15 +327,15 @@ def _checked(
         return status
     if status.st_mode & stat.S_IWOTH:
         raise ConfigurationError(
-            f"shared: every user can write to {path}; pass a folder in it that is yours alone or "
-            f"your group's, such as {path / 'altaprofiles'}"
+            f"shared: every user can write to {path}; let `shared` be a folder in it that is yours "
+            f"alone or your group's, such as {path / 'altaprofiles'}"
         )
     if is_of_group is None:
         is_of_group = is_group_s(status)
     if status.st_uid != os.geteuid() and not is_of_group:
         raise ConfigurationError(
-            f"shared: {path} belongs to another user ({status.st_uid}); pass a folder of your own, "
-            f"or one that a group shares: mkdir -m 2770 PATH, chgrp GROUP PATH"
+            f"shared: {path} belongs to another user ({status.st_uid}); let `shared` be a folder "
+            f"of your own, or one that a group shares: mkdir -m 2770 PATH, chgrp GROUP PATH"
         )
     return status
 
@@ -352,7 +352,7 @@ def _explained(error: OSError, path: Path) -> ConfigurationError:
         reason = f"{error.strerror}; free some there, or {_INSTEAD}"
     elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         reason = (
-            f'{error.strerror}; pass shared="/path", a folder that you can write to, or one that '
+            f"{error.strerror}; let `shared` be a folder that you can write to, or one that "
             f"your group can: mkdir -m 2770 PATH, chgrp GROUP PATH"
         )
     else:
@@ -365,5 +365,6 @@ def _in_the_way(path: Path) -> ConfigurationError:
     around = [one for one in path.parents if os.path.lexists(one) and not one.is_dir()]
     found, kind = (around[-1], "a folder") if around else (path, "a plain file or folder")
     return ConfigurationError(
-        f"shared: {found} is not {kind}; pass another path, or remove it if nobody needs it"
+        f"shared: {found} is not {kind}; let `shared` be another path, or remove it if nobody "
+        f"needs it"
     )

@@ -118,7 +118,7 @@ def test_a_user_without_a_home_is_asked_for_a_folder() -> None:
     )
     assert done.stdout == (
         f"shared: the user {GROUP} has no home folder; "
-        'pass shared="/path", a folder on a local disk\n'
+        "let `shared` be the path of a folder on a local disk\n"
     )
 
 
@@ -203,8 +203,8 @@ def test_a_folder_that_everybody_can_write_to_is_refused(tmp_path: Path) -> None
     for mode in (0o777, 0o1777):
         place.chmod(mode)
         assert refused(place) == (
-            f"shared: every user can write to {place}; pass a folder in it that is yours alone or "
-            f"your group's, such as {place / 'altaprofiles'}"
+            f"shared: every user can write to {place}; let `shared` be a folder in it that is "
+            f"yours alone or your group's, such as {place / 'altaprofiles'}"
         )
         # Which is made for its user alone.
         opened(place / "altaprofiles").close()
@@ -215,8 +215,8 @@ def test_a_file_in_the_place_of_the_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     for place in (tmp_path / "file", tmp_path / "file" / "slots"):
         assert refused(place) == (
-            f"shared: {tmp_path / 'file'} is not a folder; pass another path, or remove it if "
-            f"nobody needs it"
+            f"shared: {tmp_path / 'file'} is not a folder; let `shared` be another path, or "
+            f"remove it if nobody needs it"
         )
 
 
@@ -244,8 +244,9 @@ def test_a_folder_of_another_user_is_refused(tmp_path: Path) -> None:
     place = tmp_path / "slots"
     place.mkdir(mode=0o700)
     os.chown(place, NOBODY, NOBODY)
-    assert f"{place} belongs to another user ({NOBODY}); pass a folder of your own" in refused(
-        place
+    assert (
+        f"{place} belongs to another user ({NOBODY}); let `shared` be a folder of your own"
+        in refused(place)
     )
 
 
@@ -307,7 +308,7 @@ def test_a_folder_of_a_group_is_shared_by_its_users(public: Path) -> None:
     assert as_user(place, 1234) == "free"
     mine.close()
     # A stranger is told.
-    assert "cannot be used: Permission denied; pass shared=" in as_user(place, 1234, 1234)
+    assert "cannot be used: Permission denied; let `shared` be " in as_user(place, 1234, 1234)
 
 
 @only_root
@@ -473,7 +474,9 @@ def test_what_was_not_made_for_the_group_is_given_to_it_by_its_owner(public: Pat
 def test_a_private_folder_is_refused_to_other_users(public: Path) -> None:
     opened(public / "slots").close()
     message = as_user(public / "slots")
-    assert message.startswith(f"shared: {public / 'slots'} belongs to another user (0); pass")
+    assert message.startswith(
+        f"shared: {public / 'slots'} belongs to another user (0); let `shared`"
+    )
     (public / "slots").chmod(0o755)
     assert "belongs to another user (0)" in as_user(public / "slots")
 
@@ -481,8 +484,8 @@ def test_a_private_folder_is_refused_to_other_users(public: Path) -> None:
 @only_root
 def test_a_folder_that_cannot_be_made_is_named_with_the_fix(public: Path) -> None:
     assert as_user(public / "new") == (
-        f"shared: {public / 'new' / 'account'} cannot be used: Permission denied; pass "
-        f'shared="/path", a folder that you can write to, or one that your group can: '
+        f"shared: {public / 'new' / 'account'} cannot be used: Permission denied; let "
+        f"`shared` be a folder that you can write to, or one that your group can: "
         f"mkdir -m 2770 PATH, chgrp GROUP PATH"
     )
 
@@ -533,7 +536,7 @@ def test_a_file_system_without_locks_is_refused(
     place = tmp_path / "slots"
     assert refused(place) == (
         f"shared: the file system of {place / 'account'} has no locks; "
-        f'pass shared="/path", a folder on a local disk'
+        f"let `shared` be the path of a folder on a local disk"
     )
 
 
@@ -545,11 +548,29 @@ async def test_a_session_that_cannot_share_says_so_before_it_opens(tmp_path: Pat
     (tmp_path / "file").write_bytes(b"")
     session = Session(clevertap=CleverTap("id", "passcode", shared=tmp_path / "file"))
     with pytest.raises(
-        ConfigurationError, match=r"shared: .*/file is not a folder; pass another path"
+        ConfigurationError, match=r"shared: .*/file is not a folder; let `shared` be another path"
     ):
         async with session:
             raise AssertionError("it is open")
     assert session._engine.is_closed  # noqa: SLF001
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("prefix", ["", "SHOP_"])
+async def test_the_variable_that_names_the_folder_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prefix: str
+) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    account = {"CLEVERTAP_ACCOUNT_ID": "id", "CLEVERTAP_PASSCODE": "passcode"}
+    for name, value in {**account, "ALTAPROFILES_SHARED": f"{tmp_path}/file/"}.items():
+        monkeypatch.setenv(prefix + name, value)
+    shared = f"{prefix}ALTAPROFILES_SHARED"
+    with pytest.raises(ConfigurationError) as raised:
+        await Session.from_env(prefix=prefix).__aenter__()
+    assert str(raised.value) == (
+        f"{shared}: {tmp_path / 'file'} is not a folder; let {shared} be another path, or remove "
+        f"it if nobody needs it"
+    )
 
 
 @contextmanager
@@ -570,7 +591,7 @@ async def test_a_full_disk_is_named(tmp_path: Path) -> None:
         await Session(clevertap=account).__aenter__()
     assert str(raised.value) == (
         f"shared: {tmp_path / 'slots' / common_name(account.url, 'id')} cannot be used: "
-        f'File too large; pass shared="/path", a folder on a local disk'
+        f"File too large; let `shared` be the path of a folder on a local disk"
     )
     async with Session(clevertap=account):
         pass
