@@ -409,7 +409,14 @@ def _wrap_standard_library() -> None:
     pathlib.Path.open = open_path  # type: ignore[method-assign, assignment]
     psycopg.Connection.commit = _committing(psycopg.Connection.commit)  # type: ignore[method-assign, assignment]
     connect = duckdb.connect
-    duckdb.connect = lambda *args, **options: _DuckDb(connect(*args, **options))  # type: ignore[assignment]
+
+    def connect_to(path: Any, **options: Any) -> _DuckDb:
+        if path == ":memory:":
+            # Rows that are loaded ahead come at any step, and so would each step be another.
+            raise duckdb.Error("no rows are loaded ahead")
+        return _DuckDb(connect(path, **options))
+
+    duckdb.connect = connect_to  # type: ignore[assignment]
     sqlite3.connect = partial(sqlite3.connect, factory=_Database)  # type: ignore[assignment]
 
 

@@ -17,7 +17,7 @@ from .encoding import MATCHED, Encoded
 if TYPE_CHECKING:
     import pyarrow
 
-__all__ = ["ArrowEncoder", "EncodedRows"]
+__all__ = ["ArrowEncoder", "EncodedRows", "all_rows_of"]
 
 
 class ArrowEncoder:
@@ -75,14 +75,8 @@ class EncodedRows(Struct, frozen=True):
         """
         import pyarrow
 
-        block, choice = encoded.block, encoded.choice
-        lengths = array("I")
-        width = lengths.itemsize
-        lengths.frombytes(block[:width])
-        end = width * (1 + lengths.pop())
-        lengths.frombytes(block[width:end])
-        start = end + -end % _ALIGNED
-        batch = pyarrow.ipc.read_record_batch(pyarrow.py_buffer(block[start:]), schema)
+        choice = encoded.choice
+        lengths, batch = _read(encoded.block, schema)
         if not choice.is_of_all:
             flags = pyarrow.py_buffer(choice.flags)
             mask = pyarrow.Array.from_buffers(pyarrow.uint8(), len(lengths), [None, flags])
@@ -91,6 +85,29 @@ class EncodedRows(Struct, frozen=True):
         if choice.matched is not None:
             batch = _matched(batch, choice.matched)
         return cls(batch, lengths, encoded.mended)
+
+
+def all_rows_of(block: memoryview, schema: pyarrow.Schema) -> pyarrow.RecordBatch:
+    """Return all rows of a block.
+
+    Args:
+        block: made by an `ArrowEncoder`.
+        schema: the schema of its rows.
+    """
+    return _read(block, schema)[1]
+
+
+def _read(block: memoryview, schema: pyarrow.Schema) -> tuple[array[int], pyarrow.RecordBatch]:
+    """Return the size of each record of a block, and its rows."""
+    import pyarrow
+
+    lengths = array("I")
+    width = lengths.itemsize
+    lengths.frombytes(block[:width])
+    end = width * (1 + lengths.pop())
+    lengths.frombytes(block[width:end])
+    start = end + -end % _ALIGNED
+    return lengths, pyarrow.ipc.read_record_batch(pyarrow.py_buffer(block[start:]), schema)
 
 
 def _matched(batch: pyarrow.RecordBatch, matched: Sequence[tuple[str, ...]]) -> pyarrow.RecordBatch:

@@ -5,7 +5,8 @@ file may hold other tables of many gigabytes, so it is not copied but changed in
 which DuckDB rolls back if it is interrupted, even by a power failure.
 
 Rows are gathered in a Parquet file and loaded by a few statements at the end. Rows appended in
-small batches would stay in memory until the transaction ends, whatever DuckDB's memory limit.
+small batches would stay in memory until the transaction ends, whatever DuckDB's memory limit. Into
+a new file, those of one event are loaded while others are still being read; see `duck_stage`.
 
 Exports into one file take turns. A file that is in use when an export begins is not checked then:
 the records can be fetched meanwhile, and are kept if the table turns out to be unsuitable.
@@ -26,6 +27,7 @@ from ...base.checks import is_unicode, shown
 from ...base.wording import numbered
 from ...errors import ExportError, ExportLocked, InvalidArgument
 from ...tables.arrow import schema_of
+from ...tables.kinds import Kinds
 from ...tables.layout import Column
 from ...tables.mended import Mended
 from ...tables.rows import Row, Table
@@ -35,10 +37,11 @@ from ..state import SyncState
 from ..store.spool import sync_folder
 from ..tables import Origin
 from .arrow_blocks import ArrowEncoder, EncodedRows
-from .duck_file import check_log, connect, explained, is_out_of_memory, logs_of
+from .duck_file import attach, check_log, connect, explained, is_out_of_memory, logs_of
 from .duck_fit import check_values, fit
 from .duck_load import Load
-from .duck_rows import Numbered
+from .duck_rows import Incoming, Numbered, in_sql
+from .duck_stage import DuckStage
 from .duck_state import read_states, rows_of
 from .duck_table import OWN_PREFIX, DuckTable, folded
 from .encoding import Encoded, Encoder
@@ -54,6 +57,9 @@ logger = logging.getLogger("altaprofiles")
 _REFERENCES = "SELECT 1 FROM duckdb_constraints() WHERE constraint_type = 'FOREIGN KEY'"
 
 _ROWS = "rows"
+
+_OUTPUT = f"{OWN_PREFIX}output"
+"""The database in statements, if its rows come from another one."""
 
 _MEMORY = "500MB"
 """DuckDB's memory limit. With less it fails to update tables of a million rows."""
@@ -195,23 +201,47 @@ class DuckDbTarget(FileTarget, frozen=True, kw_only=True):
     def encoder(self, table: Table) -> Encoder:
         return ArrowEncoder(table)
 
+    def stage(self, folder: Path, *, changes: bool) -> DuckStage | None:
+        content = self.content
+        # Rows that are changed or left out would leave unused space in the file.
+        if changes or content.of != "people" or content.has_key or content.has_cdp:
+            return None
+        # DuckDB cannot write there; see `of`.
+        if "?" in str(folder) or not is_unicode(str(folder)) or os.path.lexists(self.path):
+            return None
+        columns = content.columns(self.flatten, Kinds(self.flatten))
+        return DuckStage(folder, self.path, self.name, columns, self.turn, self._sink)
+
     def open(self, table: Table, origin: Origin) -> DuckDbSink:
-        return DuckDbSink(self, table, origin)
+        return self._sink(table, origin, None)
+
+    def _sink(self, table: Table, origin: Origin, stage: DuckStage | None) -> DuckDbSink:
+        return DuckDbSink(self, table, origin, stage)
 
 
 class DuckDbSink:
-    def __init__(self, target: DuckDbTarget, table: Table, origin: Origin) -> None:
+    def __init__(
+        self, target: DuckDbTarget, table: Table, origin: Origin, stage: DuckStage | None
+    ) -> None:
         self.absorbed = 0
         self.notes: Sequence[str] = ()
         self._target = target
         self._origin = origin
         self._connection: Any = None
+        self._mended = Mended()
         self._turn = target.turn()
         try:
             self._in_place = target.path.exists()
-            self._file = target.path if self._in_place else self._turn.folder / target.path.name
-            # Already here, because DuckDB locks the file: no other process can take it meanwhile.
-            self._connection = connect(self._file, target.name, self._turn.temporary)
+            self._staged = None
+            if stage is not None and not self._in_place:
+                self._staged = stage.complete(table.columns)
+            if self._staged is None:
+                self._file = target.path if self._in_place else self._turn.folder / target.path.name
+                # Already here, because DuckDB locks the file: no other process can take it
+                # meanwhile.
+                self._connection = connect(self._file, target.name, self._turn.temporary)
+            else:
+                self._file, self._connection = self._staged.path, self._staged.connection
             self._status = self._file.lstat()
             with explained(target.name):
                 self._columns = self._fit_to(table)
@@ -236,7 +266,7 @@ class DuckDbSink:
 
     @property
     def mended(self) -> Mended:
-        return self._rows.mended
+        return self._rows.mended + self._mended
 
     def write(self, rows: Sequence[Row]) -> None:
         self._rows.write(rows)
@@ -245,13 +275,20 @@ class DuckDbSink:
         return [*columns] == [*self._columns.columns]
 
     def put(self, encoded: Encoded) -> None:
+        if self._staged is not None and encoded.staged is not None:
+            flags = encoded.choice.flags
+            self._staged.keep(encoded.staged, flags, self._numbered.skip(len(flags)))
+            self._mended += encoded.mended
+            return
         rows = EncodedRows.of(encoded, schema_of(self._columns.columns))
         self._rows.put_rows(replace(rows, batch=self._numbered.batch(rows.batch)))
 
     def close(self) -> BinaryIO:
-        rows = self._rows.finish()
         target = self._target
+        file_of_rows = in_sql(self._rows.finish())
         self._check_files()
+        with explained(target.name):
+            rows = self._incoming(file_of_rows)
         load = self._loaded(rows)
         # The statements may have taken minutes, and some versions open the log only now.
         self._check_files()
@@ -274,7 +311,21 @@ class DuckDbSink:
             raise
         return file
 
-    def _loaded(self, rows: Path) -> Load:
+    def _incoming(self, file: str) -> Incoming:
+        """Return the rows, with those of a Parquet file, in the connection with the output."""
+        staged, target = self._staged, self._target
+        if staged is None:
+            return Incoming.of(file)
+        escaped = str(self._turn.temporary).replace("'", "''")
+        self._execute(f"SET temp_directory = '{escaped}'")
+        if not staged.is_sparse:
+            return staged.table_of_output(target.table, file)
+        self._file = self._turn.folder / target.path.name
+        attach(self._connection, self._file, target.name, _OUTPUT)
+        self._status = self._file.lstat()
+        return staged.rows_for_output(file)
+
+    def _loaded(self, rows: Incoming) -> Load:
         """Load the rows in a transaction that is still open."""
         if self._table.exists:
             self._execute(f"SET memory_limit = '{_MEMORY}'")
@@ -294,7 +345,7 @@ class DuckDbSink:
         self._execute(f"SET memory_limit = '{_MEMORY}'")
         return load
 
-    def _load(self, rows: Path) -> Load:
+    def _load(self, rows: Incoming) -> Load:
         target = self._target
         load = Load(
             self._execute,
@@ -316,6 +367,11 @@ class DuckDbSink:
             raise ExportError(
                 f"{target.name} has been created while this export was writing it; run the same "
                 f"export again, which then adds the table to it"
+            )
+        for log in filter(os.path.lexists, logs_of(self._file)):
+            raise ExportError(
+                f"{target.name} is not complete: DuckDB has left {log.name}; run the same export "
+                f"again"
             )
         os.fsync(file.fileno())
         self._file.replace(target.path)

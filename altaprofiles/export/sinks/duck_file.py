@@ -22,7 +22,16 @@ from ...base.paths import is_own
 from ...errors import AltaProfilesError, ExportError, ExportLocked
 from ..store.workspace import TAKES_NO_MORE
 
-__all__ = ["check_log", "connect", "explained", "is_locked", "is_out_of_memory", "logs_of"]
+__all__ = [
+    "attach",
+    "check_log",
+    "connect",
+    "connect_to_none",
+    "explained",
+    "is_locked",
+    "is_out_of_memory",
+    "logs_of",
+]
 
 
 def connect(
@@ -42,9 +51,7 @@ def connect(
     """
     import duckdb
 
-    if path.is_symlink():
-        raise ExportError(f"{name}: {path} has become a symbolic link; remove it")
-    check_log(path, name)
+    _check_path(path, name)
     try:
         # By default temporary files would be beside the file, where others may plant links.
         return duckdb.connect(
@@ -69,6 +76,41 @@ def connect(
             )
     # Outside of the handler, so that DuckDB's error does not stay as the context.
     raise refusal
+
+
+def connect_to_none() -> Any:
+    """Return a connection without a file. Nothing is written until it has one."""
+    import duckdb
+
+    return duckdb.connect(":memory:", config={"temp_directory": ""})
+
+
+def attach(
+    connection: Any, path: Path, name: str, database: str, *, rows_in_group: int | None = None
+) -> None:
+    """Add a DuckDB file to a connection, and make it the present database there.
+
+    Args:
+        connection: the connection.
+        path: the file, which only this user can write to.
+        name: the file in messages.
+        database: the name of the database in statements.
+        rows_in_group: the number of rows in a group; by default DuckDB's own.
+
+    Raises:
+        ExportError: there is a link or another user's log.
+    """
+    _check_path(path, name)
+    options = "" if rows_in_group is None else f" (ROW_GROUP_SIZE {rows_in_group})"
+    escaped = str(path).replace("'", "''")
+    connection.execute(f"ATTACH '{escaped}' AS {database}{options}")
+    connection.execute(f"USE {database}")
+
+
+def _check_path(path: Path, name: str) -> None:
+    if path.is_symlink():
+        raise ExportError(f"{name}: {path} has become a symbolic link; remove it")
+    check_log(path, name)
 
 
 def is_locked(error: Exception) -> bool:

@@ -1,13 +1,12 @@
 """Loads the rows of an export into a DuckDB table, in the transaction of its caller.
 
-Rows come from a Parquet file and are numbered. The state of the table changes with its rows.
+Rows come from a Parquet file and are numbered; a new table can have some of them already. The state
+of the table changes with its rows.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from pathlib import Path
 
 from ...base.sql import quoted
 from ...base.wording import numbered
@@ -16,6 +15,7 @@ from ..formats import Write
 from ..tables import Content, Origin, of_left_out, under_other_keys
 from .duck_fit import Fit
 from .duck_people import SAME, People, insertion, staged
+from .duck_rows import Incoming
 from .duck_state import Execute, forget_states, write_state
 from .duck_table import RUNS, RUNS_COLUMNS, TYPES, DuckTable, folded, is_named
 
@@ -33,7 +33,7 @@ class Load:
         columns: the columns of the export.
         content: the kind of rows.
         origin: the export.
-        path: the Parquet file, with the columns of `duck_rows.Numbered`.
+        rows: its rows.
 
     Attributes:
         absorbed: number of absorbed rows.
@@ -49,7 +49,7 @@ class Load:
         columns: Sequence[Column],
         content: Content,
         origin: Origin,
-        path: Path,
+        rows: Incoming,
     ) -> None:
         self.absorbed = 0
         self.notes: list[str] = []
@@ -61,7 +61,8 @@ class Load:
         self._columns = columns
         self._content = content
         self._origin = origin
-        self._rows = f"read_parquet('{_escaped(path)}')"
+        self._incoming = rows
+        self._rows = rows.all
         self._staged = staged(columns)
 
     def run(self, write: Write) -> None:
@@ -72,7 +73,7 @@ class Load:
             self._table,
             self._fit,
             self._columns,
-            self._rows,
+            self._incoming,
             self._texts,
             unites=self._origin.sync is not None and self._content.has_events,
         )
@@ -128,8 +129,11 @@ class Load:
         """Create the table, or delete all its rows, after which columns can have other types."""
         table = self._table.quoted
         if not self._table.exists:
-            types = ", ".join(f"{quoted(one.name)} {TYPES[one.kind]}" for one in self._columns)
-            self._execute(f"CREATE OR REPLACE TABLE {table} ({types})")
+            if self._incoming.present is None:
+                types = ", ".join(f"{quoted(one.name)} {TYPES[one.kind]}" for one in self._columns)
+                self._execute(f"CREATE OR REPLACE TABLE {table} ({types})")
+            elif self._incoming.left_out is not None:
+                self._execute(f"DELETE FROM {table} WHERE rowid IN ({self._incoming.left_out})")
             return
         self._execute(f"DELETE FROM {table}")
         self._add_columns()
@@ -197,7 +201,7 @@ class Load:
         )
         self._execute(
             f"INSERT INTO {RUNS} VALUES ($name, $mode, $run, $columns, now(),"
-            f" (SELECT count(*) FROM {self._rows}))",
+            f" {self._incoming.count})",
             name=self._table.name,
             mode=mode,
             run=self._origin.run,
@@ -209,7 +213,9 @@ class Load:
     def _insert(self, condition: str = "") -> None:
         """Insert the rows that meet a condition on `new`."""
         self._execute(
-            insertion(self._table, self._fit, self._staged, f"{self._rows} AS new {condition}")
+            insertion(
+                self._table, self._fit, self._staged, f"{self._incoming.new} AS new {condition}"
+            )
         )
 
     def _take_back(self) -> None:
@@ -269,8 +275,3 @@ class Load:
             f" AND rowid NOT IN (SELECT row FROM {SAME})"
         )
         self._insert(f"WHERE number IS NOT NULL AND number NOT IN (SELECT number FROM {SAME})")
-
-
-def _escaped(path: Path) -> str:
-    """Return a pattern that matches only `path`, as DuckDB expands `*`, `?` and `[` in paths."""
-    return re.sub(r"([*?\[])", r"[\1]", str(path)).replace("'", "''")

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from ...base.sql import quoted
 from ...tables.layout import Column
 from .duck_fit import Fit
+from .duck_rows import Incoming
 from .duck_state import Execute
 from .duck_table import OWN_PREFIX, TYPES, DuckTable
 
@@ -55,7 +56,7 @@ class People:
         table: the table.
         fit: how the columns fit.
         columns: the columns of the export.
-        rows: its rows in SQL, with the columns of `duck_rows.Numbered`.
+        rows: its rows.
         texts: the columns that have become text.
         unites: whether `matched` is united with that of earlier rows.
 
@@ -70,7 +71,7 @@ class People:
         table: DuckTable,
         fit: Fit,
         columns: Sequence[Column],
-        rows: str,
+        rows: Incoming,
         texts: set[str],
         *,
         unites: bool,
@@ -81,7 +82,8 @@ class People:
         self._table = table
         self._fit = fit
         self._columns = columns
-        self._rows = rows
+        self._incoming = rows
+        self._rows = rows.all
         self._texts = texts
         self._staged = staged(columns)
         self._unites = unites
@@ -89,9 +91,14 @@ class People:
         self._kept = {name: f"k{place}" for place, name in enumerate((*fit.inherited, *fit.others))}
 
     def insert(self) -> int:
-        """Insert the people into a table without rows; return the number of repeated records."""
+        """Insert the people into a table without others; return the number of repeated records."""
         repeated = self._number()
-        rows = f"{self._rows} AS new ANTI JOIN {_REPEATED} USING (number)"
+        if repeated and self._incoming.present is not None:
+            self._execute(
+                f"DELETE FROM {self._table.quoted} WHERE rowid IN"
+                f" (SELECT row FROM {self._incoming.present} JOIN {_REPEATED} USING (number))"
+            )
+        rows = f"{self._incoming.new} AS new ANTI JOIN {_REPEATED} USING (number)"
         self._execute(insertion(self._table, self._fit, self._staged, rows))
         return repeated
 

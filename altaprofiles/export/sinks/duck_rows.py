@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from msgspec import Struct
 
 from ...tables.arrow import schema_of
 from ...tables.layout import Column
@@ -14,7 +18,38 @@ from ..tables import unbound_keys
 if TYPE_CHECKING:
     import pyarrow
 
-__all__ = ["Numbered"]
+__all__ = ["Incoming", "Numbered", "in_sql"]
+
+
+class Incoming(Struct, frozen=True):
+    """The rows of an export in SQL, with the columns of `Numbered`.
+
+    Attributes:
+        all: the rows. Before they are inserted, if some are in the table already.
+        new: those that are not in the table yet.
+        count: their number, at any time.
+        present: `row` and `number` of those in the table, in which `row` is DuckDB's number of it;
+            None without any.
+        left_out: `row` of others in the table, which have to go; None without any.
+    """
+
+    all: str
+    new: str
+    count: str
+    present: str | None = None
+    left_out: str | None = None
+
+    @classmethod
+    def of(cls, rows: str) -> Self:
+        """Return rows of which none is in the table."""
+        return cls(rows, rows, f"(SELECT count(*) FROM {rows})")
+
+
+def in_sql(path: Path) -> str:
+    """Return the rows of a Parquet file in SQL."""
+    # DuckDB expands `*`, `?` and `[` in paths.
+    pattern = re.sub(r"([*?\[])", r"[\1]", str(path)).replace("'", "''")
+    return f"read_parquet('{pattern}')"
 
 
 class Numbered:
@@ -37,6 +72,12 @@ class Numbered:
         self._marks_keys = marks_keys
         self._count = 0
 
+    def skip(self, count: int) -> int:
+        """Number rows that are elsewhere; return the number of the first one."""
+        first = self._count
+        self._count += count
+        return first
+
     @property
     def mended(self) -> Mended:
         return self._table.mended
@@ -45,8 +86,7 @@ class Numbered:
         """Return rows that have their cells, with a number before them."""
         import pyarrow
 
-        first = self._count
-        self._count += rows.num_rows
+        first = self.skip(rows.num_rows)
         numbers = pyarrow.array(range(first, self._count), pyarrow.int64())
         return pyarrow.RecordBatch.from_arrays(
             [numbers, *rows.columns], schema=schema_of(self.columns)
@@ -54,8 +94,7 @@ class Numbered:
 
     def cells(self, rows: Sequence[Row]) -> list[list[Any]]:
         cells = self._table.cells(rows)
-        first = self._count
-        self._count += len(cells[0])
+        first = self.skip(len(cells[0]))
         numbered: list[list[Any]] = [[*range(first, self._count)], *cells]
         if not (self._marks_keys and (unbound := unbound_keys(rows, cells))):
             return numbered

@@ -25,6 +25,7 @@ from .spool import sync_folder
 __all__ = [
     "JOURNAL",
     "OVER",
+    "STAGED",
     "TAKES_NO_MORE",
     "Workspace",
     "disk_remedy",
@@ -43,6 +44,10 @@ JOURNAL = "journal.sqlite"
 _SPOOLS = "*.spool.ndjson"
 _MARKS = "people.marks"
 _PEOPLE = "people.sqlite*"  # of earlier versions
+
+STAGED = "staged"
+"""The beginning of the names of files with rows for the output, of which each run makes its own."""
+
 OVER = "over"
 """The state of a journal whose export is being discarded, or has been."""
 
@@ -189,7 +194,7 @@ class Workspace:
         try:
             if self.journal.is_empty():
                 # First, because a full disk has no room for a note of it, and none is needed.
-                _delete(self.folder, _SPOOLS, f"{_MARKS}*")
+                _delete(self.folder, _SPOOLS, f"{_MARKS}*", f"{STAGED}*")
             self.clear()
             self.journal.remove()
             # Files of other origin stay, and so does the folder then.
@@ -208,7 +213,7 @@ class Workspace:
         # The mark alone, because a full disk may have no room for more until the spools are gone.
         with self.journal.transaction():
             self.journal.put_state(**{OVER: True})
-        _delete(self.folder, _SPOOLS, f"{_MARKS}*", _PEOPLE)
+        _delete(self.folder, _SPOOLS, f"{_MARKS}*", f"{STAGED}*", _PEOPLE)
         with self.journal.transaction():
             self.journal.clear()
 
@@ -313,7 +318,7 @@ _OTHER = "another folder with `spool`"
 
 def files_in(folder: Path) -> Iterator[Path]:
     """Yield the files of a workspace that are in `folder`."""
-    for pattern in (f"{JOURNAL}*", _SPOOLS, f"{_MARKS}*", _PEOPLE):
+    for pattern in (f"{JOURNAL}*", _SPOOLS, f"{_MARKS}*", f"{STAGED}*", _PEOPLE):
         yield from folder.glob(pattern)
 
 
