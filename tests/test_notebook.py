@@ -152,7 +152,7 @@ def test_a_bar_follows_its_own_export_and_nothing_else(tmp_path: Path) -> None:
     assert text_of(caught).split() == ["Incomplete", "Unauthorized"]
     ends = [
         "stopped; run it again to resume. At the end it was ",
-        "incomplete; run it again to resume. At the end it was ",
+        "incomplete; nothing of it has been kept. At the end it was ",
         "failed with Unauthorized. At the end it was ",
     ]
     for line, end in zip(text_of(after).splitlines(), [done, *ends], strict=True):

@@ -9,7 +9,8 @@ import click
 __all__ = ["with_options"]
 
 _ARGUMENT = re.compile(
-    r"\b(?P<name>[a-z_]+)=(?:'(?P<value>[\w-]+)'(?: \((?P<option>--[a-z-]+ [\w-]+)\))?|False\b)"
+    r"(?P<quote>`?)\b(?P<name>[a-z_]+)="
+    r"(?:'(?P<value>[\w-]+)'(?: \((?P<option>--[a-z-]+ [\w-]+)\))?|False\b)(?P=quote)"
 )
 
 
