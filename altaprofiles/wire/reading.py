@@ -120,7 +120,8 @@ def decode_body(
         refused: the hint of an HTTP 401 without the API's JSON, before the nature of the body.
 
     Raises:
-        DecodeError: a 2xx answer without the API's JSON.
+        DecodeError: a 2xx answer without the API's JSON, or one whose JSON is cut short where its
+            status alone says too little.
         StatusError: a redirect, or an error status without the API's JSON.
     """
     status = response.status
@@ -141,6 +142,9 @@ def decode_body(
             raise DecodeError(
                 "a web page instead of JSON", path="$", excerpt=error.excerpt
             ) from None
+        if kind_of(status) in (StatusError, BadRequest) and _is_cut_short(response):
+            # Such as that of a person who does not exist: whole, it may be no failure at all.
+            raise
         hint = _nature_of(response)
         if status == 401 and refused is not None:
             hint = f"{refused}. {hint}"
@@ -148,6 +152,11 @@ def decode_body(
         if isinstance(failure, StatusError):
             failure.excerpt = error.excerpt
         raise failure from None
+
+
+def _is_cut_short(response: Response) -> bool:
+    body = response.body.strip()
+    return body.startswith(b"{") and not body.endswith(b"}")
 
 
 def _target(location: str) -> str:

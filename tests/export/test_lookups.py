@@ -96,6 +96,8 @@ async def test_keys_that_raise_errors_of_their_own_are_invalid(tmp_path: Path) -
         keys: list[Any] = ["1", Odd(), Odd()]
         report = await session.export_lookups(keys, by="identity", to=to)
     assert (report.keys, report.found, report.failed) == (3, 1, 2)
+    # There was no earlier run.
+    assert report.resumed == 0
     failed = Path(f"{to}.failed.ndjson").read_text().splitlines()
     assert [json.loads(line)["message"].partition(",")[0] for line in failed] == [
         "keys[1]: expected text or an int",

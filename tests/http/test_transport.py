@@ -472,6 +472,18 @@ async def test_errors_of_the_caller_are_not_retried(status: str) -> None:
         assert len(server.heads) == 1
 
 
+@pytest.mark.parametrize("status", ["400 Bad Request", "404 Not Found"])
+async def test_a_failure_cut_short_is_asked_for_again(status: str) -> None:
+    cut = http(b'{"status":"fail","error":"Pr', status)
+    found = http(b'{"status":"success","record":{"identity":"7"}}')
+    async with scripted(in_turn(cut, found)) as server, session_for(server) as session:
+        assert await session.profiles.get(identity="7") is not None
+    async with scripted(always(cut)) as server, session_for(server) as session:
+        with pytest.raises(DecodeError, match="the JSON ends in the middle"):
+            await session.profiles.get(identity="7")
+        assert len(server.heads) == QUICK.attempts
+
+
 async def test_a_web_page_instead_of_an_answer_is_shown() -> None:
     page = http(b"<html>Sign in to the hotel wifi</html>")
     async with scripted(always(page)) as server, session_for(server) as session:

@@ -134,7 +134,7 @@ class KeysGathering(Generic[V]):
             digest = await self._read_keys(run, self._keys)
             self.plan = msgspec.structs.replace(self.plan, keys=self._read, digest=digest)
             is_earlier = await run.threads.run(lambda: self._settle(run))
-        await run.threads.run(lambda: self._start_asking(run.store))
+        await run.threads.run(lambda: self._start_asking(run.store, is_earlier=is_earlier))
         are_damaged = self._answers.are_damaged_at_end
         if is_earlier and await run.threads.run(lambda: are_damaged(run.store)):
             await self.repair(run)
@@ -189,12 +189,13 @@ class KeysGathering(Generic[V]):
         counts = self._answers.counts
         counts[None] = counts.get(None, 0) + added
 
-    def _start_asking(self, store: Workspace) -> None:
+    def _start_asking(self, store: Workspace, *, is_earlier: bool) -> None:
         with explaining_disk_errors(store.folder), store.journal.transaction():
             # A key that failed in an earlier run may succeed in this one.
             store.journal.keys.forget_failures()
         self._answers.load(store)
-        self._resumed = self._answers.answered
+        # Those of a first run are keys that it has refused itself.
+        self._resumed = self._answers.answered if is_earlier else 0
         refusal = self._first_refusal
         if refusal is not None and self._answers.count(INVALID) == self._answers.known:
             fault = str(refusal)
