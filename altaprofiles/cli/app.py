@@ -308,6 +308,7 @@ class App:
 
         All accounts are asked at once.
         """
+        from ..base.task_account import of_account
         from ..export.threads import run_all
 
         results: dict[str, T] = {}
@@ -320,7 +321,8 @@ class App:
                     with keeping(errors, name):
                         results[name] = await question(self._limited(session))
 
-            self.run(lambda: run_all([partial(ask, *item) for item in sessions.items()]))
+            asking = [of_account(name, partial(ask, name, one)) for name, one in sessions.items()]
+            self.run(lambda: run_all(asking))
         return results, errors
 
     def sessions(
@@ -603,7 +605,10 @@ class App:
         message = _with_option_names("\n".join(lines), click.get_current_context().command)
         if account is not None:
             message = f"{account}: {message}"
-        _logger().error("%s", message, exc_info=error if self.verbose else None)
+        facts = {} if account is None else {"account": account}
+        _logger().error(
+            "%s", message, exc_info=error if self.verbose else None, extra={"facts": facts}
+        )
 
     def _log_resumption(self) -> None:
         if self._resume is not None:

@@ -17,6 +17,7 @@ import msgspec
 from msgspec.structs import replace
 
 from ..base.deadline import Deadline
+from ..base.task_account import working_for
 from ..base.wording import DOCTOR, after_failure
 from ..base.zones import today
 from ..errors import (
@@ -374,12 +375,13 @@ class Job(Generic[R, S]):
         Raises:
             ConfigurationError: an argument cannot work. It is the same for all accounts.
         """
-        try:
-            await step()
-        except (AltaProfilesError, OSError) as error:
-            if not self._is_of_several or isinstance(error, ConfigurationError):
-                raise
-            part.fail(error)
+        with working_for(part.name):
+            try:
+                await step()
+            except (AltaProfilesError, OSError) as error:
+                if not self._is_of_several or isinstance(error, ConfigurationError):
+                    raise
+                part.fail(error)
 
     async def _explained(self, parts: Sequence[Part[R, S]], step: Callable[[], Awaitable[T]]) -> T:
         """Return the result of a step, whose error says what is kept for a later run."""
