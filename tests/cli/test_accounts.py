@@ -630,6 +630,26 @@ def test_one_account_more_tomorrow(env: dict[str, str], accounts: Accounts, tmp_
     assert accounts.account("shop") in done.stderr
 
 
+@pytest.mark.parametrize("out", ["people.csv", "people.ndjson"])
+def test_a_file_without_the_other_accounts_tomorrow(
+    env: dict[str, str], accounts: Accounts, tmp_path: Path, out: str
+) -> None:
+    """A table or a folder would refuse to lose their rows; a file warns."""
+    command = ("export", "App Launched", *DAYS, "-o", out, "--json")
+    before: tuple[str, ...] = BOTH
+    name = "outlet"
+    if out == "people.ndjson":
+        before, name = BOTH[2:], accounts.account("outlet")
+    lost = f"{out} has the rows of {name}, which are not in this export and so are replaced"
+    assert lost not in run(env, *command, *before, cwd=tmp_path).stderr
+    assert lost not in run(env, *command, *before, cwd=tmp_path).stderr
+    done = run(env, *command, "--account", "shop", cwd=tmp_path)
+    assert done.code == 0
+    assert f"warning: {lost}" in done.stderr
+    assert [text for text in json.loads(done.stdout)["warnings"] if text.startswith(lost)]
+    assert lost not in run(env, *command, *BOTH[:2], cwd=tmp_path).stderr
+
+
 NIGHTLY = ("sync", "App Launched", "--since", "2026-01-01", "--timezone", "UTC", *BOTH)
 
 
