@@ -594,6 +594,11 @@ class App:
         if isinstance(error, OSError) and error.strerror is not None:
             path = "" if error.filename is None else f"{error.filename}: "
             text = f"{path}{error.strerror}"
+            if not path and isinstance(error, FileNotFoundError) and _is_folder_gone():
+                # Python does not name it.
+                folder = os.environ.get("PWD", "")
+                text = f"the current folder {folder}".rstrip()
+                text += " has been deleted; change to another folder, and run the command again"
         if isinstance(error, PlanMismatch):
             text = _in_words(text, error.differences, click.get_current_context().command)
         text = self.in_its_words(text)
@@ -652,6 +657,14 @@ def _shared(key: Alta, sharing: int) -> Alta:
         max_in_flight=max(1, slots // sharing) if isinstance(slots, int) else slots,
         requests_per_minute=None if pace is None else max(1, pace // sharing),
     )
+
+
+def _is_folder_gone() -> bool:
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        return True
+    return False
 
 
 def _has_conditions(context: click.Context) -> bool:

@@ -287,6 +287,30 @@ def test_an_error_before_the_log_format_is_json_too(
     assert line["level"] == "error"
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("sync", "e", "--since", "2026-01-01", "-o", "postgresql://me@127.0.0.1:1/crm/people"),
+        ("status",),
+    ],
+)
+def test_a_current_folder_that_has_been_deleted_is_named(
+    env: dict[str, str], emulator: Emulator, tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    folder = tmp_path / "work"
+    folder.mkdir()
+    script = f"cd {shlex.quote(str(folder))} && rmdir {shlex.quote(str(folder))} && exec "
+    done = subprocess.run(
+        ["/bin/sh", "-c", script + shlex.join([*COMMAND, *arguments])],
+        env=env | emulator.environment,
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    words = f"error: the current folder {folder} has been deleted; change to another folder"
+    assert done.stderr.decode().startswith(words)
+
+
 def test_a_value_behind_two_hyphens_is_no_log_format(env: dict[str, str]) -> None:
     done = run(env, "count", "--sinse", "--", *JSON)
     assert done.stderr.startswith("error: no such option '--sinse'")
