@@ -308,6 +308,7 @@ class App:
 
         All accounts are asked at once.
         """
+        from ..base.task_account import of_account
         from ..export.threads import run_all
 
         results: dict[str, T] = {}
@@ -320,7 +321,8 @@ class App:
                     with keeping(errors, name):
                         results[name] = await question(self._limited(session))
 
-            self.run(lambda: run_all([partial(ask, *item) for item in sessions.items()]))
+            asking = [of_account(name, partial(ask, name, one)) for name, one in sessions.items()]
+            self.run(lambda: run_all(asking))
         return results, errors
 
     def sessions(
@@ -592,6 +594,11 @@ class App:
         if isinstance(error, OSError) and error.strerror is not None:
             path = "" if error.filename is None else f"{error.filename}: "
             text = f"{path}{error.strerror}"
+            if not path and isinstance(error, FileNotFoundError) and _is_folder_gone():
+                # Python does not name it.
+                folder = os.environ.get("PWD", "")
+                text = f"the current folder {folder}".rstrip()
+                text += " has been deleted; change to another folder, and run the command again"
         if isinstance(error, PlanMismatch):
             text = _in_words(text, error.differences, click.get_current_context().command)
         text = self.in_its_words(text)
@@ -603,7 +610,10 @@ class App:
         message = _with_option_names("\n".join(lines), click.get_current_context().command)
         if account is not None:
             message = f"{account}: {message}"
-        _logger().error("%s", message, exc_info=error if self.verbose else None)
+        facts = {} if account is None else {"account": account}
+        _logger().error(
+            "%s", message, exc_info=error if self.verbose else None, extra={"facts": facts}
+        )
 
     def _log_resumption(self) -> None:
         if self._resume is not None:
@@ -647,6 +657,14 @@ def _shared(key: Alta, sharing: int) -> Alta:
         max_in_flight=max(1, slots // sharing) if isinstance(slots, int) else slots,
         requests_per_minute=None if pace is None else max(1, pace // sharing),
     )
+
+
+def _is_folder_gone() -> bool:
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        return True
+    return False
 
 
 def _has_conditions(context: click.Context) -> bool:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from itertools import pairwise
 from typing import Any, NoReturn
 
 import click
@@ -129,7 +130,7 @@ class Group(click.Group):
         try:
             code = super().main(*args, **{**kwargs, "standalone_mode": False})
         except click.ClickException as error:
-            _show(error)
+            _show(error, as_json=_asks_for_json(*args, **kwargs))
             code = error.exit_code
         except (click.Abort, KeyboardInterrupt):
             code = 128 + signal.SIGINT
@@ -310,13 +311,22 @@ def _complete_account(
         return []
 
 
-def _show(error: click.ClickException) -> None:
+def _asks_for_json(args: Sequence[str] | None = None, *_: object, **__: object) -> bool:
+    """Return whether a command line asks for a log in JSON, which an error may come before."""
+    words = sys.argv[1:] if args is None else [*args]
+    words = words[: words.index("--")] if "--" in words else words
+    return "--log-format=json" in words or ("--log-format", "json") in pairwise(words)
+
+
+def _show(error: click.ClickException, *, as_json: bool) -> None:
     context = getattr(error, "ctx", None) or click.get_current_context(silent=True)
     if context is None or type(error).__name__ == "NoArgsIsHelpError":
         # The help, or an error from before there was a command.
         error.show()
         return
     app = context.ensure_object(App)
+    if as_json:
+        app.log_format = "json"
     app.start_logging()
     app.error(_message(error, context))
 

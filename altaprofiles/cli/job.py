@@ -13,6 +13,7 @@ from urllib.parse import quote
 import click
 from msgspec.structs import replace
 
+from ..base.task_account import of_account
 from ..errors import Incomplete
 from ..export.accounts import AccountsFailed
 from ..export.job import Job
@@ -225,7 +226,7 @@ def _run_each(
 
     try:
         app.run(
-            lambda: run_all([partial(one, name) for name in app.accounts]),
+            lambda: run_all([of_account(name, partial(one, name)) for name in app.accounts]),
             resume=resume,
             committed=is_over,
         )

@@ -10,6 +10,7 @@ from typing import Literal
 
 import click
 
+from ..base.task_account import account_of_task
 from ..redaction import harmless
 from .lines import wrapped
 from .option_names import with_options
@@ -43,7 +44,7 @@ class _Text(logging.Formatter):
         return record.message if is_bare else f"{record.levelname.lower()}: {record.message}"
 
     def format(self, record: logging.LogRecord) -> str:
-        record.message = _message(record)
+        record.message = _named(_message(record))
         text = harmless(self.formatMessage(record), keep="\n\t")
         if (width := terminal_width(sys.stderr)) is not None:
             text = wrapped(text, width)
@@ -61,11 +62,20 @@ class _Json(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": _message(record),
+            **({} if (account := account_of_task()) is None else {"account": account}),
             **getattr(record, "facts", {}),
         }
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
         return json.dumps(line)
+
+
+def _named(text: str) -> str:
+    """Return a text that names the account of its task, if the run has several."""
+    account = account_of_task()
+    if account is None or text.startswith((f"{account}: ", f"{account} has failed")):
+        return text
+    return f"{account}: {text}"
 
 
 def _message(record: logging.LogRecord) -> str:

@@ -17,6 +17,7 @@ import msgspec
 from msgspec.structs import replace
 
 from ..base.deadline import Deadline
+from ..base.task_account import working_for
 from ..base.wording import DOCTOR, after_failure
 from ..base.zones import today
 from ..errors import (
@@ -37,7 +38,7 @@ from ..tables.rows import Table
 from .accounts import counts_of, failure_of, origin_of, people_of, united
 from .assemble import Written, assemble, table_of, when_free
 from .holders import holding, naming_holder
-from .manifest import encode_manifest, of_state
+from .manifest import accounts_in, encode_manifest, of_state
 from .output import Output
 from .part import Part
 from .place import MANIFEST, Place
@@ -47,6 +48,7 @@ from .reporting import CallbackFailed
 from .sinks import Encoder, Target
 from .sinks.files import write_file
 from .sinks.resolve import odd_ending
+from .sinks.target import FileTarget
 from .state import SyncState
 from .store.lock import Lock
 from .store.people import Chooser
@@ -298,6 +300,7 @@ class Job(Generic[R, S]):
         plan = self._parts[0].gathering.plan
         to_come = plan.to_come(today(_LATEST)) if isinstance(plan, EventsPlan) else None
         self._left = [] if to_come is None else [to_come]
+        self._left += self._lost_accounts(place)
         self._left += [
             one.warning(place.status, self._difference(one))
             for one in others
@@ -308,6 +311,26 @@ class Job(Generic[R, S]):
             self._left.append(odd)
         for sentence in self._left:
             logger.warning("%s", sentence)
+
+    def _lost_accounts(self, place: Place) -> list[str]:
+        """Return a sentence on rows of other accounts in a file that is replaced, if it has some.
+
+        Tables and folders refuse to lose them.
+        """
+        target = place.target
+        is_file = isinstance(target, FileTarget) and target.inner_table is None
+        if not is_file or place.remote is not None or target.present() is None:
+            return []
+        before: dict[str, str] = {}
+        # A manifest may be missing, or a file of another program.
+        with suppress(OSError, msgspec.DecodeError):
+            before = accounts_in(place.manifest.read_bytes())
+        others = [name for account, name in before.items() if account not in self._accounts]
+        if not others:
+            return []
+        lost = f"{target.name} has the rows of {', '.join(others)}, which are not in this"
+        advice = "for the rows of all accounts in one file, name them all in one run"
+        return [f"{lost} {self._noun} and so are replaced; {advice}"]
 
     def _difference(self, one: Unfinished) -> str:
         """Return how an unfinished export differs from this one, in words."""
@@ -374,12 +397,13 @@ class Job(Generic[R, S]):
         Raises:
             ConfigurationError: an argument cannot work. It is the same for all accounts.
         """
-        try:
-            await step()
-        except (AltaProfilesError, OSError) as error:
-            if not self._is_of_several or isinstance(error, ConfigurationError):
-                raise
-            part.fail(error)
+        with working_for(part.name):
+            try:
+                await step()
+            except (AltaProfilesError, OSError) as error:
+                if not self._is_of_several or isinstance(error, ConfigurationError):
+                    raise
+                part.fail(error)
 
     async def _explained(self, parts: Sequence[Part[R, S]], step: Callable[[], Awaitable[T]]) -> T:
         """Return the result of a step, whose error says what is kept for a later run."""

@@ -7,16 +7,18 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from msgspec import Struct
 
 from .._version import __version__
 from ..redaction import readable
+from ..sources.lookups import CDP
 
 if TYPE_CHECKING:
     from .plan import Plan
     from .report import Report
     from .state import SyncState
 
-__all__ = ["as_builtins", "encode_manifest", "of_state"]
+__all__ = ["accounts_in", "as_builtins", "encode_manifest", "of_state"]
 
 
 # The order in manifests and `--json`: people read the results first.
@@ -82,6 +84,32 @@ def encode_manifest(
         "altaprofiles": __version__,
     }
     return msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n"
+
+
+def accounts_in(manifest: bytes) -> dict[str, str]:
+    """Return the names of the accounts whose rows an output has, by ID; a single one has no name.
+
+    Raises:
+        DecodeError: it is not a manifest.
+    """
+    planned = msgspec.json.decode(manifest, type=_Planned)
+    plans = planned.plans or {"": planned.plan}
+    # That of Alta's users is a digest of the key.
+    return {
+        plan.account: name or ("another Alta key" if plan.by in CDP.by else plan.account)
+        for name, plan in plans.items()
+        if plan.account
+    }
+
+
+class _Plan(Struct, frozen=True):
+    account: str = ""
+    by: str | None = None
+
+
+class _Planned(Struct, frozen=True):
+    plan: _Plan = _Plan()
+    plans: dict[str, _Plan] = {}
 
 
 def of_state(state: SyncState) -> dict[str, str]:

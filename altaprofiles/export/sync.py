@@ -15,6 +15,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from ..base.task_account import of_account
 from ..errors import AltaProfilesError, ConfigurationError, ExportError, Incomplete
 from .accounts import AccountsFailed, summed, united
 from .assemble import when_free
@@ -332,7 +333,7 @@ class Syncs:
         workspaces.syncing.update(sync.account for sync in self._syncs.values())
         await run_all(
             [
-                partial(self._run_one, name, workspaces, place, threads)
+                of_account(name, partial(self._run_one, name, workspaces, place, threads))
                 for name, place in self._places.items()
             ]
         )

@@ -14,11 +14,14 @@ from collections.abc import (
 )
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from functools import partial
 from time import perf_counter
 from typing import TypeVar
 
 import anyio
 from anyio.lowlevel import checkpoint
+
+from ..base.task_account import in_account_of_task
 
 __all__ = ["Threads", "deliver_cancellation", "read_ahead", "run_all", "running_beside"]
 
@@ -49,13 +52,13 @@ class Threads:
         """
         # anyio's own threads abandon a call when the task itself is cancelled, as
         # `asyncio.timeout` and Ctrl-C do, and the next call would overlap it.
-        done = asyncio.wrap_future(self._executor.submit(call))
+        done = asyncio.wrap_future(self._executor.submit(in_account_of_task(call)))
         await _wait_out(done)
         return done.result()
 
     def start(self, call: Callable[[], object]) -> None:
         """Begin a call that never raises, without waiting for it."""
-        self._executor.submit(call)
+        self._executor.submit(in_account_of_task(call))
 
     async def run_until(self, call: Callable[[Callable[[], bool]], T]) -> T:
         """Return the result of a long call, which a cancellation ends.
@@ -65,7 +68,8 @@ class Threads:
                 exception soon after that.
         """
         cancelled = threading.Event()
-        done = asyncio.wrap_future(self._executor.submit(call, cancelled.is_set))
+        running = in_account_of_task(partial(call, cancelled.is_set))
+        done = asyncio.wrap_future(self._executor.submit(running))
         try:
             # `wait` leaves the call alone when this task is cancelled.
             await asyncio.wait([done])

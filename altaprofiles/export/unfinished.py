@@ -44,6 +44,7 @@ class Unfinished(Struct, frozen=True, kw_only=True):
         size: its size on disk, in bytes.
         items: records or answers on disk.
         done: chains that are done, or keys with an answer.
+        keys: keys of a lookup, each once; 0 as long as they are being read.
         joins, joined: keys of Alta that its people are joined by, and those with an answer.
         cursors_until: the time until which all its cursors live, in epoch seconds; None without.
         is_running: whether a run works on it. Then nothing is known of its progress.
@@ -58,6 +59,7 @@ class Unfinished(Struct, frozen=True, kw_only=True):
     size: int = 0
     items: int = 0
     done: int = 0
+    keys: int = 0
     joins: int = 0
     joined: int = 0
     cursors_until: float | None = None
@@ -67,10 +69,10 @@ class Unfinished(Struct, frozen=True, kw_only=True):
 
     @property
     def goal(self) -> int:
-        """The number of chains, or of keys."""
+        """The number of chains, or of keys, each counted once however often it was given."""
         if isinstance(self.plan, EventsPlan):
             return len(self.plan.queries)
-        return 0 if self.plan is None else self.plan.keys or 0
+        return self.keys
 
     @property
     def subject(self) -> str:
@@ -104,7 +106,9 @@ class Unfinished(Struct, frozen=True, kw_only=True):
             chains = f"{self.done:,} of {numbered(self.goal, 'chain')}"
             words = f"{numbered(self.items, 'record')} on disk, {chains} done"
         else:
-            words = f"{self.done:,} of {numbered(self.goal, 'key')} answered"
+            # The subject counts all that are given.
+            noun = "key" if self.goal in (0, self.plan.keys) else "different key"
+            words = f"{self.done:,} of {numbered(self.goal, noun)} answered"
         if self.plan.with_cdp:
             words += f", {self.joined:,} of {numbered(self.joins, 'CDP lookup')} answered"
         return words
@@ -232,14 +236,17 @@ def _read(folder: Path, journal: Journal, size: int) -> Unfinished:
     began = journal.state("began")
     arguments = journal.state("arguments")
     cursors_until = None
+    keys = 0
     if isinstance(plan, EventsPlan):
         rows = journal.chains().values()
         items, done = sum(row.records for row in rows), sum(row.done for row in rows)
         since = [row.since for row in rows if row.cursor and not row.done]
         cursors_until = min(since) + CURSOR_LIFE if since else None
     else:
-        _, done = _counts(journal.keys)
+        known, done = _counts(journal.keys)
         items = done
+        # The plan counts those that are given twice as well.
+        keys = 0 if plan.keys is None else known
     joins, joined = _counts(journal.joins) if plan.with_cdp else (0, 0)
     return Unfinished(
         path=folder,
@@ -249,6 +256,7 @@ def _read(folder: Path, journal: Journal, size: int) -> Unfinished:
         size=size,
         items=items,
         done=done,
+        keys=keys,
         joins=joins,
         joined=joined,
         cursors_until=cursors_until,

@@ -567,6 +567,48 @@ def test_the_log_names_the_account(env: dict[str, str], accounts: Accounts, tmp_
     assert [*report["accounts"]] == ["shop", "outlet"]
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("export", "App Launched", *DAYS, "-o", "p.csv"),
+        ("export", "App Launched", *DAYS, "-o", "{account}.csv"),
+        ("sync", "App Launched", "--since", "2026-01-01", "-o", "p.duckdb"),
+        ("count", "App Launched", *DAYS),
+    ],
+    ids=lambda command: f"{command[0]} {command[-1]}",
+)
+def test_the_log_of_a_request_names_one_of_several_accounts(
+    env: dict[str, str], accounts: Accounts, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    (tmp_path / "json").mkdir()
+    with emulated(people=5, seed=4, faults={"server_error": 1.0}) as emulator:
+        accounts.set("outlet", **table_of(emulator))
+        several = (*command, *BOTH, "--retries", "1", "-v")
+        text = run(env, *several, cwd=tmp_path)
+        lines = run(env, *several, "--log-format", "json", cwd=tmp_path / "json")
+        alone = run(env, *command, "--account", "outlet", "--retries", "0", "-v", cwd=tmp_path)
+    assert "debug: outlet: CleverTap " in text.stderr
+    assert "debug: shop: CleverTap " not in text.stderr
+    assert "outlet: outlet" not in text.stderr
+    records = [json.loads(line) for line in lines.stderr.splitlines()]
+    failed = [one for one in records if one["level"] == "debug"]
+    assert {one["account"] for one in failed} == {"outlet"}
+    others = [one for one in records if "outlet has failed, and" in one["message"]]
+    assert all(one["account"] == "outlet" for one in others)
+    # A path with the name in it is of several, even if there is one.
+    assert ("debug: CleverTap " in alone.stderr) == ("{account}.csv" not in command)
+
+
+def test_an_error_of_one_of_several_accounts_names_it_in_json(
+    env: dict[str, str], accounts: Accounts
+) -> None:
+    accounts.set("outlet", passcode="wrong")
+    done = run(env, "count", "App Launched", *DAYS, *BOTH, "--log-format", "json")
+    assert done.code == 3
+    (error,) = [json.loads(line) for line in done.stderr.splitlines()]
+    assert (error["level"], error["account"]) == ("error", "outlet")
+
+
 # ---------------------------------------------------------------------------------- from day to day
 
 
@@ -586,6 +628,26 @@ def test_one_account_more_tomorrow(env: dict[str, str], accounts: Accounts, tmp_
     done = run(env, *command, "--account", "outlet", "--write", "replace", cwd=tmp_path)
     assert done.code != 0
     assert accounts.account("shop") in done.stderr
+
+
+@pytest.mark.parametrize("out", ["people.csv", "people.ndjson"])
+def test_a_file_without_the_other_accounts_tomorrow(
+    env: dict[str, str], accounts: Accounts, tmp_path: Path, out: str
+) -> None:
+    """A table or a folder would refuse to lose their rows; a file warns."""
+    command = ("export", "App Launched", *DAYS, "-o", out, "--json")
+    before: tuple[str, ...] = BOTH
+    name = "outlet"
+    if out == "people.ndjson":
+        before, name = BOTH[2:], accounts.account("outlet")
+    lost = f"{out} has the rows of {name}, which are not in this export and so are replaced"
+    assert lost not in run(env, *command, *before, cwd=tmp_path).stderr
+    assert lost not in run(env, *command, *before, cwd=tmp_path).stderr
+    done = run(env, *command, "--account", "shop", cwd=tmp_path)
+    assert done.code == 0
+    assert f"warning: {lost}" in done.stderr
+    assert [text for text in json.loads(done.stdout)["warnings"] if text.startswith(lost)]
+    assert lost not in run(env, *command, *BOTH[:2], cwd=tmp_path).stderr
 
 
 NIGHTLY = ("sync", "App Launched", "--since", "2026-01-01", "--timezone", "UTC", *BOTH)

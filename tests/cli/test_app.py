@@ -262,6 +262,60 @@ def test_wrong_usage_is_json_too(env: dict[str, str]) -> None:
     assert "'2026-W02' is not a day" in json.loads(done.stderr)["message"]
 
 
+JSON = ("--log-format", "json")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("sync", "e", "--since", "2026-02-30", "-o", "x.duckdb", *JSON), "--since: '2026-02-30'"),
+        (("sync", "e", "--sinse", "2026-02-03", "--log-format=json"), "no such option '--sinse'"),
+        (("--log-format", "text", *JSON, "count"), "--log-format is given 2 times"),
+        (("syncc", "e", *JSON), "no such command"),
+        (("--sinse", "sync", *JSON), "no such option '--sinse'"),
+        (("get", "--identity", "1", "--identity", "2", *JSON), "is given 2 times"),
+        (("get", "--identity", *JSON, "--timeout"), "--timeout: its value is missing"),
+    ],
+)
+def test_an_error_before_the_log_format_is_json_too(
+    env: dict[str, str], arguments: tuple[str, ...], words: str
+) -> None:
+    done = run(env, *arguments)
+    assert done.code == 2
+    (line,) = map(json.loads, done.stderr.splitlines())
+    assert words in line["message"]
+    assert line["level"] == "error"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("sync", "e", "--since", "2026-01-01", "-o", "postgresql://me@127.0.0.1:1/crm/people"),
+        ("status",),
+    ],
+)
+def test_a_current_folder_that_has_been_deleted_is_named(
+    env: dict[str, str], emulator: Emulator, tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    folder = tmp_path / "work"
+    folder.mkdir()
+    script = f"cd {shlex.quote(str(folder))} && rmdir {shlex.quote(str(folder))} && exec "
+    done = subprocess.run(
+        ["/bin/sh", "-c", script + shlex.join([*COMMAND, *arguments])],
+        env=env | emulator.environment,
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    words = f"error: the current folder {folder} has been deleted; change to another folder"
+    assert done.stderr.decode().startswith(words)
+
+
+def test_a_value_behind_two_hyphens_is_no_log_format(env: dict[str, str]) -> None:
+    done = run(env, "count", "--sinse", "--", *JSON)
+    assert done.stderr.startswith("error: no such option '--sinse'")
+
+
 def test_streams_that_take_no_more(env: dict[str, str], emulator: Emulator, tmp_path: Path) -> None:
     """A log that cannot be written ends nothing; an output that cannot is an error."""
 
@@ -542,7 +596,6 @@ DAYS = ("--from", "2026-01-01", "--to", "2026-01-31")
             "--account is given 2 times",
         ),
         (("--account", "a", "--account", "b", "who", "--identity", "1"), "who takes one --account"),
-        (("--log-format", "text", "--log-format", "json", "count"), "--log-format is given 2"),
         (("get", "--identity", "1", "--identity", "2"), "--identity is given 2 times"),
         (("lookup", "-", "--by", "email", "--by", "identity", "-o", "x.csv"), "--by is given 2"),
         (("cdp", "--user-id", "1", "--user-id=2"), "--user-id is given 2 times"),

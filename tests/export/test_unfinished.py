@@ -160,6 +160,18 @@ async def test_what_cannot_be_read_is_told_and_left(to: Path, case: Scripted) ->
     assert journal.read_bytes().startswith(b"not a journal")
 
 
+async def test_a_key_that_is_given_twice_counts_once_in_the_progress(to: Path) -> None:
+    """As in the progress of the run itself."""
+    kind = next(kind for kind in KINDS if kind.tag == "lookups")
+    async with at_script(kind) as case:
+        keys = [*case.arguments["keys"]]
+        await case.interrupt(to, keys=keys * 2)
+    [one] = unfinished_at(folder_of(to))
+    assert one.goal == len(keys)
+    assert f"of {len(keys):,} different keys answered" in one.progress
+    assert f"the lookup of {2 * len(keys):,} keys" in one.subject
+
+
 async def test_a_one_shot_source_of_keys_is_resumed(to: Path) -> None:
     kinds = [kind for kind in KINDS if kind.tag == "lookups"]
     for kind in kinds:
