@@ -607,7 +607,7 @@ class Job(Generic[R, S]):
             # An export needs neither the states nor the right to read them. It is only for a note.
             with suppress(ExportError):
                 state = await threads.run(partial(target.synced, part.account))
-            if state is not None:
+            if state is not None and not _covers(part.gathering.plan, state):
                 notes.append(
                     f"{target.label} is kept by a sync, through {state.through}: in the rows of "
                     f"this export, `matched` has its events and days only; export all events and "
@@ -819,6 +819,15 @@ def _was_of_nobody(place: Place) -> bool:
         remote = place.remote
         content = place.manifest.read_bytes() if remote is None else remote.read(MANIFEST)
         return content is not None and msgspec.json.decode(content, type=_Found).found == 0
+    return False
+
+
+def _covers(plan: Plan, state: SyncState) -> bool:
+    """Return whether an export brings all events and days that the rows of a sync have."""
+    with suppress(ExportError):
+        return isinstance(plan, EventsPlan) and Settings.parse(state.settings, "").are_in(
+            plan, state
+        )
     return False
 
 

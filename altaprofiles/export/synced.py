@@ -22,6 +22,9 @@ __all__ = ["Days", "Settings", "days_of"]
 _DAY = timedelta(days=1)
 
 
+_SECONDS = 10**8
+"""Numbers from this one on are seconds since 1970, and others are days."""
+
 _BOUND = ("app", "event_summaries", "profile", "with_cdp", "cdp_key", "cdp_by")
 """Fields of a plan that decide what its rows are, beside events and filters."""
 
@@ -129,6 +132,24 @@ class Settings(Struct, frozen=True):
         through = self.since - _DAY if before is None else before.through
         return days_of(plan)[0] <= through + _DAY
 
+    def are_in(self, plan: EventsPlan, state: SyncState) -> bool:
+        """Return whether a plan brings all that rows of these settings have in `matched`.
+
+        Args:
+            plan: that of any export of the same account.
+            state: the state of the rows.
+        """
+        events, digest = self.values.get("events", ()), self.values.get("filters_sha256")
+        if not {*events} <= {*(plan.events or ())}:
+            return False
+        if digest != (plan.filters.digest if plan.filters else None):
+            return False
+        # In seconds, it may not be whole days.
+        if plan.start is None or plan.start >= _SECONDS:
+            return False
+        first, last = days_of(plan)
+        return first <= self.since and state.through <= last
+
     def moved(self, before: SyncState | None, plan: EventsPlan, began: datetime) -> SyncState:
         """Return the state of the rows once those of `plan` are among them.
 
@@ -224,6 +245,6 @@ def _check_date(name: str, value: object) -> date:
     """
     fix = "pass a date, '2026-01-31', or a whole number YYYYMMDD"
     day = check_day(name, value, fix)
-    if day >= 10**8:
+    if day >= _SECONDS:
         raise InvalidArgument(f"{name}: {day} is a time, and a sync brings whole days; {fix}")
     return date.fromisoformat(str(day))

@@ -41,8 +41,10 @@ from .state import SyncState
 
 __all__ = [
     "OPTIONAL",
+    "REFUSED_AGAIN",
     "Content",
     "Origin",
+    "of_added",
     "of_left_out",
     "unbound_keys",
     "unbound_row",
@@ -53,12 +55,39 @@ __all__ = [
 OPTIONAL = ("key", "matched", "cdp")
 """The columns that only some exports of people have."""
 
+REFUSED_AGAIN = (
+    "; the same run is refused again until the constraint allows these rows: alter the table, or "
+    "correct the values where they come from"
+)
+"""The end of an error of rows that a constraint of a table does not allow."""
+
 
 def of_left_out(label: str, columns: Sequence[str]) -> str:
     """Return the note on flattened columns of a table that an export leaves out."""
     names = ", ".join(map(repr, columns))
     noun = "a column" if len(columns) == 1 else "columns"
     return f"{label} has {noun} that `flatten` leaves out, null in the rows just written: {names}"
+
+
+def of_added(label: str, columns: Sequence[str], content: Content) -> str:
+    """Return the note on flattened columns that an upsert adds to a table with rows.
+
+    Args:
+        label: the table.
+        columns: the names of the columns.
+        content: the kind of rows.
+    """
+    names = ", ".join(map(repr, columns))
+    noun, them = ("a new column", "it") if len(columns) == 1 else ("new columns", "them")
+    remedy = "export everyone"
+    if content.has_key:
+        remedy = "look up all keys of the table"
+    elif content.has_events:
+        remedy = "export all events and days of the table"
+    return (
+        f"{label} has {noun}, null in the rows that this run did not bring: {names}; to fill "
+        f"{them}, {remedy} once, with the same `flatten`"
+    )
 
 
 def under_other_keys(label: str, count: int) -> str:

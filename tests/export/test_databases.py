@@ -9,10 +9,12 @@ from typing import Any
 import duckdb
 import pytest
 
-from altaprofiles import Alta, Incomplete, LookupReport
+from altaprofiles import Alta, ExportError, Filter, Incomplete, LookupReport
+from altaprofiles.emulator import Emulator
 
 from ..support.joining import DOWN, Both, both, user
 from ..support.postgres import Server
+from ..support.sessions import session_for
 
 pytestmark = pytest.mark.anyio
 
@@ -174,3 +176,66 @@ async def test_people_are_as_often_in_a_table_as_they_were_asked_for(
             assert report.people == 3
         rows = query("SELECT person FROM profiles ORDER BY 1")
     assert rows == [("identity:1",), ("identity:1",), ("identity:2",)]
+
+
+async def test_a_column_that_a_night_adds_is_null_in_other_rows_until_all_is_exported(
+    place: tuple[str, Query], caplog: pytest.LogCaptureFixture
+) -> None:
+    to, query = place
+    async with Emulator(people=60, seed=2) as emulator, session_for(emulator) as session:
+        options: Any = {"since": "2026-01-01", "timezone": "UTC", "late_days": 0, "to": to}
+        flatten = ["Customer Type"]
+        report: Any = await session.sync("App Launched", until="2026-01-09", **options)
+        options["flatten"] = flatten
+        assert report.warnings == []
+        report = await session.sync("App Launched", until="2026-01-10", **options)
+        [warning] = report.warnings
+        assert "null in the rows that this run did not bring: 'Customer Type'; " in warning
+        assert "export all events and days of the table" in warning
+        assert warning in caplog.messages
+        report = await session.sync("App Launched", until="2026-01-11", **options)
+        assert report.warnings == []
+        empty = 'SELECT count(*) FROM profiles WHERE "Customer Type" IS NULL'
+        [(before,)] = query(empty)
+
+        async def export(events: Any, start: int, end: int, **others: Any) -> list[str]:
+            days: Any = {"start": start, "end": end}
+            report = await session.export(events, **days, flatten=flatten, to=to, **others)
+            return [one for one in report.warnings if "is kept by a sync" in one]
+
+        # It completes the rows, and `matched` is that of the sync.
+        assert await export("App Launched", 20260101, 20260111) == []
+        assert query(empty) < [(before,)]
+        assert await export(["App Launched", "Charged"], 20251231, 20260111) == []
+        # These leave something out.
+        assert len(await export("Charged", 20260101, 20260111)) == 1
+        assert len(await export("App Launched", 20260102, 20260111)) == 1
+        assert len(await export("App Launched", 20260101, 20260110)) == 1
+        gold: Any = [Filter("Customer Type", "equals", "Gold")]
+        assert len(await export("App Launched", 20260101, 20260111, profile_fields=gold)) == 1
+        in_seconds = 1_767_225_600, 1_768_176_000
+        assert len(await export("App Launched", *in_seconds)) == 1
+
+
+@pytest.mark.parametrize(
+    ("made", "fix"),
+    [
+        ({"write": "append"}, "an export with write='append' (--write append)"),
+        (
+            {"write": "replace", "distinct": False},
+            "export into it once with write='replace' (--write replace)",
+        ),
+    ],
+    ids=["appended", "repeated"],
+)
+async def test_a_sync_is_not_told_to_pass_what_it_does_not_take(
+    place: tuple[str, Query], made: dict[str, Any], fix: str
+) -> None:
+    to, _ = place
+    async with Emulator(people=5, seed=2) as emulator, session_for(emulator) as session:
+        await session.export("Charged", start=20260101, end=20260101, to=to, **made)
+        sent = emulator.stats.requests
+        with pytest.raises(ExportError, match="name another table") as caught:
+            await session.sync("Charged", since="2026-01-01", until="2026-01-02", to=to)
+        assert fix in str(caught.value)
+        assert emulator.stats.requests == sent

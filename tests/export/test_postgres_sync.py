@@ -136,7 +136,8 @@ def test_rows_that_are_refused_leave_the_state(postgres: Server) -> None:
     target = target_of(postgres.url("people"))
     written = sync(target, [named("1")], 5, 1)
     postgres.run("ALTER TABLE people ADD CHECK (name IS DISTINCT FROM 'no')")
-    with pytest.raises(ExportError, match="check constraint"):
+    fix = r"check constraint .*\(SQLSTATE 23514\); .* is refused again .* alter the table"
+    with pytest.raises(ExportError, match=fix):
         sync(target, [named("2"), named("3", name="no")], 6, 2)
     assert target.synced(ACCOUNT) == written
     assert len(days(postgres)) == 1
@@ -377,7 +378,7 @@ def test_whoever_asks_for_states_does_not_wait_as_an_export_does(
         other.execute("LOCK TABLE altaprofiles_sync IN ACCESS EXCLUSIVE MODE")
         reading = threads.submit(target.states)
         wait_until(reading.done)
-        with pytest.raises(ExportError, match="lock timeout"):
+        with pytest.raises(ExportError, match=r"lock timeout .*another session .* pg_locks"):
             reading.result()
         # An export does.
         of_export = threads.submit(target.synced, ACCOUNT)

@@ -169,6 +169,29 @@ def test_a_flattened_column_that_is_left_out_is_null_in_new_rows(place: Database
         assert known == (0 if write == "upsert" else 1)
 
 
+def test_a_flattened_column_that_is_new_is_noted_where_other_rows_are(place: Database) -> None:
+    def notes(*added: str, **options: Any) -> list[str]:
+        return [*place.export([row("b")], 2, flatten=added, **options).notes]
+
+    for content, remedy in (
+        (CDP, "export all events and days of the table"),
+        (KEYS, "look up all keys of the table"),
+        (Content(), "export everyone"),
+    ):
+        table = f"by {remedy}"
+        place.export([row("a")], 1, content, table=table)
+        [note] = notes("value", "other", content=content, table=table)
+        assert "new columns, null in the rows that this run did not bring: 'value', 'other'" in note
+        assert f"; to fill them, {remedy} once, with the same `flatten`" in note
+        assert notes("value", "other", content=content, table=table) == []
+        place.query(f'DELETE FROM "{table}"')
+        assert not any("new" in one for one in notes("third", content=content, table=table))
+    # Nothing of it stays, or nothing is updated.
+    for write in ("replace", "append"):
+        assert notes("value", write=write, table=write) == []
+        assert notes("value", "new", write=write, table=write) == []
+
+
 def test_replace_keeps_the_table(place: Database) -> None:
     place.export([row("a"), row("b")], 1, flatten={"value": "int64"})
     place.query("ALTER TABLE profiles ADD COLUMN note VARCHAR DEFAULT 'new'")

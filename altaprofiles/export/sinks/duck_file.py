@@ -21,6 +21,7 @@ from typing import Any
 from ...base.paths import is_own
 from ...errors import AltaProfilesError, ExportError, ExportLocked
 from ..store.workspace import TAKES_NO_MORE
+from ..tables import REFUSED_AGAIN
 
 __all__ = [
     "attach",
@@ -204,7 +205,7 @@ def _reason(error: Exception) -> str:
     where = f" in the column {column[1] or column[2]!r}" if column else ""
     return (
         f"DuckDB refuses this: {class_name}{constraint}{where}; its message is not shown, as it "
-        f"may hold values of records"
+        f"may hold values of records{REFUSED_AGAIN if known else ''}"
     )
 
 

@@ -140,6 +140,6 @@ def _clash(label: str, key: str, column: str, named: Kind, type_: str) -> str:
     fix = f"name {kind!r}" if kind else "drop that column"
     return (
         f"flatten: {key!r} has the type {named!r} ({TYPES[named]}), but the column {column!r} of "
-        f"{label} is {type_}; {fix}, or write it once with write='replace' "
-        f"(--write replace)"
+        f"{label} is {type_}; {fix}, or export into it once with "
+        f"write='replace' (--write replace)"
     )

@@ -12,7 +12,7 @@ from ...base.sql import quoted
 from ...base.wording import numbered
 from ...tables.layout import Column
 from ..formats import Write
-from ..tables import Content, Origin, of_left_out, under_other_keys
+from ..tables import Content, Origin, of_added, of_left_out, under_other_keys
 from .duck_fit import Fit
 from .duck_people import SAME, People, insertion, staged
 from .duck_rows import Incoming
@@ -88,6 +88,8 @@ class Load:
             self._widen_columns()
             if self._fit.left_out:
                 self.notes.append(of_left_out(self._table.label, self._fit.left_out))
+            if write == "upsert":
+                self._note_added()
             if write == "append":
                 self._take_back()
                 self._insert()
@@ -112,6 +114,13 @@ class Load:
     def _note_repeated(self, repeated: int) -> None:
         if repeated:
             self.notes.append(under_other_keys(self._table.label, repeated))
+
+    def _note_added(self) -> None:
+        """Note columns that are null in the rows of earlier runs."""
+        lifted = self._columns[len(self._columns) - len(self._fit.kinds) :]
+        added = [column.name for column in lifted if column in self._fit.missing]
+        if added and self._execute(f"SELECT 1 FROM {self._table.quoted} LIMIT 1"):
+            self.notes.append(of_added(self._table.label, added, self._content))
 
     def _note_other_accounts(self) -> None:
         """Note if the rows come under other accounts than all that the table has."""

@@ -180,7 +180,7 @@ class DuckTable(Struct, kw_only=True):
             if write == "replace":
                 return
             fix = (
-                "write it once with write='replace' (--write replace), then as before"
+                "export into it once with write='replace' (--write replace), then as before"
                 if write == "upsert"
                 else OTHER_NAME
             )
@@ -212,14 +212,18 @@ class DuckTable(Struct, kw_only=True):
             once = "" if write == "append" else " once"
             raise ExportError(
                 f"{self.label} was made with write='replace' and distinct=False, so that people "
-                f"can be in it more than once; write it{once} with write='replace', or "
-                f"{OTHER_NAME}"
+                f"can be in it more than once; export into it{once} with write='replace' "
+                f"(--write replace), or {OTHER_NAME}"
             )
-        if (self.mode == "append") != (write == "append"):
-            made = "'append'" if self.mode == "append" else "'upsert' or 'replace'"
+        if self.mode == "append" and write != "append":
             raise ExportError(
-                f"{self.label} was made with write={made}, and cannot be used with "
-                f"write={write!r}; write as before, or {OTHER_NAME}"
+                f"{self.label} was made with write='append': only an export with write='append' "
+                f"(--write append) can add to it; {OTHER_NAME}"
+            )
+        if self.mode != "append" and write == "append":
+            raise ExportError(
+                f"{self.label} was made with write='upsert' or 'replace', and cannot be used with "
+                f"write='append'; write as before, or {OTHER_NAME}"
             )
 
     def _is_of_before(self) -> bool:

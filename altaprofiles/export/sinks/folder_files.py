@@ -76,7 +76,7 @@ class FilesTarget(FolderTarget, frozen=True, kw_only=True):
                 if known != column.kind:
                     raise InvalidArgument(
                         f"flatten: {key!r} would be a column of {column.kind}, but it is {known} "
-                        f"in {file.name} of {self.name}; write {{{key!r}: {known!r}}}, or write "
+                        f"in {file.name} of {self.name}; write {{{key!r}: {known!r}}}, or export "
                         f"once with write='replace' (--write replace)"
                     )
 

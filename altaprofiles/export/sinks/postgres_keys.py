@@ -133,11 +133,13 @@ def _check_unkeyed(table: PostgresTable, connection: psycopg.Connection[Any]) ->
         once = " once" if table.is_keyed else ""
         raise table.error(
             f"the table was made with write='replace' and distinct=False, so that people can be in "
-            f"it more than once; write it{once} with write='replace', or {RENAME}"
+            f"it more than once; export into it{once} with write='replace' (--write replace), "
+            f"or {RENAME}"
         )
     raise table.error(
         f"the table was made with write='append', or not by an export, as it lacks "
-        f"{_key_of(table)}; pass write='append', or {RENAME}"
+        f"{_key_of(table)}: only an export with write='append' (--write append) can add to it; "
+        f"{RENAME}"
     )
 
 

@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from ...errors import ExportError
 from ...redaction import Secret, masked
+from ..tables import REFUSED_AGAIN
 
 if TYPE_CHECKING:
     import psycopg
@@ -131,7 +132,7 @@ class PostgresServer(Struct, frozen=True):
         try:
             return call()
         except psycopg.Error as error:
-            reason = masked(_reason(error), self.secrets)
+            reason = masked(_reason(error), self.secrets) + _advice(error)
         # Outside of the block, so that the driver's error does not stay as the context.
         words = next((advice for words, advice in remedies.items() if words in reason), None)
         raise ExportError(f"{self.label}: {reason}{'' if words is None else f'; {words}'}")
@@ -187,6 +188,25 @@ def _reason(error: psycopg.Error) -> str:
         f"server's log, as it may hold values of the record"
     )
 
+
+def _advice(error: psycopg.Error) -> str:
+    """Return what to do about an error that a statement has met, as the end of its text."""
+    state = error.sqlstate or ""
+    if state == _LOCKED:
+        return (
+            "; another session holds a lock on the table: wait until it is done, or find it in "
+            "pg_locks"
+        )
+    # Whoever creates the same table at the same time breaks a constraint of the server's own.
+    if state[:2] in _OF_ROWS and error.diag.schema_name != "pg_catalog":
+        return REFUSED_AGAIN
+    return ""
+
+
+_LOCKED = "55P03"
+
+_OF_ROWS = ("23", "44")
+"""Classes of errors of a row that a constraint of the table, or of a view, does not allow."""
 
 _WITHOUT_VALUES = frozenset(
     (

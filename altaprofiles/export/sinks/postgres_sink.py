@@ -16,9 +16,10 @@ from ...base.wording import numbered
 from ...tables.layout import Column
 from ...tables.mended import Mended
 from ...tables.rows import Row, Table
-from ..tables import Origin, of_left_out, under_other_keys
+from ..tables import Origin, of_added, of_left_out, under_other_keys
 from . import postgres_runs, postgres_sync
 from .encoding import Encoded
+from .postgres_keys import is_empty
 from .postgres_load import (
     CHOICE,
     STAGE,
@@ -227,6 +228,7 @@ class PostgresSink:
         self.notes += prepare(table, connection, shape, self._origin.accounts)
         if shape.left_out and table.write == "upsert":
             self.notes.append(of_left_out(table.label, shape.left_out))
+        self._note_added(shape)
         load = Load(connection, table, shape.left_out)
         if self._is_first(load, shape):
             if self._staged is None:
@@ -239,6 +241,14 @@ class PostgresSink:
         if is_new:
             add_index(table, connection)
             analyze_new(connection, table)
+
+    def _note_added(self, shape: Shape) -> None:
+        """Note columns that are null in the rows of earlier runs."""
+        table = self._table
+        added = [name for name in table.flattened if name in shape.missing]
+        is_update = shape.oid is not None and table.write == "upsert"
+        if is_update and added and not is_empty(table, self._connection):
+            self.notes.append(of_added(table.label, added, table.content))
 
     def _is_first(self, load: Load, shape: Shape) -> bool:
         """Return whether the rows are all that a new table gets, and stand for one person each.
