@@ -14,7 +14,7 @@ from msgspec import Struct
 from ..base.checks import check_flag, check_whole, shown, shown_setting
 from ..base.wording import numbered
 from ..errors import InvalidArgument, PlanMismatch
-from ..wire.days import Day, date_of
+from ..wire.days import Day, date_of, is_day
 from ..wire.language import Filters
 from ..wire.members import shown_key
 from ..wire.query import BATCH_SIZE, EventQuery, is_everyone
@@ -200,7 +200,7 @@ class EventsPlan(Struct, frozen=True, tag="events", tag_field="kind"):
 
 def _date(end: int) -> date:
     """Return the day of one end of a range, of which another form than a day is a time in UTC."""
-    return date_of(end) if end < 10**8 else datetime.fromtimestamp(end, UTC).date()
+    return date_of(end) if is_day(end) else datetime.fromtimestamp(end, UTC).date()
 
 
 class KeysPlan(Struct, frozen=True, tag="lookups", tag_field="kind"):

@@ -12,7 +12,7 @@ from ..base.checks import check_whole
 from ..base.jsontext import failure_text
 from ..base.zones import today, zone_of
 from ..errors import ExportError, InvalidArgument, PlanMismatch
-from ..wire.days import Day, check_day
+from ..wire.days import Day, check_day, is_day
 from ..wire.language import Filters
 from .plan import EventsPlan, in_words
 from .state import SyncState
@@ -21,9 +21,6 @@ __all__ = ["Days", "Settings", "days_of"]
 
 _DAY = timedelta(days=1)
 
-
-_SECONDS = 10**8
-"""Numbers from this one on are seconds since 1970, and others are days."""
 
 _BOUND = ("app", "event_summaries", "profile", "with_cdp", "cdp_key", "cdp_by")
 """Fields of a plan that decide what its rows are, beside events and filters."""
@@ -145,7 +142,7 @@ class Settings(Struct, frozen=True):
         if digest != (plan.filters.digest if plan.filters else None):
             return False
         # In seconds, it may not be whole days.
-        if plan.start is None or plan.start >= _SECONDS:
+        if plan.start is None or not is_day(plan.start):
             return False
         first, last = days_of(plan)
         return first <= self.since and state.through <= last
@@ -245,6 +242,6 @@ def _check_date(name: str, value: object) -> date:
     """
     fix = "pass a date, '2026-01-31', or a whole number YYYYMMDD"
     day = check_day(name, value, fix)
-    if day >= _SECONDS:
+    if not is_day(day):
         raise InvalidArgument(f"{name}: {day} is a time, and a sync brings whole days; {fix}")
     return date.fromisoformat(str(day))

@@ -14,7 +14,16 @@ from typing import TypeAlias
 from ..base.checks import check_whole, plain, shown
 from ..errors import InvalidArgument
 
-__all__ = ["Day", "check_day", "check_range", "date_of", "day_in", "split_range", "windows"]
+__all__ = [
+    "Day",
+    "check_day",
+    "check_range",
+    "date_of",
+    "day_in",
+    "is_day",
+    "split_range",
+    "windows",
+]
 
 Day: TypeAlias = date | int | str
 """The start or end of a range: a date, text such as "2026-01-31" or "20260131", or an int of the
@@ -38,7 +47,7 @@ def check_range(
     """
     of_start, of_end = names
     first, last = check_day(of_start, start), check_day(of_end, end)
-    if _is_day(first) != _is_day(last):
+    if is_day(first) != is_day(last):
         raise InvalidArgument(
             f"{of_end}: {end} does not have the form of `{of_start}`, {start}; use dates for both, "
             f"or epoch seconds for both"
@@ -112,7 +121,7 @@ def check_day(name: str, value: object, fix: str = _FIX) -> int:
             else ""
         )
         raise InvalidArgument(f"{name}: got {kind}{shown(value)}; {fix}")
-    if _is_day(value):
+    if is_day(value):
         try:
             date_of(value)
         except ValueError:
@@ -143,7 +152,11 @@ def day_in(text: str) -> date | None:
 _FIRST_YEAR = 1000
 
 
-def _is_day(value: int) -> bool:
+def is_day(value: int) -> bool:
+    """Return whether one end of a range is a day, and not epoch seconds.
+
+    Days are sent as YYYYMMDD ([profiles], Body Parameters).
+    """
     return 10**7 <= value < 10**8
 
 
@@ -157,7 +170,7 @@ def split_range(start: int, end: int, windows: int) -> list[tuple[int, int]]:
 
     Its form stays ([profiles], Body Parameters).
     """
-    days = _is_day(start)
+    days = is_day(start)
     first = date_of(start).toordinal() if days else start
     span = (date_of(end).toordinal() if days else end) - first + 1
     parts = min(windows, span)
