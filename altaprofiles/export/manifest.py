@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .report import Report
     from .state import SyncState
 
-__all__ = ["accounts_in", "as_builtins", "encode_manifest", "of_state"]
+__all__ = ["accounts_in", "as_builtins", "encode_manifest", "events_of", "of_state"]
 
 
 # The order in manifests and `--json`: people read the results first.
@@ -92,8 +92,7 @@ def accounts_in(manifest: bytes) -> dict[str, str]:
     Raises:
         DecodeError: it is not a manifest.
     """
-    planned = msgspec.json.decode(manifest, type=_Planned)
-    plans = planned.plans or {"": planned.plan}
+    plans = _plans_in(manifest)
     # That of Alta's users is a digest of the key.
     return {
         plan.account: name or ("another Alta key" if plan.by in CDP.by else plan.account)
@@ -102,14 +101,30 @@ def accounts_in(manifest: bytes) -> dict[str, str]:
     }
 
 
+def events_of(manifest: bytes) -> set[str]:
+    """Return the events whose people an output has.
+
+    Raises:
+        DecodeError: it is not a manifest.
+    """
+    return {event for plan in _plans_in(manifest).values() for event in plan.events or ()}
+
+
 class _Plan(Struct, frozen=True):
     account: str = ""
     by: str | None = None
+    events: list[str] | None = None
 
 
 class _Planned(Struct, frozen=True):
     plan: _Plan = _Plan()
     plans: dict[str, _Plan] = {}
+
+
+def _plans_in(manifest: bytes) -> dict[str, _Plan]:
+    """Return the plan of each account by its name; that of a single one has none."""
+    planned = msgspec.json.decode(manifest, type=_Planned)
+    return planned.plans or {"": planned.plan}
 
 
 def of_state(state: SyncState) -> dict[str, str]:

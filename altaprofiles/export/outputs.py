@@ -16,6 +16,7 @@ from ..base.paths import absolute_path, check_own_file, check_own_folder, path_t
 from ..errors import ConfigurationError, ExportError, ExportLocked, InvalidArgument
 from ..redaction import Secret
 from .formats import Format
+from .manifest import events_of
 from .output import Output
 from .place import MANIFEST, folder_of, status_command, stem_of, table_ending
 from .plan import EventsPlan
@@ -249,9 +250,7 @@ def events_in(folder: Path) -> set[str]:
     for stem in {*_stems(folder, "")}:
         with suppress(OSError, msgspec.DecodeError):
             content = stem.with_name(stem.name + MANIFEST).read_bytes()
-            planned = msgspec.json.decode(content, type=_Planned)
-            for plan in (planned.plan, *planned.plans.values()):
-                events.update(plan.events or ())
+            events |= events_of(content)
         for unfinished in _unfinished(folder_of(None, stem))[0]:
             if isinstance(unfinished.plan, EventsPlan):
                 events.update(unfinished.plan.events or ())
@@ -367,15 +366,6 @@ def _parsed(content: bytes) -> Success | None:
         account=manifest.options.get("account"),
         syncs=manifest.syncs,
     )
-
-
-class _Events(Struct, frozen=True):
-    events: list[str] | None = None
-
-
-class _Planned(Struct, frozen=True):
-    plan: _Events = _Events()
-    plans: dict[str, _Events] = {}
 
 
 class _Manifest(Struct, frozen=True):
