@@ -1,8 +1,13 @@
-"""Identifiers in SQL, as every database here has them. Pure."""
+"""Identifiers and texts in SQL, as every database here has them. Pure."""
 
 from __future__ import annotations
 
-__all__ = ["quoted"]
+__all__ = ["literal", "quoted"]
+
+
+def literal(text: str) -> str:
+    """Return `text` as a text in SQL."""
+    return "'{}'".format(text.replace("'", "''"))
 
 
 def quoted(name: str) -> str:

@@ -24,6 +24,7 @@ from typing import Any, BinaryIO, ClassVar, Self
 from msgspec.structs import replace
 
 from ...base.checks import is_unicode, shown
+from ...base.sql import literal
 from ...base.wording import numbered
 from ...errors import ExportError, ExportLocked, InvalidArgument
 from ...tables.arrow import schema_of
@@ -316,8 +317,7 @@ class DuckDbSink:
         staged, target = self._staged, self._target
         if staged is None:
             return Incoming.of(file)
-        escaped = str(self._turn.temporary).replace("'", "''")
-        self._execute(f"SET temp_directory = '{escaped}'")
+        self._execute(f"SET temp_directory = {literal(str(self._turn.temporary))}")
         if not staged.is_sparse:
             return staged.table_of_output(target.table, file)
         self._file = self._turn.folder / target.path.name

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ...base.paths import is_own
+from ...base.sql import literal
 from ...errors import AltaProfilesError, ExportError, ExportLocked
 from ..store.workspace import TAKES_NO_MORE
 from ..tables import REFUSED_AGAIN
@@ -103,8 +104,7 @@ def attach(
     """
     _check_path(path, name)
     options = "" if rows_in_group is None else f" (ROW_GROUP_SIZE {rows_in_group})"
-    escaped = str(path).replace("'", "''")
-    connection.execute(f"ATTACH '{escaped}' AS {database}{options}")
+    connection.execute(f"ATTACH {literal(str(path))} AS {database}{options}")
     connection.execute(f"USE {database}")
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from msgspec import Struct
 
+from ...base.sql import literal
 from ...tables.arrow import schema_of
 from ...tables.layout import Column
 from ...tables.mended import Mended
@@ -48,8 +49,8 @@ class Incoming(Struct, frozen=True):
 def in_sql(path: Path) -> str:
     """Return the rows of a Parquet file in SQL."""
     # DuckDB expands `*`, `?` and `[` in paths.
-    pattern = re.sub(r"([*?\[])", r"[\1]", str(path)).replace("'", "''")
-    return f"read_parquet('{pattern}')"
+    pattern = re.sub(r"([*?\[])", r"[\1]", str(path))
+    return f"read_parquet({literal(pattern)})"
 
 
 class Numbered:
