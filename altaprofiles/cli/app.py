@@ -756,7 +756,6 @@ def _with_option_names(text: str, command: click.Command) -> str:
             names[option.name] = _ARGUMENTS.get(str(option.name))
         if isinstance(option, click.Option):
             names[option.name] = max(option.opts, key=len)
-            names[f"{option.name}=False"] = next(iter(option.secondary_opts), None)
     text = with_options(text, command)
     return re.sub(
         # The members of a query, and not the rest of a file's name.
