@@ -199,7 +199,7 @@ class Ahead:
             try:
                 if self.stage is None or not self.stage.takes_text:
                     yield from self._encode(arrived, chain, place)
-                elif self.stage.wants(place):
+                elif not (self.stage.first_only and place):
                     yield from self._pass_on(arrived, chain, place, self.stage)
             except OSError:
                 raise

@@ -181,6 +181,7 @@ class DuckStage:
     """
 
     takes_text = False
+    first_only = False
     needs_blocks = False
 
     def __init__(
@@ -203,9 +204,6 @@ class DuckStage:
         self._is_over = False
         self._rows = 0
         self._group = 0
-
-    def wants(self, chain: int) -> bool:
-        return not self._is_over
 
     def put(self, block: bytes, chain: int) -> int | None:
         first = self._rows

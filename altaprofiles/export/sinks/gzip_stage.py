@@ -56,18 +56,15 @@ class GzipStage:
     ) -> None:
         self.takes_text = text_of is None
         self._folder = folder
-        self._first_only = first_only
+        self.first_only = first_only
         self._text_of = text_of
         self._make_sink = make_sink
         self._pieces: OrderedDict[int, Pieces] = OrderedDict()
         self._stored: StoredPieces | None = None
         self._is_over = False
 
-    def wants(self, chain: int) -> bool:
-        return not (self._is_over or (self._first_only and chain))
-
     def put(self, block: bytes, chain: int) -> int | None:
-        if self.wants(chain):
+        if not self._is_over and not (self.first_only and chain):
             try:
                 if self._stored is None:
                     self._stored = StoredPieces(self._folder)

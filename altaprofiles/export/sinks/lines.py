@@ -97,7 +97,7 @@ class CsvTarget(FileTarget, frozen=True, kw_only=True):
     def stage(self, folder: Path, *, changes: bool) -> Stage | None:
         if changes or not is_gzip(self.path):
             return None
-        return GzipStage(folder, changes, _text_of, self._sink)
+        return GzipStage(folder, False, _text_of, self._sink)
 
     def open(self, table: Table, origin: Origin) -> CsvSink:
         return self._sink(table, origin, None)

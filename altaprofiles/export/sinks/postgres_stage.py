@@ -79,6 +79,7 @@ class PostgresStage:
     """
 
     takes_text = False
+    first_only = False
 
     def __init__(self, server: PostgresServer, table: PostgresTable, make_sink: _MakeSink) -> None:
         self.is_held = False
@@ -93,9 +94,6 @@ class PostgresStage:
         self._ends: dict[int, int] = {}
         self._rows = 0
         self._analyzed = 0
-
-    def wants(self, chain: int) -> bool:
-        return not self._is_over
 
     def put(self, block: bytes, chain: int) -> int | None:
         if self._is_over:

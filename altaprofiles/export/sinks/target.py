@@ -143,12 +143,9 @@ class Stage(Protocol):
         """True if the sink needs the blocks of staged rows as well."""
         ...
 
-    def wants(self, chain: int) -> bool:
-        """Return whether the rows of a chain are of use.
-
-        Args:
-            chain: the place of the chain among all chains.
-        """
+    @property
+    def first_only(self) -> bool:
+        """True if only rows of the first chain are of use."""
         ...
 
     def put(self, block: bytes, chain: int) -> int | None:
@@ -156,7 +153,7 @@ class Stage(Protocol):
 
         Args:
             block: made by an encoder of the target; for one that `takes_text`, any part of it.
-            chain: as for `wants`.
+            chain: the place of their chain among all chains.
 
         Returns:
             None if there are no staged rows for a sink.
