@@ -87,17 +87,32 @@ class Load:
         (number,) = row_of(self.connection, query)
         return int(number)
 
-    def insert(self, condition: str = "") -> int:
-        """Add the staged rows that meet a condition on `new`, and return their number."""
-        values = self.columns | self.nulls
+    def insert(
+        self,
+        condition: str = "",
+        others: Mapping[str, str] | None = None,
+        avoided: Sequence[str] = (),
+    ) -> int:
+        """Add the staged rows that meet a condition on `new`, and return their number.
+
+        Args:
+            condition: what follows the staged rows in SQL.
+            others: other values of columns, both in SQL.
+            avoided: further plans that the server is not to choose.
+        """
+        values = {name: f"new.{staged}" for name, staged in self.columns.items()}
+        values |= {**self.nulls, **(others or {})}
         # Rows of one chain lie side by side, which the server's statistics do not show.
-        self.run("SET LOCAL enable_sort = off")
+        plans = ("enable_sort", *avoided)
+        for plan in plans:
+            self.run(f"SET LOCAL {plan} = off")
         inserted = self.run(
             f"INSERT INTO {self.table} ({', '.join(values)})"
             f" SELECT {', '.join(values.values())} FROM {STAGE} AS new {condition}"
-            " ORDER BY number"
+            " ORDER BY new.number"
         )
-        self.run("SET LOCAL enable_sort TO DEFAULT")
+        for plan in plans:
+            self.run(f"SET LOCAL {plan} TO DEFAULT")
         return inserted
 
     def same(self, columns: Sequence[str]) -> str:
@@ -267,22 +282,14 @@ def add_chosen(load: Load, rows: int) -> None:
         rows: the number of rows that are written.
     """
     index_by_number(load.connection, CHOICE)
-    values = {name: f"new.{staged}" for name, staged in load.columns.items()} | load.nulls
-    if MATCHED in load.columns.values():
-        values[quoted(MATCHED)] = (
-            f"CASE WHEN choice.number IS NULL THEN new.{MATCHED} ELSE choice.{MATCHED} END"
-        )
-    # Both are read in the order of their numbers, so that no document is sorted.
-    plans = ("enable_sort", "enable_hashjoin", "enable_nestloop")
-    for plan in plans:
-        load.run(f"SET LOCAL {plan} = off")
-    taken = load.run(
-        f"INSERT INTO {load.table} ({', '.join(values)}) SELECT {', '.join(values.values())}"
-        f" FROM {STAGE} AS new LEFT JOIN {CHOICE} AS choice USING (number)"
-        " WHERE choice.number IS NULL OR choice.matched IS NOT NULL ORDER BY new.number"
+    chosen = f"CASE WHEN choice.number IS NULL THEN new.{MATCHED} ELSE choice.{MATCHED} END"
+    taken = load.insert(
+        f"LEFT JOIN {CHOICE} AS choice USING (number)"
+        " WHERE choice.number IS NULL OR choice.matched IS NOT NULL",
+        {quoted(MATCHED): chosen} if MATCHED in load.columns.values() else None,
+        # Both are read in the order of their numbers, so that no document is sorted.
+        avoided=("enable_hashjoin", "enable_nestloop"),
     )
-    for plan in plans:
-        load.run(f"SET LOCAL {plan} TO DEFAULT")
     load.check_taken(taken, rows)
 
 
