@@ -36,7 +36,7 @@ from ..support.postgres import Server
 from ..support.records import BROKEN, ODD
 from ..support.servers import http, scripted
 from ..support.sessions import QUICK, session_for
-from ..support.sinks import ACCOUNT, ORIGIN, put_in_place, target_of
+from ..support.sinks import ACCOUNT, ORIGIN, completing, target_of
 from ..support.waiting import until
 
 pytestmark = pytest.mark.each_value
@@ -87,7 +87,7 @@ def put(target: Target, kind: str, size: int, count: int = len(ROWS)) -> Sink:
     assert sink.takes(table().columns)
     choice, written = chosen(kind)
     matched = None if choice.matched is None else iter(choice.matched)
-    try:
+    with completing(sink):
         for start in range(0, count, size):
             encoder = target.encoder(table())
             rows = ROWS[start : min(start + size, count)]
@@ -103,22 +103,14 @@ def put(target: Target, kind: str, size: int, count: int = len(ROWS)) -> Sink:
             some = None if matched is None else [next(matched) for flag in flags if flag]
             sink.put(Encoded(memoryview(data), Choice(flags, some), mended))
         sink.write(written[sum(choice.flags[:count]) :])
-        put_in_place(sink)
-    except BaseException:
-        sink.abort()
-        raise
     return sink
 
 
 def write(target: Target, kind: str) -> Sink:
     """Write the rows that are chosen as they are."""
     sink, _ = opened(target)
-    try:
+    with completing(sink):
         sink.write(chosen(kind)[1])
-        put_in_place(sink)
-    except BaseException:
-        sink.abort()
-        raise
     return sink
 
 

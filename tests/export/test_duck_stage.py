@@ -27,7 +27,7 @@ from altaprofiles.tables.rows import Row
 
 from ..support.servers import http, scripted
 from ..support.sessions import QUICK
-from ..support.sinks import ACCOUNT, ORIGIN, put_in_place, target_of
+from ..support.sinks import ACCOUNT, ORIGIN, completing, target_of
 from ..support.waiting import until
 from .test_ahead import FLATTEN, MEMORY, ROWS
 
@@ -96,7 +96,7 @@ def load(
         sink = stage.open(table_of(target), ORIGIN)
         assert stage.is_held == is_held
         assert isinstance(sink, BlockSink)
-        try:
+        with completing(sink):
             for chain, rows in enumerate(case.chains):
                 end = 0
                 for start in sorted(start for one, start in staged if one == chain):
@@ -110,10 +110,6 @@ def load(
                     )
                 sink.write(case.written(chain, end))
             before_end()
-            put_in_place(sink)
-        except BaseException:
-            sink.abort()
-            raise
     finally:
         stage.close()
     assert [*folder.iterdir()] == []
@@ -121,10 +117,9 @@ def load(
 
 
 def write(target: Target, case: Case) -> Sink:
-    sink = target.open(table_of(target), ORIGIN)
-    for chain in range(2):
-        sink.write(case.written(chain))
-    put_in_place(sink)
+    with completing(target.open(table_of(target), ORIGIN)) as sink:
+        for chain in range(2):
+            sink.write(case.written(chain))
     return sink
 
 

@@ -7,7 +7,7 @@ import random
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from functools import cache
 from itertools import compress, pairwise
 from pathlib import Path
@@ -28,7 +28,7 @@ from altaprofiles.tables.rows import Row
 from ..support.postgres import Server
 from ..support.servers import scripted
 from ..support.sessions import QUICK
-from ..support.sinks import ACCOUNT, ORIGIN, put_in_place, target_of
+from ..support.sinks import ACCOUNT, ORIGIN, completing, target_of
 from ..support.waiting import until, wait_until
 from .test_ahead import EVENTS, FLATTEN, PAGES, ROWS, Held
 
@@ -137,7 +137,7 @@ def load(target: Target, case: Case, *, lost: Callable[[], object] | None = None
     sink = stage.open(table_of(target), case.origin)
     assert stage.is_held == (lost is None and any(case.encoded))
     assert isinstance(sink, BlockSink)
-    try:
+    with closing(stage), completing(sink):
         for chain, rows in enumerate(case.chains):
             for start in range(0, case.encoded[chain], case.size):
                 end = min(start + case.size, case.encoded[chain])
@@ -151,24 +151,13 @@ def load(target: Target, case: Case, *, lost: Callable[[], object] | None = None
                 view = memoryview(data)
                 sink.put(Encoded(view, choice, replaced, ("App Launched",), number))
             sink.write(case.written(chain, case.encoded[chain]))
-        put_in_place(sink)
-    except BaseException:
-        sink.abort()
-        raise
-    finally:
-        stage.close()
     return sink
 
 
 def write(target: Target, case: Case) -> Sink:
-    sink = target.open(table_of(target), case.origin)
-    try:
+    with completing(target.open(table_of(target), case.origin)) as sink:
         for chain in range(3):
             sink.write(case.written(chain))
-        put_in_place(sink)
-    except BaseException:
-        sink.abort()
-        raise
     return sink
 
 

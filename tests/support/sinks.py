@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,6 +17,7 @@ __all__ = [
     "ACCOUNT",
     "ORIGIN",
     "PEOPLE",
+    "completing",
     "filled",
     "opened",
     "put_in_place",
@@ -48,14 +50,20 @@ def opened(target: Target, records: Sequence[bytes] = (), origin: Origin = ORIGI
 
 def filled(target: Target, rows: Sequence[Row], origin: Origin = ORIGIN) -> Sink:
     """Write rows to a target, and put them in place or, if they are refused, none of them."""
-    sink = opened(target, [row.record for row in rows], origin)
-    try:
+    with completing(opened(target, [row.record for row in rows], origin)) as sink:
         sink.write(rows)
+    return sink
+
+
+@contextmanager
+def completing(sink: Sink) -> Iterator[Sink]:
+    """Put the rows that the block writes in place or, if anything fails, none of them."""
+    try:
+        yield sink
         put_in_place(sink)
     except BaseException:
         sink.abort()
         raise
-    return sink
 
 
 def put_in_place(sink: Sink) -> None:
