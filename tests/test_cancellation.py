@@ -220,7 +220,8 @@ async def test_opening_and_closing(tmp_path: Path, way: str) -> None:
 
 
 async def test_a_cancellation_comes_out_in_its_own_words_where_a_pause_ends_as_well() -> None:
-    retry = Retry(base_delay=0.2, max_delay=0.2)
+    # However long the machine stands still, there is another attempt.
+    retry = Retry(attempts=1000, base_delay=0.2, max_delay=0.2)
     async with scripted(always(http(b"", "500 Oops"))) as server:
         account = CleverTap("id", "passcode", base_url=server.url)
         async with Session(clevertap=account, retry=retry) as session:
