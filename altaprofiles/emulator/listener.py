@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any, TypeAlias
 
 from aiohttp import http_exceptions, web
@@ -61,13 +62,14 @@ class Listener:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._server: _Server | None = None
         self._runner: web.ServerRunner | None = None
+        self._listening: asyncio.Server | None = None
 
     @property
     def url(self) -> str | None:
         """The URL of the server, such as "http://127.0.0.1:40123", or None if it is not started."""
-        if self._runner is None:
+        if self._listening is None:
             return None
-        return f"http://127.0.0.1:{self._runner.addresses[0][1]}"
+        return f"http://127.0.0.1:{self._listening.sockets[0].getsockname()[1]}"
 
     async def start(self, port: int) -> None:
         """Listen on a port, or on any free one for 0.
@@ -77,7 +79,7 @@ class Listener:
             RuntimeError: no event loop of asyncio runs here.
         """
         try:
-            asyncio.get_running_loop()
+            loop = asyncio.get_running_loop()
         except RuntimeError:
             raise RuntimeError(
                 "the emulator needs the event loop of asyncio, and does not run on trio; run this "
@@ -87,7 +89,9 @@ class Listener:
         runner = web.ServerRunner(self._server, shutdown_timeout=1)
         await runner.setup()
         try:
-            await web.TCPSite(runner, "127.0.0.1", port, backlog=1024).start()
+            self._listening = await loop.create_server(
+                self._server, "127.0.0.1", port, backlog=1024
+            )
         except BaseException:
             await runner.cleanup()
             raise
@@ -95,12 +99,18 @@ class Listener:
 
     async def stop(self) -> None:
         """Cancel the requests that are being answered, and close all connections."""
-        runner, server = self._runner, self._server
-        if runner is None or server is None:
+        runner, server, listening = self._runner, self._server, self._listening
+        if runner is None or server is None or listening is None:
             return
-        self._runner = self._server = None
-        for site in runner.sites:
-            await site.stop()
+        self._runner = self._server = self._listening = None
+        loop = asyncio.get_running_loop()
+        for one in listening.sockets:
+            # Before it is closed: a connection that is accepted becomes one of the server's some
+            # turns later, and never if that listens no more by then.
+            with suppress(NotImplementedError):
+                loop.remove_reader(one)
+        await let_loop_turn()
+        listening.close()
         server.pre_shutdown()
         answering = list(self._tasks)
         for task in answering:

@@ -3,6 +3,8 @@
 import asyncio
 import gzip
 import json
+import socket
+from contextlib import closing, suppress
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -1015,6 +1017,19 @@ async def test_one_cursor_twice_at_once_is_noticed() -> None:
 
 
 # Ending
+
+
+@pytest.mark.parametrize("turns", range(8))
+async def test_a_connection_that_has_just_come_is_closed_with_the_others(turns: int) -> None:
+    e = await Emulator(people=1).__aenter__()
+    with closing(socket.create_connection(("127.0.0.1", int(e.url.rpartition(":")[2])))) as client:
+        client.setblocking(False)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await e.__aexit__()
+        with suppress(ConnectionResetError), anyio.fail_after(30):
+            assert await asyncio.get_running_loop().sock_recv(client, 1) == b""
+    assert e.stats.open_connections == 0
 
 
 async def test_it_stops_promptly_and_leaves_nothing() -> None:
