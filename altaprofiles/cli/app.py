@@ -576,6 +576,7 @@ class App:
 
     def _report_accounts(self, error: BaseException) -> int | None:
         """Log the errors of several accounts, and return the exit code; None if it is another."""
+        from ..errors import ConfigurationError, PlanMismatch
         from ..export.accounts import AccountsFailed
 
         if not isinstance(error, AccountsFailed):
@@ -583,7 +584,13 @@ class App:
         codes = [self.report(one, account) for account, one in error.errors.items()]
         if str(error):
             self._log_error(error)
-        if len(error.errors) < len(self.accounts) or any(map(_is_kept, error.errors.values())):
+        resumed = [
+            one
+            for one in error.errors.values()
+            if not isinstance(one, ConfigurationError | PlanMismatch)
+        ]
+        is_partial = len(error.errors) < len(self.accounts)
+        if resumed and (is_partial or any(map(_is_kept, resumed))):
             self._log_resumption()
         return worst([code for code in codes if code is not None])
 

@@ -31,7 +31,7 @@ from .progress import ProgressDisplay, progress_display
 from .resumption import command_line
 from .summary import summarize, write_report
 
-__all__ = ["Opened", "run_accounts", "run_job", "run_parts"]
+__all__ = ["ACCOUNT", "Opened", "filled", "run_accounts", "run_job", "run_parts"]
 
 R = TypeVar("R", bound=Report)
 
@@ -39,7 +39,7 @@ PartOf: TypeAlias = Callable[[Session, ProgressDisplay, str | None], Awaitable[P
 Alone: TypeAlias = Callable[[Session, ProgressDisplay, str], Awaitable[R]]
 Opened: TypeAlias = Mapping[str, tuple[Session, ProgressDisplay]]
 
-_ACCOUNT = "{account}"
+ACCOUNT = "{account}"
 """The text in a path that stands for the name of the account."""
 
 
@@ -109,7 +109,7 @@ def run_accounts(
         as_json, service: as for `run_job`.
         check: called with each report.
     """
-    if _ACCOUNT not in out and len(app.accounts) < 2:
+    if ACCOUNT not in out and len(app.accounts) < 2:
 
         async def job(session: Session, display: ProgressDisplay) -> R:
             report = await alone(session, display, out)
@@ -119,13 +119,13 @@ def run_accounts(
         resume = prefix + command_line(click.get_current_context())
         run_job(app, job, out=out, as_json=as_json, resume=resume, service=service)
         return
-    app.accounts = app.accounts or (app.usual_account(f"{_ACCOUNT} in --out", service),)
+    app.accounts = app.accounts or (app.usual_account(f"{ACCOUNT} in --out", service),)
     _advise_on_password(app, out)
     with account_displays(app, app.accounts) as displays:
         sessions = app.sessions(service=service, on_event=lambda name: displays[name].note_failure)
         resume = prefix + command_line(click.get_current_context())
-        if _ACCOUNT in out:
-            outputs = {name: _filled(out, name) for name in sessions}
+        if ACCOUNT in out:
+            outputs = {name: filled(out, name) for name in sessions}
 
             async def one(name: str) -> R:
                 async with sessions[name] as session:
@@ -149,8 +149,8 @@ def run_accounts(
         _finish(app, report, as_json=as_json, account=name)
     if isinstance(failure, AccountsFailed) and as_json:
         for name, error in failure.errors.items():
-            if isinstance(error, Incomplete) and error.report is not None:
-                write_report(app, error.report, name)
+            found = error.report if isinstance(error, Incomplete) else None
+            write_report(app, found, name, failure.errors)
     if failure is not None:
         raise failure
 
@@ -254,7 +254,8 @@ def _writing_incomplete(app: App, *, as_json: bool) -> Iterator[None]:
         yield
     except (Incomplete, AccountsFailed) as error:
         if as_json and error.report is not None:
-            write_report(app, error.report)
+            errors = error.errors if isinstance(error, AccountsFailed) else None
+            write_report(app, error.report, errors=errors)
         raise
 
 
@@ -276,18 +277,18 @@ def _finish(app: App, report: Report, *, as_json: bool, account: str | None = No
         app.write(name + b"\n")
 
 
-def _filled(out: str, account: str) -> str:
+def filled(out: str, account: str) -> str:
     """Return the output of one account.
 
     Raises:
         Failure: the name of the account cannot be a part of a path.
     """
     if "://" in out:
-        return out.replace(_ACCOUNT, quote(account, safe=""))
+        return out.replace(ACCOUNT, quote(account, safe=""))
     if account in (".", "..") or {"/", "\\", "\0"} & {*account}:
         raise Failure(
             f"--out: the name of the account {account!r} cannot be a part of a path; rename the "
             f"account in the credentials file",
             Exit.USAGE,
         )
-    return out.replace(_ACCOUNT, account)
+    return out.replace(ACCOUNT, account)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from msgspec import json
@@ -25,19 +26,31 @@ def summarize(app: App, report: Report, account: str | None = None) -> None:
     if isinstance(report, LookupReport) and not report.keys:
         app.warn("there were no keys to look up")
     rows = [] if account is None else [("account", account)]
-    app.info(text_lines(rows + report.summary), report=_as_json(report, account))
+    app.info(text_lines(rows + report.summary), report=_as_json(report, account, {}))
 
 
-def write_report(app: App, report: Report, account: str | None = None) -> None:
+def write_report(
+    app: App,
+    report: Report | None,
+    account: str | None = None,
+    errors: Mapping[str, Exception] | None = None,
+) -> None:
     """Write `report` to stdout, as a line of JSON.
 
     Args:
         app: writes it.
-        report: the report.
+        report: the report; None for an account that failed before there was anything to report.
         account: the name of the account, of an output for each.
+        errors: the errors of the accounts that have failed, by their names.
     """
-    app.write(json.encode(_as_json(report, account)) + b"\n")
+    app.write(json.encode(_as_json(report, account, errors or {})) + b"\n")
 
 
-def _as_json(report: Report, account: str | None) -> dict[str, Any]:
-    return ({} if account is None else {"account": account}) | as_builtins(report)
+def _as_json(
+    report: Report | None, account: str | None, errors: Mapping[str, Exception]
+) -> dict[str, Any]:
+    values = {"complete": False} if report is None else as_builtins(report, errors)
+    if account is None:
+        return values
+    error = str(errors[account]) if account in errors else None
+    return {"account": account, **values, "error": error}

@@ -7,6 +7,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ..base.verdicts import can_pass
+from ..errors import (
+    AltaProfilesError,
+    ConfigurationError,
+    ExportLocked,
+    Incomplete,
+    PlanMismatch,
+)
 from ..tables.rows import Row
 from .gather.gathering import Assembled
 from .part import Part
@@ -20,6 +28,7 @@ __all__ = [
     "PeopleByAccount",
     "counts_of",
     "failure_of",
+    "next_run",
     "origin_of",
     "people_of",
     "summed",
@@ -69,7 +78,31 @@ def failure_of(
         )
     else:
         message = f"{target.name}: {failed}"
-    return AccountsFailed(f"{message}; the next run asks only for what is missing", errors, report)
+    message += next_run([*errors.values()], "asks only for what is missing")
+    return AccountsFailed(message, errors, report)
+
+
+def next_run(errors: Sequence[Exception], deed: str) -> str:
+    """Return the end of a sentence on failures: what the next run does about them, if anything.
+
+    Args:
+        errors: the failures.
+        deed: what it does, such as "resumes".
+    """
+    if all(isinstance(error, ConfigurationError | PlanMismatch) for error in errors):
+        # The same arguments are refused whenever they are passed.
+        return ""
+    condition = "" if all(map(_passes, errors)) else "once that is mended, "
+    return f"; {condition}the next run {deed}"
+
+
+def _passes(error: BaseException) -> bool:
+    """Return whether a later run can succeed although nobody has changed anything."""
+    if isinstance(error, Incomplete):
+        return error.__cause__ is None or _passes(error.__cause__)
+    if isinstance(error, ExportLocked):
+        return True
+    return isinstance(error, AltaProfilesError) and can_pass(error)
 
 
 def origin_of(parts: Sequence[Part[Any, Any]]) -> Origin:

@@ -103,6 +103,8 @@ class Job(Generic[R, S]):
         self._warnings: list[str] = []
         self._written: list[Written] = []
         self._state: SyncState | None = None
+        self._kept_by: list[SyncState] = []
+        self.beside: Callable[[R, SyncState], tuple[R, dict[str, Any]]] | None = None
 
     async def run(self) -> R:
         """Fetch everything, put the output in place, and return the report.
@@ -613,14 +615,34 @@ class Job(Generic[R, S]):
                     f"this export, `matched` has its events and days only; export all events and "
                     f"days of the sync to complete them"
                 )
+                self._kept_by.append(state)
+        if notes:
+            with suppress(ExportError):
+                # Those of other accounts as well.
+                self._kept_by = await threads.run(target.states)
         return notes
 
     def _write_manifest(self, place: Place, report: R) -> None:
         options = self.options(place)
         if self._state is not None:
-            options["sync"] = of_state(self._state)
+            options["sync"] = of_state(self._state.account, self._state)
+            if self.beside is not None:
+                report, others = self.beside(report, self._state)
+                options |= others
+            elif (before := _syncs_before(place, self._state.account)) is not None:
+                others, is_complete = before.after(self._state)
+                options |= others
+                report = replace(report, complete=report.complete and is_complete)
+        elif self._kept_by:
+            names = {part.account: part.name for part in self._parts}
+            options["syncs"] = {
+                names.get(one.account) or one.account: of_state(one.account, one)
+                for one in self._kept_by
+            }
         plans = {part.name: part.gathering.executed_plan for part in self._parts}
-        write_file(place.manifest, [encode_manifest(report, plans, options, datetime.now(UTC))])
+        errors = {part.name: part.error for part in self._parts if part.name is not None}
+        manifest = encode_manifest(report, plans, options, datetime.now(UTC), errors)
+        write_file(place.manifest, [manifest])
 
     @property
     def plan(self) -> Plan:
@@ -671,7 +693,10 @@ class Job(Generic[R, S]):
     ) -> Incomplete:
         place = next(part.place for part in parts if part.is_open)
         is_written = report is not None
-        end = self._resumption(parts, is_written=is_written, remedy=disk_remedy(cause))
+        remedy = disk_remedy(cause)
+        if not remedy and cause is not None:
+            remedy = "once that is mended, "
+        end = self._resumption(parts, is_written=is_written, remedy=remedy)
         report = report or self._describe(place)
         return self._error(place, missing, end, report, is_written=is_written)
 
@@ -710,7 +735,7 @@ class Job(Generic[R, S]):
             parts: those that are not complete.
             cure: what lets a later run get further, if nothing is kept.
             is_written: whether the output is in place all the same.
-            remedy: what is to be done first, as `disk_remedy` returns it.
+            remedy: what is to be done first, in front of the rest of a sentence.
         """
         again = f"{remedy}run the same {self._noun} again"
         folders = [part.run.store.folder for part in parts if part.is_open]
@@ -811,6 +836,37 @@ class _Found(msgspec.Struct):
     """The part of a manifest that counts the keys found."""
 
     found: int | None = None
+
+
+class _Syncs(msgspec.Struct, frozen=True):
+    """The part of a manifest that is about syncs of several accounts."""
+
+    complete: bool
+    options: dict[str, Any]
+
+    @property
+    def syncs(self) -> dict[str, dict[str, str | None]]:
+        """The account and the last day of each, by name."""
+        return self.options.get("syncs") or {}
+
+    def after(self, state: SyncState) -> tuple[dict[str, Any], bool]:
+        """Return the options once one of the accounts has moved, and whether nobody is behind."""
+        syncs = {
+            name: of_state(state.account, state) if one["account"] == state.account else one
+            for name, one in self.syncs.items()
+        }
+        days = [one["through"] for one in syncs.values()]
+        is_complete = self.complete or all(day and day >= str(state.through) for day in days)
+        return {"account": state.account, "syncs": syncs}, is_complete
+
+
+def _syncs_before(place: Place, account: str) -> _Syncs | None:
+    """Return the last manifest if it is of several syncs, one of which is that of `account`."""
+    with suppress(OSError, msgspec.DecodeError):
+        before = msgspec.json.decode(place.manifest.read_bytes(), type=_Syncs)
+        if any(one["account"] == account for one in before.syncs.values()):
+            return before
+    return None
 
 
 def _was_of_nobody(place: Place) -> bool:

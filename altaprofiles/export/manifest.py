@@ -34,8 +34,16 @@ _ORDER = (
 )
 
 
-def as_builtins(report: Report) -> dict[str, Any]:
-    """Return a report's fields as JSON values, with the bytes of paths not in UTF-8 escaped."""
+def as_builtins(
+    report: Report, errors: Mapping[str, Exception | None] | None = None
+) -> dict[str, Any]:
+    """Return a report's fields as JSON values, with the bytes of paths not in UTF-8 escaped.
+
+    Args:
+        report: the report.
+        errors: the errors of its accounts, if it is of several. One that failed before there was
+            anything to report has no other members.
+    """
     values: dict[str, Any] = msgspec.to_builtins(report)
     del values["accounts"]
     values = {
@@ -45,9 +53,12 @@ def as_builtins(report: Report) -> dict[str, Any]:
     if report.accounts is None:
         return values
     shares = {name: as_builtins(one) for name, one in report.accounts.items()}
+    errors = {name: error for name, error in (errors or {}).items() if error is not None}
+    shares |= {name: {"complete": False} for name in errors if name not in shares}
     return values | {
         "accounts": {
             name: {key: value for key, value in share.items() if key not in _OF_OUTPUT}
+            | {"error": str(errors[name]) if name in errors else None}
             for name, share in shares.items()
         }
     }
@@ -66,6 +77,7 @@ def encode_manifest(
     plans: Mapping[str | None, Plan],
     options: dict[str, Any],
     written: datetime,
+    errors: Mapping[str, Exception | None] | None = None,
 ) -> bytes:
     """Return the manifest: the report, the arguments, the time, and the version of this library.
 
@@ -75,9 +87,10 @@ def encode_manifest(
             name of a single one.
         options: the other arguments.
         written: the time.
+        errors: as for `as_builtins`.
     """
     manifest: dict[str, Any] = {
-        **as_builtins(report),
+        **as_builtins(report, errors),
         **_encoded(plans),
         "options": options,
         "written": written.isoformat(timespec="seconds"),
@@ -127,9 +140,9 @@ def _plans_in(manifest: bytes) -> dict[str, _Plan]:
     return planned.plans or {"": planned.plan}
 
 
-def of_state(state: SyncState) -> dict[str, str]:
+def of_state(account: str, state: SyncState | None) -> dict[str, str | None]:
     """Return the state of one account of a sync, as the options of a manifest have it."""
-    return {"account": state.account, "through": str(state.through)}
+    return {"account": account, "through": None if state is None else str(state.through)}
 
 
 def _encoded(plans: Mapping[str | None, Plan]) -> dict[str, Any]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from .sinks import resolve
 from .sinks.folder import names_folder
 from .sinks.postgres_url import without_password
 from .sinks.remote import Remote
-from .sinks.resolve import text_of
+from .sinks.resolve import check_table, text_of
 from .store.lock import Lock
 from .store.workspaces import LOCK
 from .tables import Content
@@ -58,8 +59,9 @@ class Success(Struct, frozen=True, kw_only=True):
         format: its format.
         table: the table that was named, or None.
         account: the account that they are of, if another run has written those of others.
-        syncs: the account and the last day of each sync, as "account" and "through", by the name
-            of the account; the name of a single one is empty.
+        accounts: all accounts of which everything was written then.
+        syncs: the account and the last day of each sync, if it has one, as "account" and "through",
+            by the name of the account; the name of a single one is empty.
     """
 
     output: str
@@ -72,7 +74,21 @@ class Success(Struct, frozen=True, kw_only=True):
     format: Format
     table: str | None
     account: str | None = None
-    syncs: Mapping[str, Mapping[str, str]] = {}
+    accounts: Collection[str] = ()
+    syncs: Mapping[str, Mapping[str, str | None]] = {}
+
+    def is_newer(self, one: Unfinished) -> bool:
+        """Return whether it was written after an unfinished export of the same rows was begun."""
+        if one.began is None:
+            return False
+        if self.syncs and one.arguments.get("sync") is not None:
+            # A sync finishes what is left before it brings newer days.
+            return False
+        if one.plan is not None and self.accounts and one.plan.account not in self.accounts:
+            # The other part of a run that was killed has written it.
+            return False
+        # It has whole seconds.
+        return datetime.fromisoformat(self.written).timestamp() >= int(one.began)
 
 
 class OutputState(Struct, frozen=True, kw_only=True):
@@ -118,11 +134,13 @@ def outputs_at(
             Another folder or machine may keep it with `sync`.
 
     Raises:
-        ConfigurationError: an argument cannot work.
+        ConfigurationError: an argument cannot work, such as `table` for a file that has no tables.
         ExportError: the manifest in the bucket cannot be read.
         OSError: a folder cannot be read.
     """
     if (remote := Remote.parse(to)) is not None:
+        if table is not None:
+            check_table(remote.name)
         own = folder_of(spool, absolute_path("to", remote.stem))
         return _states_of(remote, own, status_command(remote.address, None, spool), asks=asks)
     if "://" in to:
@@ -143,6 +161,8 @@ def outputs_at(
                 found = _stems(Path(spool), f"{path.name}.")
                 stems.update(path.with_name(stem.name) for stem in found)
     states = _states({stem: folder_of(spool, stem) for stem in stems}, to, spool)
+    if not states and table is not None and "://" not in to:
+        check_table(to)
     if states or not (elsewhere and is_there):
         return states
     state = _state(usual, folder_of(spool, usual), to, spool)
@@ -191,13 +211,13 @@ class SyncedDays(Struct, frozen=True, kw_only=True):
     """The last day that `Session.sync` has brought, of each account.
 
     Attributes:
-        days: the day, by account.
+        days: the day, by account; None for one that a sync of several has not brought yet.
         names: the name of an account in the credentials file, as far as the manifest has it.
         unread: the reason why they are those of the last manifest, if that has some; None if the
             output itself has been read, or keeps no days.
     """
 
-    days: Mapping[str, str] = {}
+    days: Mapping[str, str | None] = {}
     names: Mapping[str, str] = {}
     unread: str | None = None
 
@@ -210,12 +230,12 @@ def days_of(state: OutputState, to: str | None = None) -> SyncedDays:
         to: its URL with the password; None to ask no database server.
     """
     success = state.success
-    # That of a full export has none, although the table may have.
     syncs = {} if success is None else success.syncs
-    names = {one["account"]: name for name, one in syncs.items() if name}
+    accounts = {name: str(one["account"]) for name, one in syncs.items()}
+    names = {account: name for name, account in accounts.items() if name not in ("", account)}
 
     def by_manifest(unread: str, *, may_have_days: bool = False) -> SyncedDays:
-        days = {one["account"]: one["through"] for one in syncs.values()}
+        days = {accounts[name]: one["through"] for name, one in syncs.items()}
         if not syncs and not may_have_days:
             return SyncedDays()
         return SyncedDays(days=days, names=names, unread=unread)
@@ -237,7 +257,9 @@ def days_of(state: OutputState, to: str | None = None) -> SyncedDays:
             f"as the table cannot be read: {error}",
             may_have_days=to is not None and may_have_days,
         )
-    return SyncedDays(days={one.account: str(one.through) for one in states}, names=names)
+    days: dict[str, str | None] = dict.fromkeys(names)
+    days |= {one.account: str(one.through) for one in states}
+    return SyncedDays(days=days, names=names)
 
 
 def events_in(folder: Path) -> set[str]:
@@ -364,8 +386,14 @@ def _parsed(content: bytes) -> Success | None:
         format=manifest.format,
         table=manifest.options.get("table"),
         account=manifest.options.get("account"),
+        accounts=manifest.written_accounts,
         syncs=manifest.syncs,
     )
+
+
+class _OfAccount(Struct, frozen=True):
+    account: str | None = None
+    complete: bool = False
 
 
 class _Manifest(Struct, frozen=True):
@@ -378,10 +406,24 @@ class _Manifest(Struct, frozen=True):
     bytes: int | None = None
     people: int | None = None
     found: int | None = None
+    plan: _OfAccount | None = None
+    plans: dict[str, _OfAccount] = {}
+    accounts: dict[str, _OfAccount] = {}
 
     @property
-    def syncs(self) -> dict[str, dict[str, str]]:
+    def written_accounts(self) -> list[str]:
+        """The value of `Success.accounts`."""
+        shares = self.accounts
+        plans = [
+            one for name, one in self.plans.items() if name in shares and shares[name].complete
+        ]
+        if self.plan is not None:
+            plans.append(self.plan)
+        return [one.account for one in plans if one.account is not None]
+
+    @property
+    def syncs(self) -> dict[str, dict[str, str | None]]:
         """The value of `Success.syncs`."""
         single = self.options.get("sync")
-        several: dict[str, dict[str, str]] = self.options.get("syncs") or {}
-        return several if single is None else {"": single}
+        several: dict[str, dict[str, str | None]] = self.options.get("syncs") or {}
+        return several if several or single is None else {"": single}

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from ..base.task_account import of_account
 from ..errors import AltaProfilesError, ConfigurationError, ExportError, Incomplete
-from .accounts import AccountsFailed, summed, united
+from .accounts import AccountsFailed, next_run, summed, united
 from .assemble import when_free
 from .job import Job, in_workspaces
 from .manifest import encode_manifest, of_state
@@ -63,6 +63,8 @@ class Sync:
         last: the export that has written rows last, or None.
         seen: when its reports saw the output last, by a clock that never goes back.
         state: the state of the table for the account, as far as it is known.
+        is_done: whether it has brought everything.
+        beside: the syncs of the same run, with this one, if there are several.
 
     Raises:
         ConfigurationError: an argument cannot work.
@@ -94,6 +96,8 @@ class Sync:
         self.last: Job[ExportReport, ExportProgress] | None = None
         self.seen = 0.0
         self.state: SyncState | None = None
+        self.is_done = False
+        self.beside: Sequence[Sync] = ()
 
     async def run(self) -> SyncReport:
         """Bring everything, and return the report.
@@ -149,8 +153,11 @@ class Sync:
             state = await self._bring(plan, workspaces, place, threads, is_new=not by_day)
         await threads.run(lambda: self._tidy(workspaces, place, left, days))
         report = self._describe(place, state)
+        if not self._reports:
+            self.seen = time.monotonic()
         if self._failures:
             raise self._failed(report)
+        self.is_done = True
         return report
 
     async def _bring(
@@ -164,6 +171,8 @@ class Sync:
     ) -> SyncState | None:
         """Bring the days of a plan, and return the state of the table."""
         job = self._job(plan, self._output, is_new)
+        if self.beside:
+            job.beside = self._among_others
         _, last = days = days_of(plan)
         try:
             self._keep(await job.run_in(workspaces, place, threads))
@@ -182,6 +191,24 @@ class Sync:
             return state
         self._brought += days
         return await self._state(workspaces, place.target, threads)
+
+    def _among_others(
+        self, report: ExportReport, state: SyncState
+    ) -> tuple[ExportReport, dict[str, Any]]:
+        """Return the report of one account for the manifest, and what is known of the others.
+
+        Should the run be killed now, nobody else says that it was to bring them.
+        """
+        others = [sync for sync in self.beside if sync is not self]
+        is_last = state.through >= self._days.last and all(sync.is_done for sync in others)
+        options = {
+            "account": self.account,
+            "syncs": {
+                str(sync.name): of_state(sync.account, state if sync is self else sync.state)
+                for sync in self.beside
+            },
+        }
+        return replace(report, complete=report.complete and is_last), options
 
     def _keep(self, report: ExportReport) -> None:
         self._reports.append(report)
@@ -253,20 +280,16 @@ class Sync:
             report=report,
         )
 
-    def describe_written(self, place: Place) -> SyncReport | None:
-        """Return the report of a run that an error has ended, or None if it has written no rows.
+    def describe_failed(self, place: Place) -> SyncReport:
+        """Return the report of a run that an error has ended.
 
         Args:
             place: as for `run_in`.
         """
-        if self.last is None:
-            return None
         return replace(self._describe(place, self.state), complete=False)
 
     def _describe(self, place: Place, state: SyncState | None) -> SyncReport:
         reports = self._reports
-        if not reports:
-            self.seen = time.monotonic()
         last = reports[-1] if reports else _nothing(place.target, str(place.manifest))
         common = {name: getattr(last, name) for name in Report.__struct_fields__}
         sums = {name: sum(getattr(one, name) for one in reports) for name in _SUMS}
@@ -310,6 +333,8 @@ class Syncs:
 
     def __init__(self, syncs: Sequence[Sync], on_failure: Callable[[str], object]) -> None:
         self._syncs = {str(sync.name): sync for sync in syncs}
+        for sync in syncs:
+            sync.beside = syncs
         self._on_failure = on_failure
         self._places: dict[str, Place] = {}
         self._reports: dict[str, SyncReport] = {}
@@ -358,12 +383,11 @@ class Syncs:
         place = self._places[name]
         options = jobs[name].options(place)
         options["syncs"] = {
-            name: of_state(sync.state)
-            for name, sync in self._syncs.items()
-            if sync.state is not None
+            name: of_state(sync.account, sync.state) for name, sync in self._syncs.items()
         }
         plans: dict[str | None, Plan] = {name: job.plan for name, job in jobs.items()}
-        manifest = encode_manifest(self._united(), plans, options, datetime.now(UTC))
+        now = datetime.now(UTC)
+        manifest = encode_manifest(self._united(), plans, options, now, self._errors)
         with explaining_disk_errors(place.manifest.parent):
             write_file(place.manifest, [manifest])
 
@@ -380,9 +404,8 @@ class Syncs:
             self._on_failure(name)
             report = getattr(error, "report", None)
             if not isinstance(report, SyncReport):
-                report = self._syncs[name].describe_written(place)
-            if report is not None:
-                self._reports[name] = report
+                report = self._syncs[name].describe_failed(place)
+            self._reports[name] = report
 
     def _described(self, fault: ExportError | None) -> SyncReport:
         """Return the report.
@@ -394,11 +417,8 @@ class Syncs:
             AccountsFailed: an account has failed.
             ExportError: the manifest could not be written.
         """
-        report = None
-        if self._reports:
-            report = self._united()
+        report = self._united()
         if not self._errors:
-            assert report is not None  # noqa: S101
             if isinstance(fault, Incomplete):
                 fault.report = report
             if fault is not None:
@@ -409,7 +429,9 @@ class Syncs:
         if complete:
             verb = "is" if len(complete) == 1 else "are"
             message = f"{', '.join(complete)} {verb} up to date; {message}"
-        failure = AccountsFailed(f"{message}; the next run resumes", self._errors, report)
+        failure = AccountsFailed(
+            f"{message}{next_run([*self._errors.values()], 'resumes')}", self._errors, report
+        )
         if fault is not None:
             failure.add_note(str(fault))
         raise failure

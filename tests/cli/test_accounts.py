@@ -26,6 +26,7 @@ from ..support.forks import start
 from ..support.jobs import journal
 from ..support.postgres import Server
 from ..support.terminals import COMMAND, Terminal, emulated, environment, held, refusing, run
+from ..support.waiting import wait_until
 
 DAYS = ("--from", "2026-01-01", "--to", "2026-01-31")
 BOTH = ("--account", "shop", "--account", "outlet")
@@ -788,6 +789,155 @@ def test_the_account_of_a_server_that_is_behind_is_seen(
 
 def lines_of(text: str, start: str) -> list[str]:
     return [line for line in text.splitlines() if line.startswith(start)]
+
+
+def killed_when_written(env: dict[str, str], folder: Path, *arguments: str) -> None:
+    """Run a command until one account has been written, and kill it."""
+
+    def written() -> set[bytes]:
+        return {path.read_bytes() for path in folder.glob("*.manifest.json")}
+
+    before = written()
+    devnull = subprocess.DEVNULL
+    command = [*COMMAND, *arguments]
+    with start(command, env=env, cwd=folder, stdout=devnull, stderr=devnull) as process:
+        wait_until(lambda: process.poll() is not None or written() - before)
+        assert process.poll() is None
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+
+
+def test_status_after_a_first_night_that_was_killed_names_the_account_without_a_day(
+    env: dict[str, str], accounts: Accounts, tmp_path: Path
+) -> None:
+    shop, outlet = (accounts.account(name) for name in ("shop", "outlet"))
+    command = (*NIGHTLY, "--until", "2026-01-20", "--batch-size", "23", "-o", "crm.duckdb")
+    with held(accounts.emulators["outlet"], passing=2, holding=9) as (gate, release):
+        accounts.set("outlet", base_url=gate["CLEVERTAP_BASE_URL"])
+        killed_when_written(env, tmp_path, *command)
+        for arguments in ((), ("crm.duckdb",)):
+            text = run(env, "status", *arguments, cwd=tmp_path).stdout.decode()
+            assert re.search(rf"\n  incomplete  .* for shop \({shop}\), ", text), text
+            assert lines_of(text, "  synced") == [
+                f"  synced      through 2026-01-20 for shop ({shop})",
+                f"  synced      no day yet for outlet ({outlet})",
+            ]
+        state = json.loads(run(env, "status", "--json", cwd=tmp_path).stdout)
+        assert state["synced"] == {shop: "2026-01-20", outlet: None}
+        assert not state["success"]["complete"]
+        release()
+        done = run(env, "status", "crm.duckdb", "--finish-unfinished", "-q", cwd=tmp_path)
+        assert done.code == 0, done.stderr
+        # What has been written since is the other half of the same run.
+        assert "was written at" not in done.stderr
+        text = run(env, "status", cwd=tmp_path).stdout.decode()
+        assert "  incomplete" not in text
+        assert len(lines_of(text, "  synced      through 2026-01-20 for ")) == 2
+        done = run(env, *command, "-q", cwd=tmp_path)
+        assert done.code == 0, done.stderr
+    text = run(env, "status", cwd=tmp_path).stdout.decode()
+    assert "  incomplete" not in text
+    assert len(lines_of(text, "  synced      through 2026-01-20 for ")) == 2
+
+
+def test_status_after_a_night_that_was_killed_has_the_day_of_each_account(
+    env: dict[str, str], accounts: Accounts, tmp_path: Path, postgres: Server
+) -> None:
+    url = postgres.url("nightly")
+    shop, outlet = (accounts.account(name) for name in ("shop", "outlet"))
+    assert run(env, *NIGHTLY, "--until", "2026-01-05", "-o", url, cwd=tmp_path).code == 0
+    with held(accounts.emulators["outlet"], holding=9) as (gate, _):
+        accounts.set("outlet", base_url=gate["CLEVERTAP_BASE_URL"])
+        killed_when_written(env, tmp_path, *NIGHTLY, "--until", "2026-01-07", "-o", url)
+    for arguments in ((), (url,)):
+        text = run(env, "status", *arguments, cwd=tmp_path).stdout.decode()
+        assert lines_of(text, "  incomplete")
+        assert sorted(lines_of(text, "  synced")) == [
+            f"  synced      through 2026-01-05 for outlet ({outlet})",
+            f"  synced      through 2026-01-07 for shop ({shop})",
+        ]
+    # A full export knows the days of a table that syncs keep, and names all accounts.
+    accounts.set("outlet", base_url=table_of(accounts.emulators["outlet"])["base_url"])
+    done = run(
+        env,
+        *("export", "App Launched", "--from", "2026-01-01", "--to", "2026-01-05"),
+        *("--account", "shop", "--write", "upsert", "-o", url),
+        cwd=tmp_path,
+    )
+    assert done.code == 0, done.stderr
+    for arguments in ((), (url,)):
+        text = run(env, "status", *arguments, cwd=tmp_path).stdout.decode()
+        assert sorted(lines_of(text, "  synced")) == [
+            f"  synced      through 2026-01-05 for outlet ({outlet})",
+            f"  synced      through 2026-01-07 for shop ({shop})",
+        ]
+
+
+@pytest.mark.parametrize(
+    ("command", "out"),
+    [("sync", "crm.duckdb"), ("export", "crm.duckdb"), ("export", "{account}.csv")],
+)
+def test_the_report_as_json_has_the_error_of_the_account_that_has_failed(
+    env: dict[str, str], accounts: Accounts, tmp_path: Path, command: str, out: str
+) -> None:
+    accounts.set("outlet", passcode="wrong")
+    arguments: tuple[str, ...] = (*NIGHTLY, "--until", "2026-01-05")
+    if command == "export":
+        arguments = ("export", "App Launched", *DAYS, *BOTH)
+    done = run(env, *arguments, "-o", out, "--json", cwd=tmp_path)
+    assert done.code == 3
+    reports = [json.loads(line) for line in done.stdout.splitlines()]
+    shares = {one.pop("account"): one for one in reports} if "account" in reports[0] else None
+    if shares is None:
+        [report] = reports
+        assert not report["complete"]
+        shares = report["accounts"]
+    assert [*shares] == ["shop", "outlet"]
+    assert [share["complete"] for share in shares.values()] == [True, False]
+    assert shares["shop"]["error"] is None
+    assert shares["outlet"]["error"].startswith("CleverTap answered HTTP 401")
+
+
+def test_what_another_run_cannot_mend_is_not_resumed(
+    env: dict[str, str], accounts: Accounts, tmp_path: Path, postgres: Server
+) -> None:
+    url = postgres.url("nightly")
+    command = (*NIGHTLY, "--until", "2026-01-03", "-o", url)
+    # The rows have nowhere to go until the table is mended.
+    postgres.run("create table nightly (account int, person text)")
+    done = run(env, *command, cwd=tmp_path)
+    assert done.code != 0
+    assert "shop, outlet have failed; once that is mended, the next run " in done.stderr
+    postgres.run("drop table nightly")
+    done = run(env, *command, cwd=tmp_path)
+    assert done.code == 0, done.stderr
+    # The rows are fetched before a row is refused.
+    postgres.run("alter table nightly add constraint nobody check (account is null) not valid")
+    alone = (*NIGHTLY[: -len(BOTH)], "--account", "shop", "--until", "2026-01-05", "-o", url)
+    done = run(env, *alone, cwd=tmp_path)
+    assert done.code == 4
+    assert "once that is mended, run the same sync again to resume it" in done.stderr
+    # Other arguments are for another table: the same command is refused whenever it is run.
+    words = ["2026-01-02" if word == "2026-01-01" else word for word in command]
+    done = run(env, *words, cwd=tmp_path)
+    assert done.code == 2
+    assert "Pass the arguments that it was begun with" in done.stderr
+    assert done.stderr.rstrip().endswith("error: shop, outlet have failed")
+    assert "resume" not in done.stderr
+
+
+def test_status_of_an_output_of_each_account(
+    env: dict[str, str], accounts: Accounts, tmp_path: Path
+) -> None:
+    done = run(env, "export", "App Launched", *DAYS, *BOTH, "-o", "{account}.csv", cwd=tmp_path)
+    assert done.code == 0, done.stderr
+    text = run(env, "status", "{account}.csv", cwd=tmp_path).stdout.decode()
+    assert lines_of(text, "shop.csv") == ["shop.csv"]
+    assert lines_of(text, "outlet.csv") == ["outlet.csv"]
+    accounts.path.unlink()
+    done = run(env, "status", "{account}.csv", cwd=tmp_path)
+    assert done.code == 2
+    assert "{account}" in done.stderr
 
 
 @pytest.mark.slow

@@ -309,6 +309,21 @@ def test_an_output_that_is_none(env: dict[str, str], tmp_path: Path, out: str) -
     assert "SEKRET" not in done.stderr
 
 
+def test_a_table_that_is_not_there_is_named(
+    env: dict[str, str], small: Emulator, tmp_path: Path
+) -> None:
+    for out in ("crm.duckdb", "q3.parquet"):
+        done = run(env, *NIGHT, *MONDAY, "-o", out, cwd=tmp_path)
+        assert done.code == 0, done.stderr
+    done = run(env, "status", "crm.duckdb", "--table", "nope", cwd=tmp_path)
+    assert (done.code, done.stdout) == (0, b"")
+    assert done.stderr == "No export has written the table nope of crm.duckdb yet.\n"
+    for out in ("q3.parquet", "s3://bucket/q3.parquet", "folder/"):
+        done = run(env, "status", out, "--table", "x", cwd=tmp_path)
+        assert (done.code, done.stdout) == (2, b"")
+        assert "--table: applies to duckdb and postgres only" in done.stderr
+
+
 def test_a_mistyped_url_of_keys_is_not_shown(env: dict[str, str], tmp_path: Path) -> None:
     keys = "postgresql://owner:SEKRET@h/db/t"
     done = run(env, "lookup", keys, "--by", "identity", "-o", "p.csv", cwd=tmp_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -79,7 +80,8 @@ def status(
 ) -> None:
     """Print when outputs were last written, and unfinished exports.
 
-    Without FILE or URL, those of the current folder. An unfinished export is resumed by the same
+    Without FILE or URL, those of the current folder; with {account} in it, the output of each
+    saved account. An unfinished export is resumed by the same
     command that started it, or by --finish-unfinished. It stays until then, and other exports to
     the same output run beside it. Cursors live for four days; after that, a chain that is not
     done is fetched from its beginning. The last success of a file in a bucket is read there. The
@@ -94,24 +96,31 @@ def status(
     """
     from ...export.outputs import outputs_at, outputs_in
 
+    found: list[tuple[OutputState, str | None]] = []
     if out is None:
         options = {"--table": table, "--spool": spool, f"--{action}-unfinished": action}
         for name in (name for name, value in options.items() if value is not None):
             raise click.UsageError(f"{name} needs the output: status OUT {name}")
-        states = outputs_in(Path.cwd())
+        found += [(state, None) for state in outputs_in(Path.cwd())]
     else:
-        states = outputs_at(
-            out, table=table, spool=spool, asks=action != "discard", elsewhere=action is None
-        )
+        asks, elsewhere = action != "discard", action is None
+        for one in _outputs(app, out):
+            states = outputs_at(one, table=table, spool=spool, asks=asks, elsewhere=elsewhere)
+            found += [(state, one) for state in states]
     if action is None:
-        _show(app, states, out, as_json=as_json)
+        _show(app, found, out, table, as_json=as_json)
         return
-    running = [state for state in states if state.is_running]
-    left = [(state, one) for state in states if not state.is_running for one in state.unfinished]
+    running = [state for state, _ in found if state.is_running]
+    left = [
+        (state, each, to or "")
+        for state, to in found
+        if not state.is_running
+        for each in state.unfinished
+    ]
     if action == "finish":
-        _finish(app, left, out or "", spool, as_json=as_json)
+        _finish(app, left, spool, as_json=as_json)
     else:
-        _discard(app, left, yes=yes)
+        _discard(app, [(state, each) for state, each, _ in left], yes=yes)
     if running:
         raise Failure(
             f"a run works on {running[0].name}; what it is about, and what else is unfinished "
@@ -122,20 +131,48 @@ def status(
         app.info("Nothing is unfinished there.")
 
 
+def _outputs(app: App, out: str) -> list[str]:
+    """Return the output of each account, if `out` stands for several."""
+    if "{" not in out:
+        # The imports below take longer than all the rest.
+        return [out]
+    from ...accounts import Accounts
+    from ..job import ACCOUNT, filled
+
+    if ACCOUNT not in out:
+        return [out]
+    names = app.accounts or tuple(Accounts.read().tables)
+    if not names:
+        raise click.UsageError(
+            f"{ACCOUNT} stands for the name of each saved account, and none is saved; pass the "
+            f"name of the output itself"
+        )
+    return [filled(out, name) for name in names]
+
+
 # --------------------------------------------------------------------------------------- the answer
 
 
-def _show(app: App, states: list[OutputState], out: str | None, *, as_json: bool) -> None:
+def _show(
+    app: App,
+    states: list[tuple[OutputState, str | None]],
+    out: str | None,
+    table: str | None,
+    *,
+    as_json: bool,
+) -> None:
     from ...export.outputs import days_of
 
-    found = [(state, days_of(state, out)) for state in states]
+    found = [(state, _named(days_of(state, to))) for state, to in states]
     found = [one for one in found if _is_known(*one)]
     if not found:
-        from ...redaction import LOOKS_LIKE_DATABASE
+        from ...redaction import LOOKS_LIKE_DATABASE, harmless
 
         where = "anything in this folder" if out is None else "it yet"
         if out is not None and not LOOKS_LIKE_DATABASE.search(out):
             where = f"{out} yet"
+        if table is not None:
+            where = f"the table {harmless(table)} of {where}"
         app.info(f"No export has written {where}.")
     for state, synced in found:
         if as_json:
@@ -144,6 +181,24 @@ def _show(app: App, states: list[OutputState], out: str | None, *, as_json: bool
             app.write(json.encode(_as_json(state, synced)) + b"\n")
         else:
             app.write_lines(_lines(state, synced))
+
+
+def _named(synced: SyncedDays) -> SyncedDays:
+    """Return days of several accounts with the names that the credentials file has for them."""
+    from msgspec.structs import replace
+
+    from ...accounts import Accounts, find_clevertap
+    from ...errors import ConfigurationError
+
+    if len(synced.days) < 2:
+        return synced
+    names: dict[str, str] = {}
+    with suppress(ConfigurationError):
+        for name in Accounts.read().tables:
+            with suppress(ConfigurationError):
+                if (project := find_clevertap(name)) is not None:
+                    names[project.credentials.account_id] = name
+    return replace(synced, names=names | dict(synced.names))
 
 
 def _is_known(state: OutputState, synced: SyncedDays) -> bool:
@@ -160,19 +215,17 @@ def _lines(state: OutputState, synced: SyncedDays) -> list[str]:
     if state.success is not None:
         success = state.success
         size = "" if success.bytes is None else f", {sized(success.bytes)}"
-        of_account = "" if success.account is None else f" for {success.account}"
+        of_account = _of_account(success.account, synced)
         word = "written" if success.complete else "incomplete"
         lines.append(
             f"  {word:<11} {_time(datetime.fromisoformat(success.written).timestamp())}, "
             f"{success.people:,} {success.unit}{of_account}{size}"
         )
     for account, through in synced.days.items():
-        of_account = ""
-        if name := synced.names.get(account):
-            of_account = f" for {name} ({account})"
-        elif len(synced.days) > 1:
-            of_account = f" for {account}"
-        lines.append(f"  synced      through {through}{of_account}")
+        is_named = len(synced.days) > 1 or account in synced.names
+        of_account = _of_account(account, synced) if is_named else ""
+        day = "no day yet" if through is None else f"through {through}"
+        lines.append(f"  synced      {day}{of_account}")
     if synced.unread is not None and not synced.days:
         lines.append(f"  synced      unknown, {synced.unread}")
     elif synced.unread is not None:
@@ -195,6 +248,13 @@ def _lines(state: OutputState, synced: SyncedDays) -> list[str]:
         elif not state.is_running:
             lines.append(f"              {state.command} --finish-unfinished")
     return [harmless(line) for line in lines]
+
+
+def _of_account(account: str | None, synced: SyncedDays) -> str:
+    if account is None:
+        return ""
+    name = synced.names.get(account)
+    return f" for {account}" if name is None else f" for {name} ({account})"
 
 
 def _time(seconds: float) -> str:
@@ -262,8 +322,7 @@ def _as_json(state: OutputState, synced: SyncedDays) -> dict[str, Any]:
 
 def _finish(
     app: App,
-    left: list[tuple[OutputState, Unfinished]],
-    out: str,
+    left: list[tuple[OutputState, Unfinished, str]],
     spool: str | None,
     *,
     as_json: bool,
@@ -276,11 +335,11 @@ def _finish(
     resume = command_line(click.get_current_context())
     codes: list[int] = []
     named = app.accounts
-    for state, one in left:
+    for state, one, out in left:
         # Only a URL has what its name lacks, a password.
         to = out if "://" in out else state.name
         app.info(f"Finishing {one.title}, begun {one.age}.")
-        if state.success is not None and one.began is not None and _is_newer(state, one.began):
+        if state.success is not None and state.success.is_newer(one):
             app.warn(
                 f"{state.name} was written at {state.success.written}, after this export was begun"
             )
@@ -309,14 +368,6 @@ def _finish(
     app.accounts = named
     if codes:
         sys.exit(worst(codes))
-
-
-def _is_newer(state: OutputState, began: float) -> bool:
-    return (
-        state.success is not None
-        # A manifest has whole seconds.
-        and datetime.fromisoformat(state.success.written).timestamp() >= int(began)
-    )
 
 
 def _account_of(one: Unfinished, service: Service) -> tuple[str, ...]:

@@ -26,7 +26,7 @@ from .postgres import PostgresTarget
 from .remote import Remote
 from .target import Target
 
-__all__ = ["FORMATS", "TARGETS", "odd_ending", "resolve", "text_of"]
+__all__ = ["FORMATS", "TARGETS", "check_table", "odd_ending", "resolve", "text_of"]
 
 TARGETS: tuple[type[Target], ...] = (
     NdjsonTarget,
@@ -92,16 +92,27 @@ def resolve(output: Output, content: Content) -> Target:
     }
     for option, is_passed in passed.items():
         if is_passed and option not in target.options:
-            raise InvalidArgument(
-                f"{option}: applies to {_formats_with(option)} only, not to {target.format}; "
-                f"leave it out, or choose another format"
-            )
+            raise _inapplicable(option, target)
     if flatten and content.of == "bindings":
         raise InvalidArgument(
             "flatten: applies to people, and the users of Alta have no profileData; leave it out"
         )
     write = _checked_write(target, output.write)
     return target.of(text, {"content": content, "write": write, "flatten": flatten}, output)
+
+
+def check_table(to: str) -> None:
+    """Raise `InvalidArgument` if the name of an output stands for a format without tables."""
+    implied = FilesTarget if names_folder(to) else _implied_by_ending(Path(to))
+    if implied is not None and "table" not in implied.options:
+        raise _inapplicable("table", implied)
+
+
+def _inapplicable(option: str, target: type[Target]) -> InvalidArgument:
+    return InvalidArgument(
+        f"{option}: applies to {_formats_with(option)} only, not to {target.format}; leave it out, "
+        f"or choose another format"
+    )
 
 
 def odd_ending(output: Output, target: Target) -> str | None:
