@@ -155,10 +155,9 @@ def test_telling_people_apart_takes_a_bit_of_memory_a_record(
 ) -> None:
     monkeypatch.setattr(HELD, 2048)
 
-    def taken(count: int) -> int:
-        path = tmp_path / f"{count}"
+    def taken(count: int, run: int) -> int:
         tracemalloc.start()
-        marks = Marks(path)
+        marks = Marks(tmp_path / f"{count}-{run}")
         for start in range(0, count, 1000):
             page = PageMarks()
             at_once(page.put([b'{"identity":%d}' % n for n in range(start, start + 1000)]))
@@ -173,7 +172,9 @@ def test_telling_people_apart_takes_a_bit_of_memory_a_record(
 
     # The set of the keys would take 100 bytes each. What is held at a time is the same in both,
     # and for each chunk of 2,048 marks some 4 KB say where its buckets are.
-    assert taken(40_000) - taken(10_000) < 30_000 * 10
+    # What other threads and first imports take in the meantime only adds to it.
+    most, least = (min(taken(count, run) for run in range(3)) for count in (20_000, 5_000))
+    assert most - least < 15_000 * 10
 
 
 # ------------------------------------------------------------------------------ a file that changes
