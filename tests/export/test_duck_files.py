@@ -215,7 +215,7 @@ async def test_a_killed_export_leaves_the_old_rows_or_the_new_ones(
         commits = [n for n, step in enumerate(outcome.steps) if step == "sqlite3 commit"]
         seen = set()
         # The statements in the file, and the steps that put it in place and end the export.
-        begun = max(n for n, step in enumerate(outcome.steps) if step == "duckdb BEGIN")
+        begun = outcome.steps.index("duckdb BEGIN")
         numbers = [
             n
             for n, step in enumerate(outcome.steps)

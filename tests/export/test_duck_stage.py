@@ -19,7 +19,15 @@ import msgspec
 import pytest
 
 from altaprofiles import CleverTap, ExportError, Session
-from altaprofiles.export.sinks import BlockSink, Encoded, Sink, Stage, Target, duck_stage
+from altaprofiles.export.sinks import (
+    BlockSink,
+    Encoded,
+    Sink,
+    Stage,
+    Target,
+    duck_groups,
+    duck_stage,
+)
 from altaprofiles.export.store.people import Choice
 from altaprofiles.export.tables import Content
 from altaprofiles.tables.mended import Mended
@@ -152,7 +160,7 @@ def test_staged_rows_are_those_of_the_table(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: float, mode: str
 ) -> None:
     # Of the rows of one mode, some are in a group that is full.
-    monkeypatch.setattr(duck_stage, "_MOST_IN_GROUP", 2048)
+    monkeypatch.setattr(duck_groups, "_MOST_IN_GROUP", 2048)
     case = Case(share, ROWS * 4 if mode == "append" else ROWS)
     one, other = (
         target_of(tmp_path / name, CONTENT, flatten=FLATTEN, write=mode)
@@ -190,7 +198,7 @@ def test_a_stage_that_fails_costs_nobody(
     if fault == "memory":
         monkeypatch.setattr(duck_stage, "_MEMORY", "1MB")
     elif fault == "large":
-        monkeypatch.setattr(duck_stage, "_GROUP_BYTES", 1000)
+        monkeypatch.setattr(duck_groups, "_GROUP_BYTES", 1000)
     elif fault == "disk":
         if MEMORY is None or MEMORY.stat().st_dev == tmp_path.stat().st_dev:
             pytest.skip("no other disk")

@@ -340,6 +340,12 @@ class _DuckDb:
         first = sql.split(maxsplit=1)[0]
         return whole() if first in ("SELECT", "SET") else _step(f"duckdb {first}", whole)
 
+    def register(self, *args: Any) -> None:
+        self._connection.register(*args)
+
+    def unregister(self, *args: Any) -> None:
+        self._connection.unregister(*args)
+
     def close(self) -> None:
         _step("duckdb close", self._connection.close)
 
@@ -411,7 +417,7 @@ def _wrap_standard_library() -> None:
     connect = duckdb.connect
 
     def connect_to(path: Any, **options: Any) -> _DuckDb:
-        if path == ":memory:":
+        if path == ":memory:" and not options["config"]["temp_directory"]:
             # Rows that are loaded ahead come at any step, and so would each step be another.
             raise duckdb.Error("no rows are loaded ahead")
         return _DuckDb(connect(path, **options))

@@ -4,9 +4,10 @@ A new file is built in a folder beside its place, `<name>.partial`, and moved th
 file may hold other tables of many gigabytes, so it is not copied but changed in one transaction,
 which DuckDB rolls back if it is interrupted, even by a power failure.
 
-Rows are gathered in a Parquet file and loaded by a few statements at the end. Rows appended in
-small batches would stay in memory until the transaction ends, whatever DuckDB's memory limit. Into
-a new file, those of one event are loaded while others are still being read; see `duck_stage`.
+Rows for an existing file are gathered in a Parquet file and loaded by a few statements at the end.
+Rows appended in small batches would stay in memory until the transaction ends, whatever DuckDB's
+memory limit. A new file gets its rows group by group; see `duck_groups`. Those of one event are
+loaded while others are still being read; see `duck_stage`.
 
 Exports into one file take turns. A file that is in use when an export begins is not checked then:
 the records can be fetched meanwhile, and are kept if the table turns out to be unsuitable.
@@ -38,16 +39,25 @@ from ..state import SyncState
 from ..store.spool import sync_folder
 from ..tables import Origin
 from .arrow_blocks import ArrowEncoder, EncodedRows
-from .duck_file import attach, check_log, connect, explained, is_out_of_memory, logs_of
+from .duck_file import (
+    attach,
+    check_log,
+    connect,
+    connect_to_none,
+    explained,
+    is_out_of_memory,
+    logs_of,
+)
 from .duck_fit import check_values, fit
+from .duck_groups import NewTable
 from .duck_load import Load
 from .duck_rows import Incoming, Numbered, in_sql
-from .duck_stage import DuckStage
+from .duck_stage import DuckStage, Staged
 from .duck_state import read_states, rows_of
 from .duck_table import OWN_PREFIX, DuckTable, folded
 from .encoding import Encoded, Encoder
 from .files import check_place, check_same_file, open_same_file
-from .parquet import ParquetSink
+from .parquet import ParquetSink, import_parquet
 from .target import FileTarget, Layout
 from .turns import Turn
 
@@ -112,6 +122,7 @@ class DuckDbTarget(FileTarget, frozen=True, kw_only=True):
         return cls(name=text, path=path, table=table, **layout)
 
     def check(self) -> None:
+        import_parquet()
         try:
             with self._turn() as turn:
                 check_place(turn.folder / _ROWS, self.name)
@@ -236,18 +247,28 @@ class DuckDbSink:
             self._staged = None
             if stage is not None and not self._in_place:
                 self._staged = stage.complete(table.columns)
-            if self._staged is None:
-                self._file = target.path if self._in_place else self._turn.folder / target.path.name
+            if self._staged is not None:
+                self._file, self._connection = self._staged.path, self._staged.connection
+                self._execute(f"SET temp_directory = {literal(str(self._turn.temporary))}")
+            elif self._in_place:
                 # Already here, because DuckDB locks the file: no other process can take it
                 # meanwhile.
+                self._file = target.path
                 self._connection = connect(self._file, target.name, self._turn.temporary)
             else:
-                self._file, self._connection = self._staged.path, self._staged.connection
-            self._status = self._file.lstat()
+                self._file = self._turn.folder / target.path.name
+                self._connection = connect_to_none(self._turn.temporary)
             with explained(target.name):
                 self._columns = self._fit_to(table)
+            self._new = None if self._in_place or self._staged is not None else self._new_table()
+            if self._new is None:
+                self._status = self._file.lstat()
             self._numbered = Numbered(self._columns, marks_keys=target.replaces_keys)
-            self._rows = ParquetSink(self._turn.folder / _ROWS, self._numbered)
+            self._rows = ParquetSink(
+                self._turn.folder / _ROWS,
+                self._numbered,
+                take=None if self._new is None else self._new.take,
+            )
         except BaseException:
             with suppress(Exception):
                 self._connection.close()
@@ -264,6 +285,18 @@ class DuckDbSink:
             self._table = self._table.replaced()
         self._fit = fit(self._table, table.columns, target.flatten, target.write)
         return target.content.table(self._fit.kinds, None, self._origin)
+
+    def _new_table(self) -> NewTable:
+        target = self._target
+        # A row that marks a key is none of the table.
+        return NewTable(
+            self._connection,
+            self._file,
+            target.name,
+            self._columns.columns,
+            _MEMORY_OF_NEW,
+            takes_rows=not target.replaces_keys,
+        )
 
     @property
     def mended(self) -> Mended:
@@ -286,6 +319,8 @@ class DuckDbSink:
 
     def close(self) -> BinaryIO:
         target = self._target
+        if self._new is not None:
+            self._complete(self._new)
         file_of_rows = in_sql(self._rows.finish())
         self._check_files()
         with explained(target.name):
@@ -312,12 +347,22 @@ class DuckDbSink:
             raise
         return file
 
+    def _complete(self, new: NewTable) -> None:
+        """Make the file, with the rows that a new table has taken."""
+        self._rows.flush()
+        groups, left = new.finish()
+        for rows in left:
+            self._rows.put_group(rows)
+        self._status = self._file.lstat()
+        if groups is not None:
+            self._staged = Staged(groups, self._columns.columns)
+            self._staged.keep(0, bytes([True]) * groups.rows, 0)
+
     def _incoming(self, file: str) -> Incoming:
         """Return the rows, with those of a Parquet file, in the connection with the output."""
         staged, target = self._staged, self._target
         if staged is None:
             return Incoming.of(file)
-        self._execute(f"SET temp_directory = {literal(str(self._turn.temporary))}")
         if not staged.is_sparse:
             return staged.table_of_output(target.table, file)
         self._file = self._turn.folder / target.path.name
@@ -377,6 +422,8 @@ class DuckDbSink:
         self._file.replace(target.path)
 
     def abort(self) -> None:
+        if self._new is not None:
+            self._new.close()
         # Closing rolls back an open transaction.
         with suppress(Exception):
             self._connection.close()

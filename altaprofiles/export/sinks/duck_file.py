@@ -80,11 +80,15 @@ def connect(
     raise refusal
 
 
-def connect_to_none() -> Any:
-    """Return a connection without a file. Nothing is written until it has one."""
+def connect_to_none(temporary: Path | None = None) -> Any:
+    """Return a connection without a file. Nothing is written until it has one.
+
+    Args:
+        temporary: as in `connect`.
+    """
     import duckdb
 
-    return duckdb.connect(":memory:", config={"temp_directory": ""})
+    return duckdb.connect(":memory:", config={"temp_directory": str(temporary or "")})
 
 
 def attach(
@@ -121,7 +125,13 @@ def is_locked(error: Exception) -> bool:
 
 def is_out_of_memory(error: ExportError) -> bool:
     """Return whether a statement needed more memory than DuckDB's limit, as `explained` says it."""
-    return "Out of Memory Error" in str(error)
+    return _OUT_OF_MEMORY in str(error)
+
+
+_OUT_OF_MEMORY = "Out of Memory Error"
+
+_OF_MEMORY = "Increasing the memory limit"
+"""DuckDB's advice. A commit has it in an error of a transaction."""
 
 
 _LOCKED = re.compile("Conflicting lock|used by another process")
@@ -197,6 +207,8 @@ def _reason(error: Exception) -> str:
     """
     text = str(error)
     class_name = type(error).__name__
+    if _OF_MEMORY in text and class_name not in _WITHOUT_VALUES:
+        return f"{_OUT_OF_MEMORY}: the rows of a transaction take more than DuckDB's memory limit"
     if class_name in _WITHOUT_VALUES or isinstance(error, OSError):
         return text
     known = _CONSTRAINT.search(text)

@@ -3,10 +3,6 @@
 The file becomes the output by a new name, so that little is left to do at the end. Until then it is
 in the folder of the records, and each run makes its own.
 
-Rows are committed by the group. DuckDB writes one as a whole, so that a group which grew by several
-transactions would be written again by each of them, and leave unused space in the file. So that it
-fits into memory, a group has fewer rows than by default.
-
 Where anything fails, all rows are loaded at the end.
 """
 
@@ -28,9 +24,10 @@ from ...tables.rows import Table
 from ..store.workspace import STAGED
 from ..tables import Origin
 from .arrow_blocks import all_rows_of
-from .duck_file import attach, connect, connect_to_none, explained
+from .duck_file import connect, connect_to_none, explained
+from .duck_groups import DATABASE, STAGED_TABLE, RowGroups, rows_in_group
 from .duck_rows import Incoming
-from .duck_table import OWN_PREFIX, TYPES
+from .duck_table import OWN_PREFIX
 from .target import Sink
 from .turns import Turn
 
@@ -41,24 +38,12 @@ __all__ = ["DuckStage", "Staged"]
 
 logger = logging.getLogger("altaprofiles")
 
-_DATABASE = f"{OWN_PREFIX}ahead"
-_TABLE = f"{OWN_PREFIX}staged"
-_BLOCKS = f"{OWN_PREFIX}blocks"
-_LEFT_OUT, _BLOCK = f"{OWN_PREFIX}left_out", f"{OWN_PREFIX}block"
+_BLOCKS, _LEFT_OUT = f"{OWN_PREFIX}blocks", f"{OWN_PREFIX}left_out"
 
 _PLACES = (
     f"(SELECT unnest(range(first, first + count)) AS row,"
     f" unnest(range(number, number + count)) AS number FROM {_BLOCKS})"
 )
-
-_GROUP_BYTES = 16 << 20
-"""Bytes of blocks in a group of rows. DuckDB holds them in memory until the group is full."""
-
-_VECTOR = 2048
-"""Rows that DuckDB handles at once. The rows of a group are a multiple of it."""
-
-_MOST_IN_GROUP = 60 * _VECTOR
-"""DuckDB's default of the rows in a group."""
 
 _MEMORY = "64MB"
 """DuckDB's memory limit until the sink sets its own."""
@@ -68,23 +53,22 @@ _MOST_LEFT_OUT = 0.1
 
 
 class Staged:
-    """The rows that a stage has loaded, and which of them are written.
+    """The rows that are in a new file, and which of them are written.
 
     Args:
-        connection: has their file as the present database.
-        path: the file.
+        groups: the rows, all in the file.
         columns: the columns of their table.
-        count: the number of rows.
 
     Attributes:
-        connection, path: the arguments.
+        connection: has their file as the present database.
+        path: the file.
     """
 
-    def __init__(self, connection: Any, path: Path, columns: Sequence[Column], count: int) -> None:
-        self.connection = connection
-        self.path = path
+    def __init__(self, groups: RowGroups, columns: Sequence[Column]) -> None:
+        self.connection = groups.connection
+        self.path = groups.path
         self._columns = columns
-        self._kept = bytearray(count)
+        self._kept = bytearray(groups.rows)
         self._written = 0
         self._blocks = [array("q"), array("q"), array("q")]
 
@@ -114,7 +98,7 @@ class Staged:
             file: the Parquet file in SQL.
         """
         self._register()
-        self.connection.execute(f"ALTER TABLE {_TABLE} RENAME TO {quoted(name)}")
+        self.connection.execute(f"ALTER TABLE {STAGED_TABLE} RENAME TO {quoted(name)}")
         left_out = f"SELECT row FROM {_LEFT_OUT}" if self._written < len(self._kept) else None
         rows = self._selection(quoted(name))
         return Incoming(
@@ -128,7 +112,7 @@ class Staged:
     def rows_for_output(self, file: str) -> Incoming:
         """Return the rows for a table of another file, with those of a Parquet file."""
         self._register()
-        rows = self._selection(f"{_DATABASE}.main.{_TABLE}")
+        rows = self._selection(f"{DATABASE}.main.{STAGED_TABLE}")
         rows += f" ANTI JOIN {_LEFT_OUT} USING (row)"
         return Incoming.of(f"({rows} UNION ALL BY NAME FROM {file})")
 
@@ -201,12 +185,12 @@ class DuckStage:
         self._take_turn = take_turn
         self._make_sink = make_sink
         self._connection: Any = None
+        self._groups: RowGroups | None = None
         self._is_over = False
-        self._rows = 0
-        self._group = 0
+        self._count = 0
 
     def put(self, block: bytes, chain: int) -> int | None:
-        first = self._rows
+        first = self._count
         if self._is_over or not self._attempted(lambda: self._insert(block)):
             return None
         return first
@@ -222,18 +206,22 @@ class DuckStage:
         Args:
             columns: the columns of the rows.
         """
-        if self._connection is None or [*columns] != [*self._columns]:
+        groups = self._groups
+        if groups is None or [*columns] != [*self._columns]:
             return None
-        if not self._attempted(self._commit):
+        if not self._attempted(groups.finish):
             return None
         self._is_over = self.is_held = True
-        connection, self._connection = self._connection, None
-        return Staged(connection, self._path, self._columns, self._rows)
+        self._connection = self._groups = None
+        return Staged(groups, self._columns)
 
     def close(self) -> None:
         self._is_over = True
         self.is_held = False
         connection, self._connection = self._connection, None
+        groups, self._groups = self._groups, None
+        if groups is not None:
+            groups.close()
         with suppress(Exception):
             if connection is not None:
                 # The file is removed.
@@ -260,47 +248,23 @@ class DuckStage:
         return True
 
     def _insert(self, block: bytes) -> None:
-        batch = all_rows_of(memoryview(block), schema_of(self._columns))
-        if self._connection is None:
-            self._group = _rows_in_group(len(block) // batch.num_rows)
-            self._connection = self._created()
-        start = 0
-        while start < batch.num_rows:
-            before = self._rows % self._group
-            piece = batch.slice(start, self._group - before)
-            if not before:
-                self._connection.execute("BEGIN")
-            self._load(piece)
-            start += piece.num_rows
-            self._rows += piece.num_rows
-            if self._rows % self._group == 0:
-                self._connection.execute("COMMIT")
-
-    def _load(self, rows: pyarrow.RecordBatch) -> None:
         import pyarrow
 
-        names = [f"c{place}" for place in range(rows.num_columns)]
-        renamed = pyarrow.RecordBatch.from_arrays(rows.columns, names)
-        self._connection.register(_BLOCK, renamed)
-        try:
-            self._connection.execute(f"INSERT INTO {_TABLE} FROM {_BLOCK}")
-        finally:
-            self._connection.unregister(_BLOCK)
+        batch = all_rows_of(memoryview(block), schema_of(self._columns))
+        names = [f"c{place}" for place in range(batch.num_columns)]
+        rows = pyarrow.Table.from_arrays(batch.columns, names)
+        if self._groups is None:
+            self._groups = self._created(batch.nbytes // batch.num_rows)
+        self._groups.put(rows)
+        self._count += batch.num_rows
 
-    def _created(self) -> Any:
-        """Return a connection to a new file."""
-        connection = connect_to_none()
-        try:
-            self._make_file()
-            attach(connection, self._path, self._name, _DATABASE, rows_in_group=self._group)
-            connection.execute(f"SET memory_limit = '{_MEMORY}'")
-            connection.execute("SET threads = 1")
-            types = ", ".join(f"{quoted(one.name)} {TYPES[one.kind]}" for one in self._columns)
-            connection.execute(f"CREATE TABLE {_TABLE} ({types})")
-        except BaseException:
-            connection.close()
-            raise
-        return connection
+    def _created(self, row_bytes: int) -> RowGroups:
+        count = rows_in_group(row_bytes)
+        if not count:
+            raise ExportError("the records are too large for memory")
+        self._connection = connect_to_none()
+        self._make_file()
+        return RowGroups(self._connection, self._path, self._name, self._columns, count, _MEMORY)
 
     def _make_file(self) -> None:
         # Those of a run that was killed.
@@ -316,17 +280,3 @@ class DuckStage:
             made.rename(self._path)
         finally:
             turn.end()
-
-    def _commit(self) -> None:
-        if self._rows % self._group:
-            self._connection.execute("COMMIT")
-        found = self._connection.execute(f"SELECT count(*), max(rowid) FROM {_TABLE}").fetchone()
-        if found != (self._rows, self._rows - 1):
-            raise ExportError("DuckDB has numbered the rows in another way")
-
-
-def _rows_in_group(row_bytes: int) -> int:
-    rows = _GROUP_BYTES // max(row_bytes, 1) // _VECTOR * _VECTOR
-    if not rows:
-        raise ExportError("the records are too large for memory")
-    return min(rows, _MOST_IN_GROUP)

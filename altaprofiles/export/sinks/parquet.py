@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, ClassVar
+from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar
 
 from ...errors import ExportError
 from ...tables.arrow import Tables, schema_of
@@ -22,7 +22,7 @@ from .target import FileTarget
 if TYPE_CHECKING:
     import pyarrow
 
-__all__ = ["GROUP_ROWS", "Groups", "ParquetSink", "ParquetTarget", "explained"]
+__all__ = ["GROUP_ROWS", "Groups", "ParquetSink", "ParquetTarget", "explained", "import_parquet"]
 
 GROUP_BYTES = 16 << 20
 GROUP_ROWS = 100_000
@@ -40,11 +40,26 @@ class ParquetTarget(FileTarget, frozen=True, kw_only=True):
     has_types: ClassVar[bool] = True
     encodes: ClassVar[bool] = True
 
+    def check(self) -> None:
+        import_parquet()
+        super().check()
+
     def encoder(self, table: Table) -> Encoder:
         return ArrowEncoder(table)
 
     def open(self, table: Table, origin: Origin) -> ParquetSink:
         return ParquetSink(self.path, table)
+
+
+def import_parquet() -> Any:
+    """Return pyarrow's module for Parquet.
+
+    Its import takes some hundredths of a second. Done before the first request, it does not delay
+    the end of an export.
+    """
+    from pyarrow import parquet
+
+    return parquet
 
 
 class Groups:
@@ -108,20 +123,27 @@ class ParquetSink:
     Args:
         path, partial: as for `PartialFile`.
         table: the columns, and the cells of the rows.
+        take: is given the rows of each row group before; returns those that are for the file.
     """
 
     absorbed = 0
     notes: Sequence[str] = ()
 
-    def __init__(self, path: Path, table: Table, partial: Path | None = None) -> None:
-        from pyarrow import parquet
-
+    def __init__(
+        self,
+        path: Path,
+        table: Table,
+        partial: Path | None = None,
+        *,
+        take: Callable[[pyarrow.Table], Sequence[pyarrow.Table]] | None = None,
+    ) -> None:
         self._name = str(path)
+        self._take = take or (lambda table: [table])
         self._groups = Groups(table, self._write_group)
         self._partial = PartialFile(path, partial)
         try:
             with explained(self._name):
-                self._writer = parquet.ParquetWriter(
+                self._writer = import_parquet().ParquetWriter(
                     self._partial.file, self._groups.schema, compression="zstd"
                 )
         except BaseException:
@@ -145,11 +167,20 @@ class ParquetSink:
         """Add rows that were encoded before."""
         self._groups.put(rows)
 
+    def put_group(self, table: pyarrow.Table) -> None:
+        """Add the rows of a row group as they are."""
+        with explained(self._name):
+            self._writer.write_table(table, row_group_size=len(table))
+
+    def flush(self) -> None:
+        """End the row group, so that no row waits for another."""
+        self._groups.flush()
+
     def finish(self) -> Path:
         """Complete the file, and return its partial path."""
         import pyarrow
 
-        self._groups.flush()
+        self.flush()
         with explained(self._name):
             self._writer.close()
         # Else Arrow's allocator keeps some 50 MB, beside what DuckDB needs next.
@@ -169,8 +200,8 @@ class ParquetSink:
         self._partial.discard()
 
     def _write_group(self, table: pyarrow.Table, rows: int) -> None:
-        with explained(self._name):
-            self._writer.write_table(table, row_group_size=rows)
+        for group in self._take(table):
+            self.put_group(group)
 
 
 @contextmanager

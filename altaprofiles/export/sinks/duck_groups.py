@@ -1,0 +1,261 @@
+"""Rows on their way into a new table of a DuckDB file of their own, group by group.
+
+DuckDB writes a group of rows as a whole. One that grew by several transactions would be written
+again by each of them, and leave unused space in the file. So each group has a transaction, and so
+that it fits into memory, it has fewer rows than by default. A thread writes it, while more rows are
+gathered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...base.sql import quoted
+from ...errors import ExportError
+from ...tables.layout import Column
+from .duck_file import attach, explained, is_out_of_memory
+from .duck_table import OWN_PREFIX, TYPES
+
+if TYPE_CHECKING:
+    import pyarrow
+
+__all__ = ["DATABASE", "STAGED_TABLE", "NewTable", "RowGroups", "rows_in_group"]
+
+DATABASE = f"{OWN_PREFIX}ahead"
+"""The file in statements."""
+
+STAGED_TABLE = f"{OWN_PREFIX}staged"
+"""The table, until it is that of the output."""
+
+_GROUP = f"{OWN_PREFIX}group"
+
+_GROUP_BYTES = 16 << 20
+"""Bytes of a group of rows. It is in memory twice for a moment."""
+
+_MOST_BYTES = 64 << 20
+"""The same for rows of many kilobytes, where nothing else would be faster."""
+
+_VECTOR = 2048
+"""Rows that DuckDB handles at once. The rows of a group are a multiple of it."""
+
+_MOST_IN_GROUP = 60 * _VECTOR
+"""DuckDB's default of the rows in a group."""
+
+
+class RowGroups:
+    """The rows of a new table.
+
+    Args:
+        connection: without a file. This one becomes its present database.
+        path: the file, which is made if it is missing.
+        name: the output in messages.
+        columns: the columns of the table.
+        rows_in_group: the number of rows in a group.
+        memory: DuckDB's memory limit, in its words.
+
+    Attributes:
+        connection, path: the arguments.
+        rows: number of rows that are in the file, once none is being written.
+    """
+
+    def __init__(
+        self,
+        connection: Any,
+        path: Path,
+        name: str,
+        columns: Sequence[Column],
+        rows_in_group: int,
+        memory: str,
+    ) -> None:
+        self.connection = connection
+        self.path = path
+        self.rows = 0
+        self._name = name
+        self._group = rows_in_group
+        self._names = ", ".join(f"c{place}" for place, _ in enumerate(columns))
+        self._waiting: list[pyarrow.Table] = []
+        self._count = 0
+        self._written: pyarrow.Table | None = None
+        self._writing: Future[None] | None = None
+        self._writer = ThreadPoolExecutor(1, "altaprofiles-duckdb")
+        with explained(name):
+            attach(connection, path, name, DATABASE, rows_in_group=rows_in_group)
+            connection.execute(f"SET memory_limit = '{memory}'")
+            connection.execute("SET threads = 1")
+            types = ", ".join(f"{quoted(one.name)} {TYPES[one.kind]}" for one in columns)
+            connection.execute(f"CREATE TABLE {STAGED_TABLE} ({types})")
+
+    def put(self, rows: pyarrow.Table) -> None:
+        """Add rows, and write the groups that are full.
+
+        Args:
+            rows: have the columns as `c0`, `c1` and so on, perhaps beside others.
+
+        Raises:
+            ExportError: DuckDB has refused these rows, or earlier ones; see `take_back`.
+        """
+        self._waiting.append(rows)
+        self._count += len(rows)
+        while self._count >= self._group:
+            self._begin(self._group)
+
+    def finish(self) -> None:
+        """Write the rows that are left.
+
+        Raises:
+            ExportError: as in `put`.
+        """
+        if self._count:
+            self._begin(self._count)
+        self._settle()
+        self._writer.shutdown()
+        with explained(self._name):
+            [found] = self.connection.execute(
+                f"SELECT count(*), coalesce(max(rowid) + 1, 0) FROM {STAGED_TABLE}"
+            ).fetchall()
+        if found != (self.rows, self.rows):
+            raise ExportError(f"{self._name}: DuckDB has numbered the rows in another way")
+
+    def close(self) -> None:
+        """Wait until nothing uses the connection."""
+        self._writer.shutdown()
+
+    def take_back(self) -> list[pyarrow.Table]:
+        """Return the rows that are not in the file, after an error. No others can be added."""
+        self.close()
+        return [*([] if self._written is None else [self._written]), *self._waiting]
+
+    def _begin(self, count: int) -> None:
+        """Write the first rows of those that wait, once those before are in the file."""
+        import pyarrow
+
+        self._settle()
+        rows = pyarrow.concat_tables(self._waiting)
+        self._written = rows.slice(0, count)
+        self._count = len(rows) - count
+        self._waiting = [rows.slice(count)] if self._count else []
+        self._writing = self._writer.submit(self._write, self._written)
+
+    def _settle(self) -> None:
+        if self._writing is not None:
+            self._writing.result()
+            self._writing = self._written = None
+
+    def _write(self, rows: pyarrow.Table) -> None:
+        """Write rows in a transaction."""
+        with explained(self._name):
+            self.connection.register(_GROUP, rows)
+            try:
+                self.connection.execute("BEGIN")
+                self.connection.execute(
+                    f"INSERT INTO {STAGED_TABLE} SELECT {self._names} FROM {_GROUP}"
+                )
+                self.connection.execute("COMMIT")
+            except BaseException:
+                with suppress(Exception):
+                    self.connection.execute("ROLLBACK")
+                raise
+            finally:
+                self.connection.unregister(_GROUP)
+        self.rows += len(rows)
+
+
+def rows_in_group(row_bytes: int, most_bytes: int = 0) -> int:
+    """Return the number of rows in a group, or 0 if they are too large for memory.
+
+    Args:
+        row_bytes: the average size of a row, in bytes.
+        most_bytes: the size of a group of large rows, in bytes, if they are not too large.
+    """
+    row_bytes = max(row_bytes, 1)
+    rows = _GROUP_BYTES // row_bytes // _VECTOR * _VECTOR
+    if not rows and _VECTOR * row_bytes <= most_bytes:
+        rows = _VECTOR
+    return min(rows, _MOST_IN_GROUP)
+
+
+class NewTable:
+    """The table of an output that is a new file, as long as groups of its rows fit into memory.
+
+    Args:
+        connection: without a file.
+        path: the file, which does not exist yet.
+        name: the output in messages.
+        columns: the columns of the table.
+        memory: DuckDB's memory limit, in its words.
+        takes_rows: False for a file without the table.
+    """
+
+    def __init__(
+        self,
+        connection: Any,
+        path: Path,
+        name: str,
+        columns: Sequence[Column],
+        memory: str,
+        *,
+        takes_rows: bool,
+    ) -> None:
+        self._connection = connection
+        self._path = path
+        self._name = name
+        self._columns = columns
+        self._memory = memory
+        self._groups: RowGroups | None = None
+        self._is_over = not takes_rows
+
+    def take(self, rows: pyarrow.Table) -> list[pyarrow.Table]:
+        """Add rows; return those that it does not take, perhaps earlier ones first.
+
+        Args:
+            rows: as in `RowGroups.put`.
+
+        Raises:
+            ExportError: DuckDB refuses, and not for want of memory.
+        """
+        if self._is_over:
+            return [rows]
+        if self._groups is None:
+            count = rows_in_group(rows.nbytes // rows.num_rows, _MOST_BYTES)
+            if not count:
+                self._is_over = True
+                return [rows]
+            self._groups = RowGroups(
+                self._connection, self._path, self._name, self._columns, count, self._memory
+            )
+        return self._attempted(self._groups, lambda groups: groups.put(rows))
+
+    def finish(self) -> tuple[RowGroups | None, list[pyarrow.Table]]:
+        """Make the file if there is none yet; return its rows, and those that it does not take.
+
+        Raises:
+            ExportError: as in `take`.
+        """
+        if self._groups is None:
+            with explained(self._name):
+                attach(self._connection, self._path, self._name, DATABASE)
+            return None, []
+        left = [] if self._is_over else self._attempted(self._groups, RowGroups.finish)
+        return self._groups, left
+
+    def _attempted(
+        self, groups: RowGroups, step: Callable[[RowGroups], None]
+    ) -> list[pyarrow.Table]:
+        """Return the rows that are left if there is no memory for them."""
+        try:
+            step(groups)
+        except ExportError as error:
+            if not is_out_of_memory(error):
+                raise
+            self._is_over = True
+            return groups.take_back()
+        return []
+
+    def close(self) -> None:
+        """Wait until nothing uses the connection."""
+        if self._groups is not None:
+            self._groups.close()
