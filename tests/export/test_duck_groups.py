@@ -12,7 +12,7 @@ import duckdb
 import pytest
 
 from altaprofiles import ExportError
-from altaprofiles.export.sinks import duck, duck_groups
+from altaprofiles.export.sinks import duck_groups
 from altaprofiles.tables.rows import Row
 
 from ..support.sinks import filled, opened, rows_of, target_of
@@ -80,7 +80,7 @@ def test_a_new_file_has_the_rows_that_an_existing_one_gets(
 def test_rows_for_which_there_is_no_memory_are_not_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: int
 ) -> None:
-    monkeypatch.setattr(duck, "_MEMORY_OF_NEW", "12MB")
+    monkeypatch.setattr(duck_groups, "_MEMORY", "12MB")
     people = [*small(range(before)), *large(range(before - 1, before + GROUP + 10))]
     people += small(range(10**6, 10**6 + GROUP))
     path = tmp_path / "new.duckdb"

@@ -26,7 +26,6 @@ from altaprofiles.export.sinks import (
     Stage,
     Target,
     duck_groups,
-    duck_stage,
 )
 from altaprofiles.export.store.people import Choice
 from altaprofiles.export.tables import Content
@@ -196,7 +195,7 @@ def test_a_stage_that_fails_costs_nobody(
     folder = tmp_path / "folder"
     target = target_of(tmp_path / "other.duckdb", CONTENT, flatten=FLATTEN)
     if fault == "memory":
-        monkeypatch.setattr(duck_stage, "_MEMORY", "1MB")
+        monkeypatch.setattr(duck_groups, "_MEMORY", "1MB")
     elif fault == "large":
         monkeypatch.setattr(duck_groups, "_GROUP_BYTES", 1000)
     elif fault == "disk":

@@ -294,7 +294,6 @@ class DuckDbSink:
             self._file,
             target.name,
             self._columns.columns,
-            _MEMORY_OF_NEW,
             takes_rows=not target.replaces_keys,
         )
 

@@ -39,6 +39,9 @@ _GROUP_BYTES = 16 << 20
 _MOST_BYTES = 64 << 20
 """The same for rows of many kilobytes, where nothing else would be faster."""
 
+_MEMORY = "64MB"
+"""DuckDB's memory limit."""
+
 _VECTOR = 2048
 """Rows that DuckDB handles at once. The rows of a group are a multiple of it."""
 
@@ -55,7 +58,6 @@ class RowGroups:
         name: the output in messages.
         columns: the columns of the table.
         rows_in_group: the number of rows in a group.
-        memory: DuckDB's memory limit, in its words.
 
     Attributes:
         connection, path: the arguments.
@@ -69,7 +71,6 @@ class RowGroups:
         name: str,
         columns: Sequence[Column],
         rows_in_group: int,
-        memory: str,
     ) -> None:
         self.connection = connection
         self.path = path
@@ -84,7 +85,7 @@ class RowGroups:
         self._writer = ThreadPoolExecutor(1, "altaprofiles-duckdb")
         with explained(name):
             attach(connection, path, name, DATABASE, rows_in_group=rows_in_group)
-            connection.execute(f"SET memory_limit = '{memory}'")
+            connection.execute(f"SET memory_limit = '{_MEMORY}'")
             connection.execute("SET threads = 1")
             types = ", ".join(f"{quoted(one.name)} {TYPES[one.kind]}" for one in columns)
             connection.execute(f"CREATE TABLE {STAGED_TABLE} ({types})")
@@ -141,9 +142,13 @@ class RowGroups:
         self._writing = self._writer.submit(self._write, self._written)
 
     def _settle(self) -> None:
+        import pyarrow
+
         if self._writing is not None:
             self._writing.result()
             self._writing = self._written = None
+            # Else Arrow's allocator keeps it, beside what DuckDB needs.
+            pyarrow.default_memory_pool().release_unused()
 
     def _write(self, rows: pyarrow.Table) -> None:
         """Write rows in a transaction."""
@@ -186,7 +191,6 @@ class NewTable:
         path: the file, which does not exist yet.
         name: the output in messages.
         columns: the columns of the table.
-        memory: DuckDB's memory limit, in its words.
         takes_rows: False for a file without the table.
     """
 
@@ -196,7 +200,6 @@ class NewTable:
         path: Path,
         name: str,
         columns: Sequence[Column],
-        memory: str,
         *,
         takes_rows: bool,
     ) -> None:
@@ -204,7 +207,6 @@ class NewTable:
         self._path = path
         self._name = name
         self._columns = columns
-        self._memory = memory
         self._groups: RowGroups | None = None
         self._is_over = not takes_rows
 
@@ -224,9 +226,7 @@ class NewTable:
             if not count:
                 self._is_over = True
                 return [rows]
-            self._groups = RowGroups(
-                self._connection, self._path, self._name, self._columns, count, self._memory
-            )
+            self._groups = RowGroups(self._connection, self._path, self._name, self._columns, count)
         return self._attempted(self._groups, lambda groups: groups.put(rows))
 
     def finish(self) -> tuple[RowGroups | None, list[pyarrow.Table]]:

@@ -45,9 +45,6 @@ _PLACES = (
     f" unnest(range(number, number + count)) AS number FROM {_BLOCKS})"
 )
 
-_MEMORY = "64MB"
-"""DuckDB's memory limit until the sink sets its own."""
-
 _MOST_LEFT_OUT = 0.1
 """Share of the rows that can be deleted. A DuckDB file never becomes smaller."""
 
@@ -264,7 +261,7 @@ class DuckStage:
             raise ExportError("the records are too large for memory")
         self._connection = connect_to_none()
         self._make_file()
-        return RowGroups(self._connection, self._path, self._name, self._columns, count, _MEMORY)
+        return RowGroups(self._connection, self._path, self._name, self._columns, count)
 
     def _make_file(self) -> None:
         # Those of a run that was killed.

@@ -28,6 +28,9 @@ GROUP_BYTES = 16 << 20
 GROUP_ROWS = 100_000
 """A row group ends at either limit. Memory holds a few copies of one row group."""
 
+_TAKEN_BYTES = 4 << 20
+"""Bytes of rows that `take` is given. It has row groups of its own."""
+
 
 class ParquetTarget(FileTarget, frozen=True, kw_only=True):
     """One Parquet file, compressed with zstd."""
@@ -70,15 +73,22 @@ class Groups:
     Args:
         table: the columns, and the cells of the rows.
         write: called with each table, and the number of its rows.
+        group_bytes: the size of the records from which on a table is full; by default 16 MiB.
 
     Attributes:
         schema: the schema of every table.
     """
 
-    def __init__(self, table: Table, write: Callable[[pyarrow.Table, int], None]) -> None:
+    def __init__(
+        self,
+        table: Table,
+        write: Callable[[pyarrow.Table, int], None],
+        group_bytes: int | None = None,
+    ) -> None:
         self._table = table
         self._tables = Tables(table)
         self._write = write
+        self._group_bytes = group_bytes or GROUP_BYTES
         self._mended = Mended()
         self.schema = self._tables.schema
 
@@ -114,7 +124,7 @@ class Groups:
 
     def _is_full(self, rows: int = 0, size: int = 0) -> bool:
         tables = self._tables
-        return tables.bytes + size >= GROUP_BYTES or tables.rows + rows >= GROUP_ROWS
+        return tables.bytes + size >= self._group_bytes or tables.rows + rows >= GROUP_ROWS
 
 
 class ParquetSink:
@@ -139,7 +149,7 @@ class ParquetSink:
     ) -> None:
         self._name = str(path)
         self._take = take or (lambda table: [table])
-        self._groups = Groups(table, self._write_group)
+        self._groups = Groups(table, self._write_group, None if take is None else _TAKEN_BYTES)
         self._partial = PartialFile(path, partial)
         try:
             with explained(self._name):
