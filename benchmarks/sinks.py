@@ -46,6 +46,12 @@ _DUCKDB = "DuckDB"
 _NDJSON = "read_ndjson alone"
 _PARQUET = "Parquet"
 _WRITER = "pyarrow's writer alone"
+_LIBRARIES = "the libraries alone"
+
+_FLOOR = (
+    "Of the peaks of DuckDB and Parquet, Python with both libraries takes {:.0f} MB, with pandas if "
+    "it is installed: pyarrow imports it."
+)
 
 
 def _rows(people: int, event: str = "App Launched") -> Iterator[list[Row]]:
@@ -198,6 +204,21 @@ def pyarrow_alone(people: int) -> Run:
     return Run(wall, cpu, run.rss, run.figures)
 
 
+def libraries_alone() -> Run:
+    """Import what DuckDB and Parquet need, and make one array."""
+    import duckdb
+    import pyarrow
+
+    from altaprofiles.export.sinks.parquet import import_parquet
+
+    with Watch() as watch:
+        import_parquet()
+        # With its first array pyarrow imports pandas, if it is installed.
+        pyarrow.array(["a"])
+        duckdb.connect(":memory:").close()
+    return watch.run(people=0)
+
+
 @contextmanager
 def server() -> Iterator[Server | None]:
     """Run a PostgreSQL server of its own; None if none is installed."""
@@ -231,6 +252,7 @@ def measure(*, people: int = 1_000_000, changed: int = 100_000, repeats: int = 3
         shares = _databases(started, people, changed, repeats, rows) if started else {}
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         files = [
+            Contender(_LIBRARIES, libraries_alone, {}, ("duckdb", "pyarrow")),
             Contender(_NDJSON, read_ndjson_alone, {"people": people}, ("duckdb",)),
             Contender(
                 _DUCKDB,
@@ -251,6 +273,7 @@ def measure(*, people: int = 1_000_000, changed: int = 100_000, repeats: int = 3
             note(f"  {one.label}")
             runs[one.label] = once(one)
     limits = {_DUCKDB: _NDJSON, _PARQUET: _WRITER}
+    floor = runs.pop(_LIBRARIES, None)
     for label, run in runs.items():
         limit = runs.get(limits.get(label, ""))
         share = None if limit is None else limit.wall / run.wall
@@ -261,10 +284,7 @@ def measure(*, people: int = 1_000_000, changed: int = 100_000, repeats: int = 3
             "time of the limit by that of the sink, within a round."
         ),
         f"PostgreSQL: medians of {repeats} rounds, on loopback, `fsync` off; peaks of the client.",
-        (
-            "DuckDB's commit holds the last group of up to 122,880 rows, so that its peak depends "
-            "on the rows in it: 16,960 with a million people, 100,000 with 100,000."
-        ),
+        *([] if floor is None else [_FLOOR.format(floor.rss / 1e6)]),
         *left_out(files),
         *([] if started else ["Left out: PostgreSQL (no server or driver is installed)."]),
     ]

@@ -119,8 +119,12 @@ class Groups:
 
     def flush(self) -> None:
         """Pass on the rows that are left."""
+        import pyarrow
+
         if rows := self._tables.rows:
             self._write(self._tables.take(), rows)
+            # Else Arrow's allocator keeps the memory of earlier row groups.
+            pyarrow.default_memory_pool().release_unused()
 
     def _is_full(self, rows: int = 0, size: int = 0) -> bool:
         tables = self._tables
