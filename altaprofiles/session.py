@@ -967,12 +967,14 @@ class Session:
         """
         from .export.gather.joins import Join
         from .export.job import Job
-        from .export.plan import EventsPlan
+        from .export.plan import EventsPlan, check_events
         from .export.sync import Sync
         from .export.synced import Days
 
         self._engine.check_open()
         service = self._clevertap_service()
+        # Everyone, whom None asks `export` for, has no days to bring.
+        names = check_events(events)
         account, _ = self._credentials
         if timezone is None and account is not None:
             timezone = account.timezone
@@ -982,7 +984,7 @@ class Session:
         def plan(first: date, last: date, by_day: bool) -> EventsPlan:
             plan = EventsPlan.of(
                 service,
-                events,
+                names,
                 start=first,
                 end=last,
                 filters=filters,
