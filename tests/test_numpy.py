@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import numpy
 import pandas as pd  # type: ignore[import-untyped]
+import pyarrow as pa
 import pytest
 
 from altaprofiles import (
@@ -170,3 +172,36 @@ async def test_a_sync_without_events_names_no_argument_that_it_does_not_have(
         nothing: Any = None
         with pytest.raises(InvalidArgument, match=r"^events: expected the name of an event, or"):
             await session.sync(nothing, since=20260101, to=tmp_path / "people.duckdb")
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (np.datetime64("2026-01-31"), "pass .astype('datetime64[D]').item(), a date"),
+        (np.datetime64("2026-01-31T10:00", "ns"), "pass .astype('datetime64[D]').item(), a date"),
+        (pd.Period("2026-01"), "pass .start_time.date(), or .end_time.date() for its last day"),
+        (pd.Timestamp("2026-01-31"), "pass .date(), or "),
+        (pa.scalar(date(2026, 1, 31)), "pass .as_py() of a value of Arrow"),
+        (pd.NaT, "got NaT, which is no day; pass a date"),
+        (np.datetime64("NaT"), "got NaT, which is no day; pass a date"),
+        (pd.NA, "got <NA>, which is no day; pass a date"),
+    ],
+    ids=repr,
+)
+async def test_a_day_of_another_library_is_refused_with_its_conversion(
+    value: Any, words: str, tmp_path: Path
+) -> None:
+    async with Session(clevertap=CleverTap("W9R", "pass-word")) as session:
+        with pytest.raises(InvalidArgument, match=f"^start: .*{re.escape(words)}"):
+            session.profiles.by_event("Charged", start=value, end=20260131)
+        with pytest.raises(InvalidArgument, match=f"^until: .*{re.escape(words)}"):
+            await session.sync("Charged", since=20260101, until=value, to=tmp_path / "x.duckdb")
+
+
+def test_the_conversions_of_days_are_days() -> None:
+    of_numpy = np.datetime64("2026-01-31T10:00", "ns").astype("datetime64[D]").item()
+    of_pandas = pd.Timestamp(np.datetime64("2026-01-31T10:00", "ns")).date()
+    of_arrow: Any = pa.scalar(date(2026, 1, 31)).as_py()
+    month: Any = pd.Period("2026-01")
+    for last in (of_numpy, of_pandas, of_arrow, month.end_time.date()):
+        assert windows(month.start_time.date(), last, 1) == [(20260101, 20260131)]
