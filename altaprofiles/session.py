@@ -1032,7 +1032,7 @@ class Session:
         that is on disk is never asked for again, whatever ends the process, unless the disk has
         changed it. The output is in the order of the keys. Keys that the service does not know are
         written to `<to>.not-found.txt`, one a line; keys without an answer to
-        `<to>.failed.ndjson`, with the reason.
+        `<to>.failed.ndjson`, with the reason; the `key` of a missing value is null there.
 
         `identity`, `email` and `object_id` are keys of CleverTap. Its people are written as by
         `export`; tables begin with the column `key`. `user_id` and `anonymous_id` are keys of Alta.
