@@ -45,7 +45,7 @@ from .cdp import Cdp
 from .errors import ConfigurationError, InvalidArgument, SessionClosed
 from .flow.fanout import check_items
 from .flow.handover import Ended, Handover
-from .flow.lifetime import Work, closed_meanwhile, is_in_trio
+from .flow.lifetime import FORKED, Work, closed_meanwhile, is_in_trio
 from .flow.results import PlainResults
 from .models import CdpUser, Customer, Key, Lookup, Page, Profile, Stats
 from .profiles import EventProfiles, Profiles
@@ -267,10 +267,7 @@ class _Loop:
 
     def _call(self, function: Callable[[], Awaitable[T]]) -> T:
         if self._is_inherited:
-            raise SessionClosed(
-                "this Session was opened by the process from which this one was forked; open one "
-                "in each process"
-            )
+            raise SessionClosed(FORKED)
         ended = threading.Event()
 
         async def run() -> T:

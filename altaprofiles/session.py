@@ -261,6 +261,8 @@ class Session:
             if isinstance(hook, Observer):
                 hook.watch(self._loads)
         self._is_view = False
+        # Advice on credentials that are missing, by service, of the method that made the session.
+        self._remedies: Mapping[str, str] = {}
         self._set_up()
 
     def _set_up(self) -> None:
@@ -293,24 +295,31 @@ class Session:
         ignored = [
             sentence for service in services if (sentence := ignored_variables(service, prefix))
         ]
+        account_id, passcode, region = [
+            variable("CLEVERTAP", argument, prefix)
+            for argument in ("account_id", "passcode", "region")
+        ]
+        token = variable("ALTA", "token", prefix)
         if not has_clevertap and not has_alta:
-            account_id, passcode, region = [
-                variable("CLEVERTAP", argument, prefix)
-                for argument in ("account_id", "passcode", "region")
-            ]
             raise MissingCredentials(
                 "; ".join(["no credentials in the environment", *ignored])
                 + f"; set {account_id} and {passcode} (and {region}), or "
-                f"{variable('ALTA', 'token', prefix)}, or both, before Python "
+                f"{token}, or both, before Python "
                 f"starts, or use Session.from_account() after `altaprofiles login`"
             )
         for sentence in ignored:
             logger.warning("%s", sentence)
-        return cls(
+        session = cls(
             clevertap=CleverTap.from_env(prefix) if has_clevertap else None,
             alta=Alta.from_env(prefix) if has_alta else None,
             **options,
         )
+        session._remedies = {
+            clevertap_rules.API: f"set {account_id} and {passcode} (and {region}) before Python "
+            "starts",
+            alta_rules.API: f"set {token} before Python starts",
+        }
+        return session
 
     @classmethod
     def from_account(cls, name: str | None = None, **options: Unpack[SessionOptions]) -> Self:
@@ -348,11 +357,14 @@ class Session:
                 f"{accounts.path}: account {account!r} has no credentials; run: altaprofiles login "
                 f"{shlex.quote(account)}"
             )
-        return cls(
+        session = cls(
             clevertap=None if clevertap is None else clevertap.credentials,
             alta=None if alta is None else alta.credentials,
             **options,
         )
+        login = f"run: altaprofiles login {shlex.quote(account)}"
+        session._remedies = {clevertap_rules.API: login, alta_rules.API: login}
+        return session
 
     @property
     def profiles(self) -> Profiles:
@@ -967,12 +979,14 @@ class Session:
         """
         from .export.gather.joins import Join
         from .export.job import Job
-        from .export.plan import EventsPlan
+        from .export.plan import EventsPlan, check_events
         from .export.sync import Sync
         from .export.synced import Days
 
         self._engine.check_open()
         service = self._clevertap_service()
+        # Everyone, whom None asks `export` for, has no days to bring.
+        names = check_events(events)
         account, _ = self._credentials
         if timezone is None and account is not None:
             timezone = account.timezone
@@ -982,7 +996,7 @@ class Session:
         def plan(first: date, last: date, by_day: bool) -> EventsPlan:
             plan = EventsPlan.of(
                 service,
-                events,
+                names,
                 start=first,
                 end=last,
                 filters=filters,
@@ -1030,7 +1044,7 @@ class Session:
         that is on disk is never asked for again, whatever ends the process, unless the disk has
         changed it. The output is in the order of the keys. Keys that the service does not know are
         written to `<to>.not-found.txt`, one a line; keys without an answer to
-        `<to>.failed.ndjson`, with the reason.
+        `<to>.failed.ndjson`, with the reason; the `key` of a missing value is null there.
 
         `identity`, `email` and `object_id` are keys of CleverTap. Its people are written as by
         `export`; tables begin with the column `key`. `user_id` and `anonymous_id` are keys of Alta.
@@ -1307,9 +1321,8 @@ class Session:
 
     def _clevertap_service(self) -> Service:
         if self._clevertap is None:
-            error = MissingCredentials(
-                "this Session has no CleverTap credentials; pass clevertap=CleverTap(…)"
-            )
+            fix = self._remedies.get(clevertap_rules.API, "pass clevertap=CleverTap(…)")
+            error = MissingCredentials(f"this Session has no CleverTap credentials; {fix}")
             # The call adds its operation.
             error.service = clevertap_rules.API
             raise error
@@ -1317,7 +1330,8 @@ class Session:
 
     def _alta_service(self) -> Service:
         if self._alta is None:
-            error = MissingCredentials("this Session has no Alta credentials; pass alta=Alta(…)")
+            fix = self._remedies.get(alta_rules.API, "pass alta=Alta(…)")
+            error = MissingCredentials(f"this Session has no Alta credentials; {fix}")
             error.locate(*CDP.name)
             raise error
         return self._alta

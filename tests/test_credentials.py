@@ -1149,3 +1149,36 @@ def test_an_agent_of_the_environment_keeps_its_name_when_its_key_changes(
     assert Alta.from_env(token=lambda: TOKEN).account == "shop"
     monkeypatch.setenv("ALTA_NAME", "")
     assert Alta.from_env().account == Alta("rotated").account
+
+
+@pytest.mark.anyio
+async def test_a_session_of_one_service_says_where_the_other_s_credentials_come_from(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    export: dict[str, Any] = {"start": 20260101, "end": 20260131, "to": tmp_path / "people.csv"}
+    monkeypatch.setenv("SHOP_ALTA_TOKEN", TOKEN)
+    monkeypatch.setenv("CLEVERTAP_ACCOUNT_ID", "W9R")
+    monkeypatch.setenv("CLEVERTAP_PASSCODE", PASSCODE)
+    variables = (
+        "set SHOP_CLEVERTAP_ACCOUNT_ID and SHOP_CLEVERTAP_PASSCODE (and SHOP_CLEVERTAP_REGION) "
+        "before Python starts"
+    )
+    async with Session.from_env("SHOP_") as session:
+        for view in (session, session.with_options(deadline=1.0)):
+            with pytest.raises(MissingCredentials, match=f"{re.escape(variables)}$"):
+                await view.profiles.get(identity="7")
+        with pytest.raises(MissingCredentials, match=f"{re.escape(variables)}$"):
+            await session.export("Charged", **export)
+    async with Session.from_env() as session:
+        with pytest.raises(MissingCredentials, match=r"; set ALTA_TOKEN before Python starts$"):
+            await session.cdp.get(user_id="7")
+    file = tmp_path / "accounts.toml"
+    file.write_text(f'[accounts."my shop"]\naccount_id = "W9R"\npasscode = "{PASSCODE}"\n')
+    file.chmod(0o600)
+    monkeypatch.setenv("ALTAPROFILES_CONFIG", str(file))
+    async with Session.from_account() as session:
+        with pytest.raises(MissingCredentials, match=r"; run: altaprofiles login 'my shop'$"):
+            await session.cdp.get(user_id="7")
+    async with Session(alta=Alta(TOKEN)) as session:
+        with pytest.raises(MissingCredentials, match=r"; pass clevertap=CleverTap\(…\)$"):
+            await session.profiles.get(identity="7")

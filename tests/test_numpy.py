@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import numpy
 import pandas as pd  # type: ignore[import-untyped]
+import pyarrow as pa
 import pytest
 
 from altaprofiles import (
@@ -128,3 +130,78 @@ async def test_calls_take_scalars(tmp_path: Path) -> None:
         )
         assert [lookup.key async for lookup in found] == identities
         await session.aclose(drain=np.float64(1))
+
+
+NAMES = pd.Series(["Charged", "App Launched"])
+
+
+@pytest.mark.parametrize(
+    ("events", "fault"),
+    [
+        (NAMES, r"events: .* got a value of type Series; pass list\(events\)$"),
+        (NAMES.to_numpy(), r"events: .* type ndarray; pass list\(events\)$"),
+        (pd.Index(NAMES), r"events: .* type Index; pass list\(events\)$"),
+        (NAMES.to_frame(), r"events: .* type DataFrame; pass list\(…\) of its column of names$"),
+        ({"Charged": 1}, r"events: .* type dict; pass list\(events\)$"),
+        ({"Charged": 1}.keys(), r"events: .* type dict_keys; pass list\(events\)$"),
+        ({"Charged"}, r"events: .* type set; pass sorted\(events\)$"),
+        ((name for name in NAMES), r"events: .* type generator; pass list\(events\)$"),
+        (b"Charged", r"events: .* type bytes$"),
+        ("", r"events: empty; pass the name itself, got ''$"),
+        (["Charged", np.str_(" ")], r"events\[1\]: empty; pass the name itself, got ' '$"),
+        (["Charged", None], r"events\[1\]: expected the name of an event, got None$"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+async def test_events_that_are_no_list_of_names_are_refused_with_the_list_to_pass(
+    events: Any, fault: str, tmp_path: Path
+) -> None:
+    async with Session(clevertap=CleverTap("W9R", "pass-word")) as session:
+        days: Any = {"start": 20260101, "end": 20260131, "to": tmp_path / "people.csv"}
+        with pytest.raises(InvalidArgument, match=f"^{fault}"):
+            await session.export(events, **days)
+        with pytest.raises(InvalidArgument, match=f"^{fault}"):
+            await session.sync(events, since=20260101, to=tmp_path / "people.duckdb")
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_a_sync_without_events_names_no_argument_that_it_does_not_have(
+    tmp_path: Path,
+) -> None:
+    async with Session(clevertap=CleverTap("W9R", "pass-word")) as session:
+        nothing: Any = None
+        with pytest.raises(InvalidArgument, match=r"^events: expected the name of an event, or"):
+            await session.sync(nothing, since=20260101, to=tmp_path / "people.duckdb")
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (np.datetime64("2026-01-31"), "pass .astype('datetime64[D]').item(), a date"),
+        (np.datetime64("2026-01-31T10:00", "ns"), "pass .astype('datetime64[D]').item(), a date"),
+        (pd.Period("2026-01"), "pass .start_time.date(), or .end_time.date() for its last day"),
+        (pd.Timestamp("2026-01-31"), "pass .date(), or "),
+        (pa.scalar(date(2026, 1, 31)), "pass .as_py() of a value of Arrow"),
+        (pd.NaT, "got NaT, which is no day; pass a date"),
+        (np.datetime64("NaT"), "got NaT, which is no day; pass a date"),
+        (pd.NA, "got <NA>, which is no day; pass a date"),
+    ],
+    ids=repr,
+)
+async def test_a_day_of_another_library_is_refused_with_its_conversion(
+    value: Any, words: str, tmp_path: Path
+) -> None:
+    async with Session(clevertap=CleverTap("W9R", "pass-word")) as session:
+        with pytest.raises(InvalidArgument, match=f"^start: .*{re.escape(words)}"):
+            session.profiles.by_event("Charged", start=value, end=20260131)
+        with pytest.raises(InvalidArgument, match=f"^until: .*{re.escape(words)}"):
+            await session.sync("Charged", since=20260101, until=value, to=tmp_path / "x.duckdb")
+
+
+def test_the_conversions_of_days_are_days() -> None:
+    of_numpy = np.datetime64("2026-01-31T10:00", "ns").astype("datetime64[D]").item()
+    of_pandas = pd.Timestamp(np.datetime64("2026-01-31T10:00", "ns")).date()
+    of_arrow: Any = pa.scalar(date(2026, 1, 31)).as_py()
+    month: Any = pd.Period("2026-01")
+    for last in (of_numpy, of_pandas, of_arrow, month.end_time.date()):
+        assert windows(month.start_time.date(), last, 1) == [(20260101, 20260131)]

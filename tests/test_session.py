@@ -8,6 +8,8 @@ import copy
 import gc
 import pickle
 import random
+import subprocess
+import sys
 import weakref
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -224,6 +226,53 @@ def test_use_from_another_loop_is_refused() -> None:
     finally:
         first.close()
         second.close()
+
+
+FORKED = """
+import asyncio, os
+from altaprofiles import CleverTap, Session, SessionClosed
+
+async def get(session):
+    await session.profiles.get(identity="7")
+
+async def main():
+    async with Session(clevertap=CleverTap("W9R", "pass-word")) as session:
+        closed = Session(clevertap=CleverTap("W9R", "pass-word"))
+        async with closed:
+            pass
+        if os.fork():
+            os.wait()
+            return
+        for use in (lambda: get(session), lambda: get(closed), session.aclose):
+            try:
+                # A child of a loop is in none.
+                asyncio.run(use())
+            except SessionClosed as error:
+                print(error, flush=True)
+        own = Session(clevertap=CleverTap("W9R", "pass-word"))
+        asyncio.run(own.__aenter__())
+        print(repr(own), flush=True)
+        os._exit(0)
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="forks")
+def test_a_forked_process_is_told_to_open_its_own() -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORKED],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    told, of_closed, at_close, own = done.stdout.splitlines()
+    assert told.endswith("from which this one was forked; open one in each process")
+    assert at_close == told
+    assert of_closed == "this Session is closed, or its event loop is; open a new one"
+    assert own.startswith("Session(")
 
 
 async def test_nobody_from_another_loop_waits_for_a_slot_of_this_one() -> None:

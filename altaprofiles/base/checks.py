@@ -32,6 +32,7 @@ __all__ = [
     "form_of",
     "has_lost_digits",
     "is_harmless",
+    "is_missing",
     "is_unicode",
     "is_whole_float",
     "plain",
@@ -329,7 +330,7 @@ LOST_DIGITS = f"a float too large to be exact, an integer that has lost digits; 
 def _no_key(value: object) -> str:
     """Return the type of a value that is not an identifier, with the fix."""
     kind = type(value).__name__
-    if value is None or kind in ("NAType", "NaTType") or (_is_float(value) and value != value):
+    if is_missing(value):
         return f"a missing value ({kind}); leave such keys out, in pandas with .dropna()"
     if is_whole_float(value):
         if has_lost_digits(value):
@@ -342,6 +343,13 @@ def _no_key(value: object) -> str:
     else:
         fix = "convert it to str the way the service stores it"
     return f"a value of type {kind}; {fix}"
+
+
+def is_missing(value: object) -> bool:
+    """Return whether `value` is None, a NaN, or a missing value of pandas."""
+    if value is None or type(value).__name__ in ("NAType", "NaTType"):
+        return True
+    return _is_float(value) and value != value
 
 
 def is_whole_float(value: object) -> bool:

@@ -15,7 +15,7 @@ from typing import TypeAlias
 from anyio.lowlevel import checkpoint
 from msgspec import Raw
 
-from ..base.checks import check_key, shown
+from ..base.checks import check_key, is_missing, shown
 from ..base.jsontext import elements, members, parts, plain_text
 from ..base.paths import path_text, status_of
 from ..base.wording import nearest, numbered
@@ -28,7 +28,15 @@ from .key_lines import split_lines
 from .key_tables import duckdb_keys, in_brackets, parquet_keys
 from .threads import Threads, read_ahead
 
-__all__ = ["KeyFile", "Keys", "are_letters_of", "as_text_key", "check_keys", "in_batches"]
+__all__ = [
+    "KeyFile",
+    "Keys",
+    "are_letters_of",
+    "as_text_key",
+    "check_keys",
+    "in_batches",
+    "key_in_file",
+]
 
 logger = logging.getLogger("altaprofiles")
 
@@ -460,9 +468,21 @@ def as_text_key(
         return "\0" + text.encode("utf-8", "backslashreplace").decode(), error
 
 
+_MISSING = frozenset({"\0None", "\0nan", "\0<NA>", "\0NaT"})
+"""Missing values as `as_text_key` returns them, which no text is: those texts are valid keys."""
+
+
+def key_in_file(text: str) -> str | None:
+    """Return a key that `as_text_key` returned as it is written to a file; None if it is missing.
+
+    A missing value would otherwise be somebody's key once that file is looked up.
+    """
+    return None if text in _MISSING else text.removeprefix("\0")
+
+
 def _shown(index: int, key: object) -> str:
     try:
-        return repr(key)
+        return str(key) if is_missing(key) else repr(key)
     except Exception:
         # Of whatever class `key` is, and the same in each run.
         return f"{type(key).__name__} {index}"

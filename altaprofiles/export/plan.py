@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -14,10 +14,11 @@ from msgspec import Struct
 from ..base.checks import check_flag, check_whole, shown, shown_setting
 from ..base.wording import numbered
 from ..errors import InvalidArgument, PlanMismatch
+from ..flow.fanout import is_table
 from ..wire.days import Day, date_of, is_day
 from ..wire.language import Filters
 from ..wire.members import shown_key
-from ..wire.query import BATCH_SIZE, EventQuery, is_everyone
+from ..wire.query import BATCH_SIZE, EventQuery, check_event, is_everyone
 
 if TYPE_CHECKING:
     from ..http.service import Service
@@ -27,6 +28,7 @@ __all__ = [
     "EventsPlan",
     "KeysPlan",
     "Plan",
+    "check_events",
     "check_same",
     "difference_in_words",
     "in_words",
@@ -94,7 +96,7 @@ class EventsPlan(Struct, frozen=True, tag="events", tag_field="kind"):
         Raises:
             ConfigurationError: an argument cannot work.
         """
-        names = None if is_everyone("events", events, start, end) else _check_events(events)
+        names = None if is_everyone("events", events, start, end) else check_events(events)
         summaries = check_flag("event_summaries", event_summaries)
         query, *_ = [
             EventQuery.of(name, start, end, batch_size, app, summaries, profile, filters)
@@ -264,25 +266,35 @@ def parse_plan(data: bytes) -> Plan:
     return _PLAN.decode(data)
 
 
-def _check_events(events: object) -> tuple[str, ...]:
+def check_events(events: object) -> tuple[str, ...]:
     """Return the names, at least one and each once.
 
     Raises:
         ConfigurationError: `events` is neither a name nor a list of different names.
     """
     if isinstance(events, str):
-        return (str.__str__(events),)
+        return (check_event(events, "events"),)
     if not isinstance(events, Sequence) or isinstance(events, bytes) or not events:
         raise InvalidArgument(
             f"events: expected the name of an event, or a list of names, got {shown(events)}"
+            f"{_as_list(events)}"
         )
-    for name in events:
-        if not isinstance(name, str):
-            raise InvalidArgument(f"events: expected names as text, got {shown(name)}")
+    for index, name in enumerate(events):
+        check_event(name, f"events[{index}]" if len(events) > 1 else "events")
         if events.count(name) > 1:
             raise InvalidArgument(f"events: {shown(name)} is in it twice; leave one of them out")
     # Plain text, of subclasses such as NumPy's as well.
     return tuple(map(str.__str__, events))
+
+
+def _as_list(events: object) -> str:
+    """Return the advice on several names that are no list."""
+    if isinstance(events, Sequence) or not isinstance(events, Iterable):
+        return ""
+    if is_table(events):
+        return "; pass list(…) of its column of names"
+    # The order of a set differs between processes, and people count for the first of the events.
+    return f"; pass {'sorted' if isinstance(events, set | frozenset) else 'list'}(events)"
 
 
 # Fields that decide how people are delivered, not which: a resumed export may change them.

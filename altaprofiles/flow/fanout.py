@@ -28,7 +28,7 @@ from .lifetime import INTERRUPTED, Spawn, is_cancelled_here
 from .slices import ITEMS
 from .window import Window
 
-__all__ = ["Items", "check_items", "fan_out"]
+__all__ = ["Items", "check_items", "fan_out", "is_table"]
 
 K = TypeVar("K")
 R = TypeVar("R")
@@ -52,7 +52,7 @@ def check_items(name: str, items: object, *, of_table: str = "") -> None:
         of_table: what to pass in the place of a table; by default one of its columns.
     """
     kind = type(items).__name__
-    if _is_table(items):
+    if is_table(items):
         raise InvalidArgument(
             f"{name}: got a {kind}, which is a table; pass "
             + (of_table or f"one column, such as {name}['ID'], with the column's name"),
@@ -71,7 +71,7 @@ def check_items(name: str, items: object, *, of_table: str = "") -> None:
         )
 
 
-def _is_table(items: object) -> bool:
+def is_table(items: object) -> bool:
     """Return whether `items` is a table, as of pandas, polars, Arrow, DuckDB and Spark."""
     if isinstance(items, tuple | list):
         return False

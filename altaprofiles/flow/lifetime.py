@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 import sys
 from collections.abc import Awaitable, Callable, Collection, Generator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from anyio.abc import TaskGroup
 from ..errors import AltaProfilesError, ConfigurationError, SessionClosed
 
 __all__ = [
+    "FORKED",
     "INTERRUPTED",
     "Lifetime",
     "Reading",
@@ -36,6 +38,13 @@ Spawn: TypeAlias = Callable[
 
 State: TypeAlias = Literal["new", "open", "draining", "closed"]
 """The states of a session, in order."""
+
+
+FORKED = (
+    "this Session was opened by the process from which this one was forked; open one in each "
+    "process"
+)
+"""The message in a process that was forked while a session was open."""
 
 
 INTERRUPTED = (
@@ -153,6 +162,7 @@ class Lifetime:
         self._pool = pool
         self._state: State = "new"
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._process = os.getpid()
         self._host: asyncio.Task[None] | None = None
         self._tasks: TaskGroup | None = None
         self._stop = asyncio.Event()
@@ -169,6 +179,8 @@ class Lifetime:
             ConfigurationError: no event loop of asyncio runs here.
         """
         loop = _running_loop()
+        if self._state == "new":
+            self._process = os.getpid()
         if self._loop is not None or self._state != "new":
             raise SessionClosed(
                 "this Session was opened before, or closed; create a new one each time"
@@ -194,9 +206,11 @@ class Lifetime:
             drain: the seconds that work under way may take to end before. Nothing new begins.
 
         Raises:
-            SessionClosed: the session was opened in another event loop that is still running.
+            SessionClosed: the session was opened in another event loop that is still running, or
+                by the process from which this one was forked.
         """
         if self._host is not None and not self._host.done():
+            self._check_process()
             self._check_loop(_running_loop())
             try:
                 if drain > 0 and self._state != "closed":
@@ -264,6 +278,7 @@ class Lifetime:
         Raises:
             ConfigurationError: no event loop of asyncio runs here.
         """
+        self._check_process()
         loop = _running_loop()
         if self._state == "new":
             raise SessionClosed(
@@ -305,6 +320,11 @@ class Lifetime:
         self._works.discard(work)
         if self._state == "draining" and not self._is_waited_for:
             self._drained.set()
+
+    def _check_process(self) -> None:
+        """Raise `SessionClosed` in a process that was forked while the session was open."""
+        if self._state in ("open", "draining") and os.getpid() != self._process:
+            raise SessionClosed(FORKED)
 
     def _check_loop(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._loop is not loop:

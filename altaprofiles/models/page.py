@@ -160,11 +160,14 @@ class Page(Struct, frozen=True, dict=True):
         >>> Page([b'{"identity": "7"}', b'{"identity": "8"}'], b"", "c1", None).encode()
         b'{"identity": "7"}\\n{"identity": "8"}\\n'
         """
-        lines: Iterable[Raw | bytes] = self._records
+        return b"\n".join([*self._lines(), b""])
+
+    def _lines(self) -> Iterable[Raw | bytes]:
+        """Return `records` without line breaks, which are most often not there."""
         raw = self._raw
         if b"\n" in raw or b"\r" in raw if isinstance(raw, bytes) else raw.has_breaks:
-            lines = map(one_line, map(bytes, lines))
-        return b"\n".join([*lines, b""])
+            return map(one_line, map(bytes, self._records))
+        return self._records
 
     def to_arrow(
         self,
@@ -194,7 +197,7 @@ class Page(Struct, frozen=True, dict=True):
         ['identity', 'email', 'name', 'phone', 'object_ids']
         """
         keys = _check_options("to_arrow", flatten, person, lists)
-        return records_to_arrow(self.records, _table(keys, None, person, lists))
+        return records_to_arrow(map(bytes, self._lines()), _table(keys, None, person, lists))
 
     def __arrow_c_stream__(self, requested_schema: object = None) -> object:
         """Return `to_arrow()` as a capsule of Arrow's PyCapsule interface.
@@ -236,8 +239,9 @@ def to_arrow(
 
     Columns: `person` (text) if it is asked for; `identity`, `email`, `name`, `phone` (text);
     `object_ids` (list of text); `profile_data`, `events`, `platform_info` (JSON text as the service
-    sent it, with U+FFFD for lone surrogates); `extra` (JSON text of all other keys, so that nothing
-    is lost); then one column for each key of `flatten`.
+    sent it, with U+FFFD for lone surrogates, and without white space if the record had line breaks,
+    as in files of the same records); `extra` (JSON text of all other keys, so that nothing is
+    lost); then one column for each key of `flatten`.
 
     The table is held in memory, and briefly a second time while it is built. For millions of
     people, export to a file instead.
@@ -281,7 +285,8 @@ def to_arrow(
 
 def _record(number: int, profile: object) -> bytes:
     if isinstance(profile, Profile):
-        return profile.raw
+        # Without line breaks, as files have it, so that equal records have equal cells.
+        return profile.encode()
     fix = "pass profiles only"
     if isinstance(profile, Lookup):
         fix = "pass its `value`, of those that have one: [one.value for one in … if one.value]"

@@ -97,8 +97,8 @@ def check_day(name: str, value: object, fix: str = _FIX) -> int:
     Raises:
         ConfigurationError: it is neither a day nor epoch seconds.
     """
-    if type(value).__name__ == "NaTType":
-        raise InvalidArgument(f"{name}: got NaT, which is no day; {fix}")
+    if _is_missing(value):
+        raise InvalidArgument(f"{name}: got {value}, which is no day; {fix}")
     if isinstance(value, datetime):
         raise InvalidArgument(
             f"{name}: got the datetime {shown(value)}, which could mean a day or a second; "
@@ -120,7 +120,7 @@ def check_day(name: str, value: object, fix: str = _FIX) -> int:
             if value is None or isinstance(value, bool | float)
             else ""
         )
-        raise InvalidArgument(f"{name}: got {kind}{shown(value)}; {fix}")
+        raise InvalidArgument(f"{name}: got {kind}{shown(value)}; {_conversion(value) or fix}")
     if is_day(value):
         try:
             date_of(value)
@@ -130,6 +130,22 @@ def check_day(name: str, value: object, fix: str = _FIX) -> int:
         hint = ", and looks like milliseconds" if 10**12 <= value < 10**13 else ""
         raise InvalidArgument(f"{name}: {shown(value)} has neither 8 nor 10 digits{hint}; {fix}")
     return value
+
+
+def _is_missing(value: object) -> bool:
+    """Return whether a value of pandas or NumPy stands for a day that is missing."""
+    is_of_numpy = type(value).__name__ == "datetime64" and str(value) == "NaT"
+    return is_of_numpy or type(value).__name__ in ("NaTType", "NAType")
+
+
+def _conversion(value: object) -> str | None:
+    """Return the advice on a day or a time of another library; None for any other value."""
+    kind = type(value)
+    if kind.__name__ == "datetime64":
+        return "pass .astype('datetime64[D]').item(), a date (in pandas: pd.Timestamp(…).date())"
+    if hasattr(kind, "start_time"):
+        return "pass .start_time.date(), or .end_time.date() for its last day"
+    return "pass .as_py() of a value of Arrow" if hasattr(kind, "as_py") else None
 
 
 _DAY = re.compile(r"([0-9]{4})-([0-9]{2})-([0-9]{2})|([0-9]{4})([0-9]{2})([0-9]{2})")

@@ -26,6 +26,7 @@ __all__ = [
     "EventQuery",
     "check_batch_size",
     "check_cursor",
+    "check_event",
     "is_everyone",
 ]
 
@@ -112,7 +113,7 @@ class EventQuery(Struct, frozen=True):
         if is_everyone("event", event, start, end):
             filters.check_for_everyone()
         else:
-            name = _check_event(event)
+            name = check_event(event)
             first, last = check_range(start, end)
         return cls(
             name,
@@ -195,14 +196,23 @@ def is_everyone(name: str, event: object, start: object, end: object) -> bool:
     return bool(missing)
 
 
-def _check_event(event: object) -> str:
+def check_event(event: object, argument: str = "event") -> str:
+    """Return `event` if it can be the name of one ([profiles], Body Parameters).
+
+    Args:
+        event: the name.
+        argument: the argument that holds it, with the position in it if it holds several.
+
+    Raises:
+        ConfigurationError: it is not text, is empty, or holds a control character.
+    """
     if not isinstance(event, str):
-        raise InvalidArgument(f"event: expected the name of an event, got {shown(event)}")
+        raise InvalidArgument(f"{argument}: expected the name of an event, got {shown(event)}")
     try:
-        return check_key("event", event, noun="name")
+        return check_key(argument, event, noun="name")
     except ConfigurationError as error:
         # An event's name is not a person's, and may be shown.
-        raise InvalidArgument(f"{error}, got {shown(event)}") from None
+        raise InvalidArgument(f"{error}, got {shown(str.__str__(event))}") from None
 
 
 def check_batch_size(batch_size: object) -> int:

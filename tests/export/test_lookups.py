@@ -16,6 +16,8 @@ from typing import Any
 from urllib.parse import unquote
 
 import anyio
+import numpy as np
+import pandas as pd  # type: ignore[import-untyped]
 import pytest
 
 from altaprofiles import (
@@ -136,7 +138,7 @@ async def test_found_and_not_found_failed_and_invalid(tmp_path: Path) -> None:
             json.loads(line)
             for line in tmp_path.joinpath("people.ndjson.failed.ndjson").read_bytes().splitlines()
         ]
-        assert [line["key"] for line in failed] == ["ill", "bad", "", "tab\t", "None", "x" * 9000]
+        assert [line["key"] for line in failed] == ["ill", "bad", "", "tab\t", None, "x" * 9000]
         assert [line["error"] for line in failed] == [
             "ServerError",
             "BadRequest",
@@ -711,20 +713,32 @@ async def test_a_source_with_a_task_group_open_when_on_progress_raises(tmp_path:
 async def test_an_invalid_key_is_not_taken_for_one_that_reads_like_it(tmp_path: Path) -> None:
     to = tmp_path / "people.ndjson"
     directory = Directory()
-    keys: list[Any] = [None, "None", float("nan"), "nan", "5"]
+    keys: list[Any] = [
+        None,
+        "None",
+        float("nan"),
+        "nan",
+        "5",
+        pd.NaT,
+        pd.NA,
+        1.5,
+        np.float64("nan"),
+    ]
     async with scripted(directory.answer) as server, session_for(server.url) as session:
         report = await session.export_lookups(keys, by="identity", to=to)
     assert directory.asked == {"None": 1, "nan": 1, "5": 1}
     assert found_in(to) == ["None", "nan", "5"]
-    assert (report.keys, report.repeated, report.found, report.failed) == (5, 0, 3, 2)
+    assert (report.keys, report.repeated, report.found, report.failed) == (8, 1, 3, 5)
     failed = [
         json.loads(line)
         for line in tmp_path.joinpath("people.ndjson.failed.ndjson").read_bytes().splitlines()
     ]
-    assert [line["key"] for line in failed] == ["None", "nan"]
-    assert [line["error"] for line in failed] == ["InvalidArgument"] * 2
-    assert "NoneType" in failed[0]["message"]
-    assert "float" in failed[1]["message"]
+    # The text "None" would be somebody's key where that file is looked up in its turn.
+    assert [line["key"] for line in failed] == [None, None, None, None, "1.5"]
+    assert [line["error"] for line in failed] == ["InvalidArgument"] * 5
+    assert [
+        line["message"].partition("a missing value (")[2].partition(")")[0] for line in failed[:4]
+    ] == ["NoneType", "float64", "NaTType", "NAType"]
 
 
 @pytest.mark.parametrize("keys", [[None, float("nan")], ["\t"], ["", "", ""], [None] * 5000])

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import duckdb
 import polars
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import altaprofiles
@@ -31,6 +33,7 @@ from altaprofiles.emulator.people import Population
 from altaprofiles.tables.layout import CORE, Kind
 
 from ..support.odd import CASES
+from ..support.servers import always, http, scripted
 
 RECORDS = [json.dumps(Population(3000, 3).record(number)).encode() for number in range(3000)]
 
@@ -333,3 +336,28 @@ def test_tables_need_pyarrow(call: Any, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(MissingExtra, match=r"pip install 'altaprofiles\[parquet\]'"):
         call()
+
+
+@pytest.mark.anyio
+async def test_a_table_in_memory_has_the_cells_of_the_file_where_the_service_pretty_prints(
+    tmp_path: Path,
+) -> None:
+    record = {
+        "identity": "7",
+        "profileData": {"Plan": "gold\n", "Tags": [1, 2]},
+        "events": {"Charged": {"count": 2}},
+        "platformInfo": [{"platform": "iOS", "objectId": "o-1"}],
+        "more": {"nested": [True]},
+    }
+    body = json.dumps({"status": "success", "record": record}, indent=1).encode()
+    async with scripted(always(http(body))) as server:
+        async with Session(clevertap=CleverTap("W9R", "p", base_url=server.url)) as session:
+            to = tmp_path / "people.parquet"
+            await session.export_lookups(["7"], by="identity", to=to)
+            person = await session.profiles.get(identity="7")
+    assert person is not None
+    assert b"\n" in person.raw
+    file = pq.read_table(to, columns=[*CORE]).to_pylist()
+    page = Page([person.raw], person.raw, "cursor", None)
+    assert to_arrow([person]).to_pylist() == page.to_arrow().to_pylist() == file
+    assert file[0]["platform_info"] == '[{"platform":"iOS","objectId":"o-1"}]'

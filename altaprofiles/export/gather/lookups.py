@@ -21,7 +21,7 @@ from ...flow.fanout import Items
 from ...models import Key
 from ...sources.lookups import LIKE_FLOATS, Lookups
 from ...tables.rows import Row
-from ..keys import KeyFile, are_letters_of, as_text_key, in_batches
+from ..keys import KeyFile, are_letters_of, as_text_key, in_batches, key_in_file
 from ..place import Place
 from ..plan import KeysPlan
 from ..report import LookupProgress, LookupReport, Report
@@ -349,5 +349,5 @@ def _as_text(answer: Answer) -> bytes:
 
 def failure_line(answer: Answer, **members: Any) -> bytes:
     """Return the line of a failed key in a file, with more members if there are any."""
-    row = {"key": answer.key.removeprefix("\0"), "error": answer.error, "message": answer.message}
+    row = {"key": key_in_file(answer.key), "error": answer.error, "message": answer.message}
     return msgspec.json.encode(row | members) + b"\n"

@@ -180,8 +180,8 @@ class FolderTarget(Target, frozen=True, kw_only=True):
                 content = _DECODER.decode(data)
             except msgspec.DecodeError as error:
                 raise ExportError(
-                    f"{path} is not of an export into a folder, or of a newer version ({error}); "
-                    f"choose another folder"
+                    f"{path} is not of an export into a folder, or is of a newer version, or "
+                    f"damaged; choose another folder"
                 ) from error
         if content is not None and content.of != self.content.of:
             raise ExportError(
