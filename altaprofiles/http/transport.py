@@ -24,6 +24,7 @@ from yarl import URL
 
 from .._version import __version__
 from ..base.checks import check_seconds, shown
+from ..base.open_files import more_files
 from ..errors import (
     AltaProfilesError,
     ConnectError,
@@ -411,7 +412,9 @@ def translated(
     if (tls := _tls_error(error)) is not None:
         return _tls_failure(place, tls)
     if isinstance(error, aiohttp.ClientConnectorError):
-        return ConnectError(f"no connection to {place}", detail=_reason(error.os_error))
+        fix = more_files(error.os_error)
+        detail = _reason(error.os_error) + ("" if fix is None else f"; {fix}")
+        return ConnectError(f"no connection to {place}", detail=detail)
     if isinstance(error, aiohttp.ClientResponseError):
         return TransportError(
             f"{host} answered something that is not HTTP",

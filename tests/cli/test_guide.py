@@ -95,6 +95,14 @@ def test_words_of_one_section_are_found_in_other_forms(
     assert guide in done.stdout.decode()
 
 
+@pytest.mark.parametrize(
+    "words", ["latency", "weekly", "deduplicate", "backfill", "dry run", "GDPR", "snowflake"]
+)
+def test_words_from_elsewhere_are_found(env: dict[str, str], words: str) -> None:
+    done = run(env, "guide", "--search", words)
+    assert done.stdout.decode().startswith("glossary  Words from elsewhere: ")
+
+
 @pytest.mark.parametrize("words", ["client leaves", "async def", "deadlines views exports"])
 def test_a_comment_of_a_program_is_not_a_section(env: dict[str, str], words: str) -> None:
     done = run(env, "guide", "--search", words)

@@ -528,8 +528,9 @@ def test_a_worker_does_urgent_jobs_first(folder: Path, emulator: Emulator, tmp_p
     assert done.stderr == ": identity: empty; pass the identifier itself\n"
 
 
+@pytest.mark.parametrize("has_more", [True, False])
 def test_a_worker_that_is_stopped_names_what_is_left(
-    folder: Path, emulator: Emulator, tmp_path: Path
+    folder: Path, emulator: Emulator, tmp_path: Path, has_more: bool
 ) -> None:
     emulator.think = 0.1
     jobs = [f"user_{number}" for number in range(200)]
@@ -539,15 +540,20 @@ def test_a_worker_that_is_stopped_names_what_is_left(
         env=environment(tmp_path, emulator.environment),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
     ) as process:
         assert process.stdin is not None
         assert process.stdout is not None
+        assert process.stderr is not None
         process.stdin.write("".join(f"{job}\n" for job in jobs))
         process.stdin.flush()
+        if not has_more:
+            process.stdin.close()
         wait_until(lambda: emulator.stats.in_flight["clevertap"] == 3)
         process.send_signal(signal.SIGTERM)
         lines = process.stdout.read().splitlines()
+        assert process.stderr.read() == ""
         assert process.wait(PATIENCE) == 0
     left = [line.removeprefix("left: ") for line in lines if line.startswith("left: ")]
     done = [line.partition(":")[0] for line in lines if not line.startswith("left: ")]

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from ... import __version__
 from ...accounts import ENVIRONMENT, Resolved, accounts_path, find_alta, find_clevertap
 from ...base.extras import EXTRAS, is_installed
+from ...base.open_files import limit_of_open_files
 from ...base.wording import duration
 from ...credentials import Alta, CleverTap, InvalidSetting, ignored_variables
 from ...errors import (
@@ -40,6 +41,9 @@ from .sharing import check_sharing
 __all__ = ["examine"]
 
 C = TypeVar("C", CleverTap, Alta)
+
+_LEAST_FILES = 256
+"""Files that can be open at once, below which many requests at once may fail."""
 
 _LEAST_SPACE = 1 << 30
 """Bytes of free disk space, below which an export is likely to fail."""
@@ -119,6 +123,13 @@ def _machine() -> Iterator[Finding]:
         if missing
         else None,
     )
+    limit = limit_of_open_files()
+    if limit is not None and limit < _LEAST_FILES:
+        yield Finding(
+            f"a process may have {limit} files and connections open here",
+            "An export, or many requests at once, can need more: ulimit -n 1024",
+            is_note=True,
+        )
     try:
         folder = Path.cwd()
         with tempfile.TemporaryFile(dir=folder):

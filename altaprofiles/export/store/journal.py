@@ -312,6 +312,14 @@ def _damaged(path: Path, why: object) -> ExportError:
     )
 
 
+def _check_descriptors(path: Path) -> None:
+    """Raise an `OSError` on `path` if no more files can be opened, which SQLite does not say."""
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY))
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
+
+
 @contextmanager
 def _explained(path: Path) -> Iterator[None]:
     try:
@@ -325,5 +333,7 @@ def _explained(path: Path) -> Iterator[None]:
             ) from None
         if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
             raise _damaged(path, error) from None
+        if code == sqlite3.SQLITE_CANTOPEN:
+            _check_descriptors(path)
         # The type of error that writing the other files of an export raises.
         raise OSError(f"the journal cannot be read or written: {error}: {path}") from error

@@ -16,6 +16,7 @@ from uuid import uuid4
 import msgspec
 
 from ...base.jsontext import failure_text
+from ...base.open_files import more_files
 from ...base.paths import check_own_file, check_own_folder
 from ...errors import ExportError, ExportLocked, Incomplete
 from ..plan import Plan, check_same, parse_plan
@@ -249,7 +250,8 @@ def disk_remedy(error: BaseException | None) -> str:
         return f"free some space{'' if path is None else f' on the disk of {path}'}, and "
     if any(one.errno == errno.EFBIG for one in of_system):
         return "raise the limit of a file's size (`ulimit -f`), and "
-    return ""
+    fix = next(filter(None, map(more_files, of_system)), None)
+    return "" if fix is None else f"{fix}, and "
 
 
 @contextmanager
@@ -309,7 +311,7 @@ def made_folder(folder: Path) -> None:
     except OSError as error:
         raise ExportError(
             f"cannot create the folder {folder} for the export's progress: {error.strerror}; "
-            f"choose another `to`, or {_OTHER}"
+            f"{more_files(error) or f'choose another `to`, or {_OTHER}'}"
         ) from error
 
 
