@@ -49,8 +49,8 @@ _WRITER = "pyarrow's writer alone"
 _LIBRARIES = "the libraries alone"
 
 _FLOOR = (
-    "Of the peaks of DuckDB and Parquet, Python with both libraries takes {:.0f} MB. Pandas is part "
-    "of it if it is installed: pyarrow imports it."
+    "Of the peaks of DuckDB and Parquet, Python and both libraries take {:.0f} MB. That has pandas "
+    "in it if it is installed: pyarrow imports it."
 )
 
 
