@@ -572,7 +572,8 @@ class BlockingEventProfiles(_Face[EventProfiles]):
     def __iter__(self) -> Iterator[Profile]:
         """Yield each person, as `EventProfiles` does with `async for`."""
         people = self._inner
-        return self._loop.each(PAGES, lambda _: people.__aiter__())
+        results = self._loop.each(PAGES, lambda _: people.__aiter__())
+        return PlainResults(people._name, results)  # noqa: SLF001
 
     @named(PAGES)
     def pages(self, *, decode: bool = True) -> Iterator[Page]:

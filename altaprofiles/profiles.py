@@ -158,7 +158,8 @@ class Profiles:
             event: the name of the event as the dashboard spells it, upper case included.
             start, end: first and last day, both included, in the time zone of the CleverTap
                 project: dates, text such as "2026-01-31" or "20260131", or ints YYYYMMDD. Or two
-                ints of epoch seconds.
+                ints of epoch seconds, which are sent as they are: that CleverTap takes them has
+                been seen in one example only. The emulator takes them for their days in UTC.
             event_properties: conditions on the event, all of which must hold.
             profile_fields: conditions on the person's profile, all of which must hold.
             query: other members of the vendor's query language, as plain JSON that is copied:
@@ -416,22 +417,26 @@ class EventProfiles(AsyncOnly):
             AltaProfilesError: a chain could not be opened, or a page not fetched.
         """
         reading = self._new_reading()
-        name = "everyone" if self._query.event is None else "by_event"
-        return Results(name, self._people(reading), reading)
+        return Results(self._name, self._people(reading), reading)
+
+    @property
+    def _name(self) -> str:
+        return "everyone" if self._query.event is None else "by_event"
 
     async def _people(self, reading: Reading) -> AsyncGenerator[Profile, None]:
         pages = self._walk(reading, decode=True, keep=False)
-        try:
-            async for page in pages:
-                for number, profile in enumerate(page.profiles, 1):
-                    yield profile
-                    if number % ITEMS == 0:
-                        # A page holds thousands of people, and the caller may never await.
-                        await asyncio.sleep(0)
-                # Freed before the next page is awaited.
-                del page
-        finally:
-            await pages.aclose()
+        with reading.noting_failure():
+            try:
+                async for page in pages:
+                    for number, profile in enumerate(page.profiles, 1):
+                        yield profile
+                        if number % ITEMS == 0:
+                            # A page holds thousands of people, and the caller may never await.
+                            await asyncio.sleep(0)
+                    # Freed before the next page is awaited.
+                    del page
+            finally:
+                await pages.aclose()
 
     @named(PAGES)
     def pages(self, *, decode: bool = True) -> AsyncGenerator[Page, None]:
@@ -463,7 +468,7 @@ class EventProfiles(AsyncOnly):
     ) -> AsyncGenerator[Page, None]:
         seen = Distinct() if self._distinct else None
         pages = self._pages(decode, keep, reading)
-        with naming(PAGES):
+        with naming(PAGES), reading.noting_failure():
             try:
                 async for page in pages:
                     yield page if seen is None else await finish(new_people(page, seen))

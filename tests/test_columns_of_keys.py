@@ -90,6 +90,22 @@ async def test_a_table_in_place_of_its_column_is_refused(
         assert session.stats.requests == 0
 
 
+async def test_a_column_of_arrow_is_refused_with_its_conversion(
+    emulator: Emulator, tmp_path: Path
+) -> None:
+    column = tables()["arrow"]["my_id"]
+    async with Session(clevertap=emulator.clevertap, alta=emulator.alta) as session:
+        for keys in (column, column.combine_chunks()):
+            fix = r"^keys: got a \w+Array of Arrow, .* pass its \.to_pylist\(\)$"
+            with pytest.raises(InvalidArgument, match=fix):
+                session.profiles.get_many(keys, by="identity")
+            with pytest.raises(InvalidArgument, match=fix):
+                session.cdp.get_many(keys, by="user_id")
+            with pytest.raises(InvalidArgument, match=fix):
+                await session.export_lookups(keys, by="identity", to=tmp_path / "to.ndjson")
+        assert session.stats.requests == 0
+
+
 async def test_the_fix_of_a_table_in_place_of_people_works(emulator: Emulator) -> None:
     column = tables()["pandas"]["my_id"]
     async with Session(clevertap=emulator.clevertap, alta=emulator.alta) as session:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ from altaprofiles import (
     InvalidArgument,
     Page,
     Profile,
+    Retry,
+    ServerError,
     Session,
 )
 from altaprofiles.emulator import Emulator, Recorder
@@ -103,6 +105,75 @@ async def test_results_can_be_left_early_and_closed() -> None:
                 await session.profiles.get_many(["1"], by="identity").athrow(ZeroDivisionError())
             people = [person async for person in charged(session)]
             assert len([one async for one in session.with_cdp(people)]) == len(people) > 0
+
+
+CUT_OFF = r"^<results of {0}>: cut off by {1} before, .* call {0} again$"
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("kind", ["timeout", "error"])
+async def test_results_that_are_read_on_after_a_failure_do_not_look_complete(kind: str) -> None:
+    async with Emulator(people=60) as emulator:
+        async with Session(
+            clevertap=emulator.clevertap, alta=emulator.alta, retry=Retry(attempts=1)
+        ) as session:
+            people = [person async for person in charged(session)]
+            keys = [person.identity for person in people if person.identity]
+
+            def failing() -> Iterator[str]:
+                yield from keys[:2]
+                raise ZeroDivisionError
+
+            def strangers() -> Iterator[Any]:
+                yield from people[:2]
+                raise ZeroDivisionError
+
+            calls: dict[str, list[AsyncIterator[Any]]] = {
+                "get_many": [
+                    session.profiles.get_many(failing(), by="identity"),
+                    session.cdp.get_many(failing(), by="user_id"),
+                ],
+                "with_cdp": [session.with_cdp(strangers())],
+                "pages": [charged(session).pages()],
+                "by_event": [aiter(charged(session))],
+            }
+            if kind == "timeout":
+                emulator.think = 60
+            else:
+                emulator.faults = {"server_error": 1.0}
+            for name, several in calls.items():
+                for results in several:
+                    failure = ""
+                    while not failure:
+                        try:
+                            async with asyncio.timeout(0.05 if kind == "timeout" else None):
+                                assert await anext(results, None) is not None
+                        except Exception as error:
+                            failure = (
+                                "CancelledError" if kind == "timeout" else type(error).__name__
+                            )
+                    for _ in range(2):
+                        with pytest.raises(RuntimeError, match=CUT_OFF.format(name, failure)):
+                            await anext(results, None)
+                    with pytest.raises(RuntimeError, match=CUT_OFF.format(name, failure)):
+                        async for _ in results:
+                            pass
+
+
+def test_blocking_results_that_are_read_on_after_a_failure_do_not_look_complete() -> None:
+    with (
+        emulated(people=60) as emulator,
+        altaprofiles.blocking(
+            lambda: Session(clevertap=emulator.clevertap, retry=Retry(attempts=1))
+        ) as session,
+    ):
+        emulator.faults = {"server_error": 1.0}
+        charged = session.profiles.by_event("Charged", **DAYS)
+        for name, results in {"by_event": iter(charged), "pages": charged.pages()}.items():
+            with pytest.raises(ServerError):
+                next(results)
+            with pytest.raises(RuntimeError, match=CUT_OFF.format(name, "ServerError")):
+                next(results, None)
 
 
 READ_BEFORE = "<results of {0}>: read to its end before, and yields nothing more; call {0} again"

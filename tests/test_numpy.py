@@ -180,7 +180,7 @@ async def test_a_sync_without_events_names_no_argument_that_it_does_not_have(
         (np.datetime64("2026-01-31"), "pass .astype('datetime64[D]').item(), a date"),
         (np.datetime64("2026-01-31T10:00", "ns"), "pass .astype('datetime64[D]').item(), a date"),
         (pd.Period("2026-01"), "pass .start_time.date(), or .end_time.date() for its last day"),
-        (pd.Timestamp("2026-01-31"), "pass .date(), or "),
+        (pd.Timestamp("2026-01-31"), "days of the CleverTap project; pass .date()"),
         (pa.scalar(date(2026, 1, 31)), "pass .as_py() of a value of Arrow"),
         (pd.NaT, "got NaT, which is no day; pass a date"),
         (np.datetime64("NaT"), "got NaT, which is no day; pass a date"),

@@ -58,6 +58,11 @@ def check_items(name: str, items: object, *, of_table: str = "") -> None:
             + (of_table or f"one column, such as {name}['ID'], with the column's name"),
             value=items,
         )
+    if hasattr(type(items), "to_pylist"):
+        raise InvalidArgument(
+            f"{name}: got a {kind} of Arrow, whose items are Arrow's; pass its .to_pylist()",
+            value=items,
+        )
     if isinstance(items, Mapping) and not _has_keys_only(items):
         raise InvalidArgument(
             f"{name}: got a {kind}, whose iteration yields its keys; pass its .keys() or .values()",

@@ -6,7 +6,7 @@ import asyncio
 import math
 import os
 import sys
-from collections.abc import Awaitable, Callable, Collection, Generator
+from collections.abc import Awaitable, Callable, Collection, Generator, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from typing import Any, Literal, Protocol, TypeAlias
@@ -410,12 +410,30 @@ class Reading:
 
     The code that reads it is a part of the work until its end: the calls that it makes between two
     items begin while the session is drained, too.
+
+    Attributes:
+        failure: the name of the exception that has cut it off, or None.
     """
 
     def __init__(self, lifetime: Lifetime) -> None:
+        self.failure: str | None = None
         self._lifetime = lifetime
         self._task: asyncio.Task[Any] | None = None
         self._behind, self._body = Work(), Work()
+
+    @contextmanager
+    def noting_failure(self) -> Iterator[None]:
+        """Note the exception that the body raises, unless it is that of `aclose`.
+
+        The name alone: the exception itself would keep the generator and its items in memory.
+        """
+        try:
+            yield
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            self.failure = type(error).__name__
+            raise
 
     def move(self) -> None:
         """Take the present task for the reader. To be called where the next item is asked for.

@@ -34,7 +34,10 @@ class AsyncOnly:
 
 
 class _ReadOnce:
-    """Warns who reads the results of a call once more after their end, where there are none.
+    """Tells who reads the results of a call once more after their end, where there are none.
+
+    After their own end, that is a warning. After a failure, whoever asks for another result has
+    gone on as if none had been lost.
 
     Args:
         name: the method that was called.
@@ -60,6 +63,13 @@ class _ReadOnce:
                 self._name,
             )
 
+    def _cut_off(self, failure: str) -> RuntimeError:
+        """Return the error for whoever reads on after a failure."""
+        return RuntimeError(
+            f"{self!r}: cut off by {failure} before, so that others are missing, and there are no "
+            f"more; call {self._name} again"
+        )
+
     def __repr__(self) -> str:
         return f"<results of {self._name}>"
 
@@ -75,14 +85,23 @@ class PlainResults(_ReadOnce, Iterator[T]):
     def __init__(self, name: str, generator: Generator[T, None, None]) -> None:
         super().__init__(name)
         self._generator = generator
+        self._failure: str | None = None
 
     def __iter__(self) -> PlainResults[T]:
         self._warn_of_another_reading(getattr(self._generator, "gi_frame", self))
         return self
 
     def __next__(self) -> T:
+        if self._failure is not None:
+            raise self._cut_off(self._failure)
         self._asked_for += 1
-        return next(self._generator)
+        try:
+            return next(self._generator)
+        except StopIteration:
+            raise
+        except BaseException as error:
+            self._failure = type(error).__name__
+            raise
 
     def close(self) -> None:
         """End the work behind the results."""
@@ -108,12 +127,20 @@ class Results(_ReadOnce, AsyncOnly, AsyncGenerator[T, None]):
         return self
 
     def __anext__(self) -> Awaitable[T]:  # type: ignore[override]
+        if self._reading.failure is not None:
+            # Awaited, because Python 3.11 crashes where `anext(…, default)` gets the error at once.
+            return self._refuse(self._reading.failure)
         self._asked_for += 1
         self._reading.move()
         return self._generator.__anext__()
 
+    async def _refuse(self, failure: str) -> Never:
+        raise self._cut_off(failure)
+
     def asend(self, value: None) -> Any:
         """Return the next result, as `__anext__` does."""
+        if self._reading.failure is not None:
+            return self._refuse(self._reading.failure)
         self._asked_for += 1
         self._reading.move()
         return self._generator.asend(value)

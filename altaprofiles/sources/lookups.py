@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 from itertools import count
 from typing import Any, Generic, TypeVar, get_args
 
@@ -20,6 +21,7 @@ from ..base.verdicts import dooms_all
 from ..base.wording import one_of
 from ..errors import AltaProfilesError, ConfigurationError, InvalidArgument
 from ..flow.fanout import Items, check_items, fan_out
+from ..flow.lifetime import Reading
 from ..flow.results import Results
 from ..http.engine import Engine
 from ..http.service import Service
@@ -221,7 +223,14 @@ class Lookups(Generic[V]):
             size=size,
             name=self._endpoint.name,
         )
-        return Results(name, results, reading)
+        return Results(name, _noted(results, reading), reading)
+
+
+async def _noted(results: AsyncGenerator[R, None], reading: Reading) -> AsyncGenerator[R, None]:
+    with reading.noting_failure():
+        async with aclosing(results):
+            async for result in results:
+                yield result
 
 
 def _is_like_float(lookup: Lookup[Any]) -> bool:

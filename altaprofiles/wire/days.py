@@ -101,8 +101,8 @@ def check_day(name: str, value: object, fix: str = _FIX) -> int:
         raise InvalidArgument(f"{name}: got {value}, which is no day; {fix}")
     if isinstance(value, datetime):
         raise InvalidArgument(
-            f"{name}: got the datetime {shown(value)}, which could mean a day or a second; "
-            f"pass .date(), or int(.timestamp()) of an aware datetime"
+            f"{name}: got the datetime {shown(value)}, but a range has days of the CleverTap "
+            f"project; pass .date()"
         )
     if isinstance(value, str):
         found = day_in(value)
