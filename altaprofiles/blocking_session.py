@@ -158,6 +158,15 @@ class _Opening(_NotAsync, AbstractContextManager["BlockingSession"]):
         opened, self._open = self._open, None
         return None if opened is None else opened.__exit__(kind, error, traceback)
 
+    # Type checkers refuse it by themselves.
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Never:
+            raise AttributeError(
+                f"blocking(…) has no {name!r} before it is opened; write `with blocking(…) as "
+                f"session:`"
+            )
+
     def __repr__(self) -> str:
         name = getattr(self._make_session, "__qualname__", type(self._make_session).__name__)
         return f"<blocking({name})>"

@@ -483,3 +483,8 @@ def test_no_object_of_the_package_shows_its_address_alone() -> None:
         value = getattr(altaprofiles, public)
         if inspect.isclass(value) and not issubclass(value, dict):
             assert value.__repr__ is not object.__repr__, public
+
+
+def test_a_blocking_session_that_is_not_opened_says_how_to_open_it() -> None:
+    with pytest.raises(AttributeError, match=r"'profiles' .* `with blocking\(…\) as session:`"):
+        _ = altaprofiles.blocking(new_session).profiles  # type: ignore[attr-defined]

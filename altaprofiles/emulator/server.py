@@ -286,7 +286,8 @@ class Emulator(Settings):
     def faults(self) -> Mapping[str, float]:
         """Rates by fault name, read-only. Assign a mapping to change them, even while it runs.
 
-        `GET /faults` returns them as JSON, and `PUT /faults` replaces them.
+        `emulator.faults = {**emulator.faults, "server_error": 0.1}` adds one. `GET /faults` returns
+        them as JSON, and `PUT /faults` replaces them.
         """
         return MappingProxyType({fault.value: rate for fault, rate in self._plan.rates.items()})
 

@@ -13,6 +13,7 @@ import pytest
 
 from altaprofiles import ExportError
 from altaprofiles.export.sinks import duck_groups
+from altaprofiles.export.tables import Content
 from altaprofiles.tables.rows import Row
 
 from ..support.sinks import filled, opened, rows_of, target_of
@@ -90,6 +91,47 @@ def test_rows_for_which_there_is_no_memory_are_not_lost(
     assert content(path) == expected
     # Somebody is in both parts.
     assert "left out: 1 key" in sink.notes[0]
+
+
+def test_rows_that_are_larger_than_the_first_ones_do_not_fill_the_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A group of the first rows would hold 1.2 GB of the others.
+    monkeypatch.setattr(duck_groups, "_MOST_IN_GROUP", 30 * GROUP)
+    monkeypatch.setattr(duck_groups, "_MOST_BYTES", 8 << 20)
+    people = [*small(range(31 * GROUP)), *large(range(10**6, 10**6 + GROUP))]
+    filled(target_of(tmp_path / "new.duckdb"), rows_of(people))
+    expected = into_an_existing_file(tmp_path / "other.duckdb", rows_of(people), "upsert")
+    assert content(tmp_path / "new.duckdb") == expected
+    assert len(expected) == len(people)
+
+
+@pytest.mark.parametrize("width", [40, 300])
+def test_a_table_may_have_many_columns(tmp_path: Path, width: int) -> None:
+    flatten = {f"k{number}": "int64" for number in range(width)}
+    people = [
+        b'{"identity":"%d","profileData":{"k%d":%d}}' % (number, number % width, number)
+        for number in range(2 * GROUP)
+    ]
+    filled(target_of(tmp_path / "new.duckdb", flatten=flatten), rows_of(people))
+    duckdb.connect(tmp_path / "other.duckdb").close()
+    filled(target_of(tmp_path / "other.duckdb", flatten=flatten), rows_of(people))
+    query = "SELECT * EXCLUDE (fetched_at, added_at) FROM profiles ORDER BY person"
+    found = []
+    for name in ("new", "other"):
+        with duckdb.connect(tmp_path / f"{name}.duckdb") as connection:
+            found.append(connection.execute(query).fetchall())
+    assert found[0] == found[1]
+    assert len(found[0]) == len(people)
+
+
+@pytest.mark.parametrize("write", ["upsert", "append", "replace"])
+def test_keys_without_any_row_make_a_table_without_rows(tmp_path: Path, write: str) -> None:
+    path = tmp_path / "new.duckdb"
+    target = target_of(path, Content(of="bindings"), write=write)
+    filled(target, rows_of([b'{"key":"%d","users":[]}' % number for number in range(3)]))
+    with duckdb.connect(path) as connection:
+        assert connection.execute("SELECT count(*) FROM bindings").fetchall() == [(0,)]
 
 
 def test_rows_of_any_size_have_groups_that_fit_into_memory(tmp_path: Path) -> None:

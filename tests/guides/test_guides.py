@@ -145,9 +145,13 @@ def call(function: Callable[..., Any]) -> None:
     async def main() -> None:
         async with Session.from_env() as session:
             given = values() | {"session": session}
-            await function(**{name: given[name] for name in names})
+            result = function(**{name: given[name] for name in names})
+            if inspect.isasyncgen(result):
+                assert [item async for item in result]
+            else:
+                await result
 
-    if inspect.iscoroutinefunction(function):
+    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
         asyncio.run(main())
     else:
         given = values()

@@ -49,7 +49,7 @@ from .duck_file import (
     logs_of,
 )
 from .duck_fit import check_values, fit
-from .duck_groups import NewTable
+from .duck_groups import NewRows, NewTable
 from .duck_load import Load
 from .duck_rows import Incoming, Numbered, in_sql
 from .duck_stage import DuckStage, Staged
@@ -71,6 +71,9 @@ _ROWS = "rows"
 
 _OUTPUT = f"{OWN_PREFIX}output"
 """The database in statements, if its rows come from another one."""
+
+_COPY = ".copy"
+"""The ending of the file for rows that are not left where they were loaded first."""
 
 _MEMORY = "500MB"
 """DuckDB's memory limit. With less it fails to update tables of a million rows."""
@@ -193,7 +196,8 @@ class DuckDbTarget(FileTarget, frozen=True, kw_only=True):
         Raises:
             ExportLocked, ExportError: as `Turn` raises.
         """
-        files = [path.name for path in (self.path, *logs_of(self.path))]
+        made = (self.path, self.path.with_name(self.path.name + _COPY))
+        files = [path.name for one in made for path in (one, *logs_of(one))]
         return Turn(self.path, self.name, files)
 
     @contextmanager
@@ -244,7 +248,7 @@ class DuckDbSink:
         self._turn = target.turn()
         try:
             self._in_place = target.path.exists()
-            self._staged = None
+            self._staged: Staged | NewRows | None = None
             if stage is not None and not self._in_place:
                 self._staged = stage.complete(table.columns)
             if self._staged is not None:
@@ -308,7 +312,7 @@ class DuckDbSink:
         return [*columns] == [*self._columns.columns]
 
     def put(self, encoded: Encoded) -> None:
-        if self._staged is not None and encoded.staged is not None:
+        if isinstance(self._staged, Staged) and encoded.staged is not None:
             flags = encoded.choice.flags
             self._staged.keep(encoded.staged, flags, self._numbered.skip(len(flags)))
             self._mended += encoded.mended
@@ -349,22 +353,20 @@ class DuckDbSink:
     def _complete(self, new: NewTable) -> None:
         """Make the file, with the rows that a new table has taken."""
         self._rows.flush()
-        groups, left = new.finish()
+        taken, left = new.finish()
         for rows in left:
             self._rows.put_group(rows)
         self._status = self._file.lstat()
-        if groups is not None:
-            self._staged = Staged(groups, self._columns.columns)
-            self._staged.keep(0, bytes([True]) * groups.rows, 0)
+        self._staged = taken
 
     def _incoming(self, file: str) -> Incoming:
         """Return the rows, with those of a Parquet file, in the connection with the output."""
         staged, target = self._staged, self._target
         if staged is None:
             return Incoming.of(file)
-        if not staged.is_sparse:
+        if not staged.needs_copy:
             return staged.table_of_output(target.table, file)
-        self._file = self._turn.folder / target.path.name
+        self._file = self._turn.folder / f"{target.path.name}{_COPY}"
         attach(self._connection, self._file, target.name, _OUTPUT)
         self._status = self._file.lstat()
         return staged.rows_for_output(file)

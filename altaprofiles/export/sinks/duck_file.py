@@ -130,8 +130,8 @@ def is_out_of_memory(error: ExportError) -> bool:
 
 _OUT_OF_MEMORY = "Out of Memory Error"
 
-_OF_MEMORY = "Increasing the memory limit"
-"""DuckDB's advice. A commit has it in an error of a transaction."""
+_OF_MEMORY = re.compile("failed to (?:pin|allocate|offload) |could not allocate ")
+"""In the error of a commit, which has the class of any error of a transaction."""
 
 
 _LOCKED = re.compile("Conflicting lock|used by another process")
@@ -207,7 +207,7 @@ def _reason(error: Exception) -> str:
     """
     text = str(error)
     class_name = type(error).__name__
-    if _OF_MEMORY in text and class_name not in _WITHOUT_VALUES:
+    if class_name == "TransactionException" and _OF_MEMORY.search(text):
         return f"{_OUT_OF_MEMORY}: the rows of a transaction take more than DuckDB's memory limit"
     if class_name in _WITHOUT_VALUES or isinstance(error, OSError):
         return text

@@ -18,12 +18,21 @@ from ...base.sql import quoted
 from ...errors import ExportError
 from ...tables.layout import Column
 from .duck_file import attach, explained, is_out_of_memory
+from .duck_rows import Incoming
 from .duck_table import OWN_PREFIX, TYPES
 
 if TYPE_CHECKING:
     import pyarrow
 
-__all__ = ["DATABASE", "STAGED_TABLE", "NewTable", "RowGroups", "rows_in_group"]
+__all__ = [
+    "DATABASE",
+    "STAGED_TABLE",
+    "NewRows",
+    "NewTable",
+    "RowGroups",
+    "TooLarge",
+    "rows_in_group",
+]
 
 DATABASE = f"{OWN_PREFIX}ahead"
 """The file in statements."""
@@ -34,19 +43,29 @@ STAGED_TABLE = f"{OWN_PREFIX}staged"
 _GROUP = f"{OWN_PREFIX}group"
 
 _GROUP_BYTES = 16 << 20
-"""Bytes of a group of rows. It is in memory twice for a moment."""
+"""Bytes of a group of rows, by the first ones. It is in memory twice for a moment."""
 
 _MOST_BYTES = 64 << 20
-"""The same for rows of many kilobytes, where nothing else would be faster."""
+"""Bytes that a group can have if its rows are larger than the first ones, or than most."""
+
+_MOST_COLUMNS = 100
+"""Each column takes memory of its own in a commit, whatever is in it."""
 
 _MEMORY = "64MB"
 """DuckDB's memory limit."""
+
+_MEMORY_TO_COMMIT = "500MB"
+"""Its limit in a commit. DuckDB 1.3 may crash if it has not enough there."""
 
 _VECTOR = 2048
 """Rows that DuckDB handles at once. The rows of a group are a multiple of it."""
 
 _MOST_IN_GROUP = 60 * _VECTOR
 """DuckDB's default of the rows in a group."""
+
+
+class TooLarge(ExportError):
+    """Rows of a group do not fit into the memory that there is for it."""
 
 
 class RowGroups:
@@ -79,13 +98,12 @@ class RowGroups:
         self._group = rows_in_group
         self._names = ", ".join(f"c{place}" for place, _ in enumerate(columns))
         self._waiting: list[pyarrow.Table] = []
-        self._count = 0
+        self._count = self._bytes = 0
         self._written: pyarrow.Table | None = None
         self._writing: Future[None] | None = None
         self._writer = ThreadPoolExecutor(1, "altaprofiles-duckdb")
         with explained(name):
             attach(connection, path, name, DATABASE, rows_in_group=rows_in_group)
-            connection.execute(f"SET memory_limit = '{_MEMORY}'")
             connection.execute("SET threads = 1")
             types = ", ".join(f"{quoted(one.name)} {TYPES[one.kind]}" for one in columns)
             connection.execute(f"CREATE TABLE {STAGED_TABLE} ({types})")
@@ -101,8 +119,11 @@ class RowGroups:
         """
         self._waiting.append(rows)
         self._count += len(rows)
+        self._bytes += rows.nbytes
         while self._count >= self._group:
             self._begin(self._group)
+        if self._bytes > _MOST_BYTES:
+            raise TooLarge(f"{self._name}: the rows of a group are too large for memory")
 
     def finish(self) -> None:
         """Write the rows that are left.
@@ -113,7 +134,10 @@ class RowGroups:
         if self._count:
             self._begin(self._count)
         self._settle()
-        self._writer.shutdown()
+        self.close()
+        self._check()
+
+    def _check(self) -> None:
         with explained(self._name):
             [found] = self.connection.execute(
                 f"SELECT count(*), coalesce(max(rowid) + 1, 0) FROM {STAGED_TABLE}"
@@ -126,9 +150,20 @@ class RowGroups:
         self._writer.shutdown()
 
     def take_back(self) -> list[pyarrow.Table]:
-        """Return the rows that are not in the file, after an error. No others can be added."""
+        """Return the rows that are not in the file, after an error. No others can be added.
+
+        Raises:
+            ExportError: DuckDB has others than it has said.
+        """
         self.close()
-        return [*([] if self._written is None else [self._written]), *self._waiting]
+        with suppress(Exception):
+            if self._writing is not None:
+                self._writing.result()
+                self._written = None
+        self._check()
+        left = [*([] if self._written is None else [self._written]), *self._waiting]
+        self._written, self._waiting = None, []
+        return left
 
     def _begin(self, count: int) -> None:
         """Write the first rows of those that wait, once those before are in the file."""
@@ -139,7 +174,13 @@ class RowGroups:
         self._written = rows.slice(0, count)
         self._count = len(rows) - count
         self._waiting = [rows.slice(count)] if self._count else []
-        self._writing = self._writer.submit(self._write, self._written)
+        self._bytes = sum(table.nbytes for table in self._waiting)
+        try:
+            self._writing = self._writer.submit(self._write, self._written)
+        except RuntimeError:
+            # The system has no thread left.
+            self._write(self._written)
+            self._written = None
 
     def _settle(self) -> None:
         import pyarrow
@@ -153,12 +194,14 @@ class RowGroups:
     def _write(self, rows: pyarrow.Table) -> None:
         """Write rows in a transaction."""
         with explained(self._name):
+            self.connection.execute(f"SET memory_limit = '{_MEMORY}'")
             self.connection.register(_GROUP, rows)
             try:
                 self.connection.execute("BEGIN")
                 self.connection.execute(
                     f"INSERT INTO {STAGED_TABLE} SELECT {self._names} FROM {_GROUP}"
                 )
+                self.connection.execute(f"SET memory_limit = '{_MEMORY_TO_COMMIT}'")
                 self.connection.execute("COMMIT")
             except BaseException:
                 with suppress(Exception):
@@ -169,18 +212,65 @@ class RowGroups:
         self.rows += len(rows)
 
 
-def rows_in_group(row_bytes: int, most_bytes: int = 0) -> int:
-    """Return the number of rows in a group, or 0 if they are too large for memory.
+def rows_in_group(first: pyarrow.Table, columns: int, *, large: bool = False) -> int:
+    """Return the number of rows in a group, or 0 if they would not fit into memory.
 
     Args:
-        row_bytes: the average size of a row, in bytes.
-        most_bytes: the size of a group of large rows, in bytes, if they are not too large.
+        first: the first rows, at least one.
+        columns: the number of columns of the table.
+        large: whether rows of many kilobytes have groups as well.
     """
-    row_bytes = max(row_bytes, 1)
+    if columns > _MOST_COLUMNS:
+        return 0
+    row_bytes = max(int(first.nbytes) // len(first), 1)
     rows = _GROUP_BYTES // row_bytes // _VECTOR * _VECTOR
-    if not rows and _VECTOR * row_bytes <= most_bytes:
+    if not rows and large and _VECTOR * row_bytes <= _MOST_BYTES:
         rows = _VECTOR
     return min(rows, _MOST_IN_GROUP)
+
+
+class NewRows:
+    """The rows of a new table, whose numbers are those that DuckDB has given them.
+
+    Args:
+        groups: the rows, all in the file.
+        columns: the columns of their table.
+        needs_copy: whether others, for which there was no memory, are to be loaded as well. In a
+            file with small groups, that would take as much.
+
+    Attributes:
+        connection: has their file as the present database.
+        path: the file.
+        needs_copy: the argument.
+    """
+
+    def __init__(self, groups: RowGroups, columns: Sequence[Column], *, needs_copy: bool) -> None:
+        self.connection = groups.connection
+        self.path = groups.path
+        self.needs_copy = needs_copy
+        self._count = groups.rows
+        self._values = ", ".join(
+            f"{quoted(one.name)} AS c{place}" for place, one in enumerate(columns)
+        )
+
+    def table_of_output(self, name: str, file: str) -> Incoming:
+        """Do as `Staged.table_of_output`."""
+        table = quoted(name)
+        self.connection.execute(f"ALTER TABLE {STAGED_TABLE} RENAME TO {table}")
+        return Incoming(
+            all=f"({self._rows_of(table)} UNION ALL BY NAME FROM {file})",
+            new=file,
+            count=f"({self._count} + (SELECT count(*) FROM {file}))",
+            present=f"(SELECT rowid AS row, rowid AS number FROM {table})",
+        )
+
+    def rows_for_output(self, file: str) -> Incoming:
+        """Do as `Staged.rows_for_output`."""
+        rows = self._rows_of(f"{DATABASE}.main.{STAGED_TABLE}")
+        return Incoming.of(f"({rows} UNION ALL BY NAME FROM {file})")
+
+    def _rows_of(self, table: str) -> str:
+        return f"SELECT rowid AS number, {self._values} FROM {table}"
 
 
 class NewTable:
@@ -219,17 +309,17 @@ class NewTable:
         Raises:
             ExportError: DuckDB refuses, and not for want of memory.
         """
-        if self._is_over:
+        if self._is_over or not len(rows):
             return [rows]
         if self._groups is None:
-            count = rows_in_group(rows.nbytes // rows.num_rows, _MOST_BYTES)
+            count = rows_in_group(rows, len(self._columns), large=True)
             if not count:
                 self._is_over = True
                 return [rows]
             self._groups = RowGroups(self._connection, self._path, self._name, self._columns, count)
         return self._attempted(self._groups, lambda groups: groups.put(rows))
 
-    def finish(self) -> tuple[RowGroups | None, list[pyarrow.Table]]:
+    def finish(self) -> tuple[NewRows | None, list[pyarrow.Table]]:
         """Make the file if there is none yet; return its rows, and those that it does not take.
 
         Raises:
@@ -240,7 +330,7 @@ class NewTable:
                 attach(self._connection, self._path, self._name, DATABASE)
             return None, []
         left = [] if self._is_over else self._attempted(self._groups, RowGroups.finish)
-        return self._groups, left
+        return NewRows(self._groups, self._columns, needs_copy=self._is_over), left
 
     def _attempted(
         self, groups: RowGroups, step: Callable[[RowGroups], None]
@@ -249,7 +339,7 @@ class NewTable:
         try:
             step(groups)
         except ExportError as error:
-            if not is_out_of_memory(error):
+            if not (isinstance(error, TooLarge) or is_out_of_memory(error)):
                 raise
             self._is_over = True
             return groups.take_back()

@@ -25,7 +25,7 @@ from ..store.workspace import STAGED
 from ..tables import Origin
 from .arrow_blocks import all_rows_of
 from .duck_file import connect, connect_to_none, explained
-from .duck_groups import DATABASE, STAGED_TABLE, RowGroups, rows_in_group
+from .duck_groups import DATABASE, STAGED_TABLE, RowGroups, TooLarge, rows_in_group
 from .duck_rows import Incoming
 from .duck_table import OWN_PREFIX
 from .target import Sink
@@ -70,7 +70,7 @@ class Staged:
         self._blocks = [array("q"), array("q"), array("q")]
 
     @property
-    def is_sparse(self) -> bool:
+    def needs_copy(self) -> bool:
         """True if the file would be much larger than the rows that are written."""
         return self._written < (1 - _MOST_LEFT_OUT) * len(self._kept)
 
@@ -251,14 +251,14 @@ class DuckStage:
         names = [f"c{place}" for place in range(batch.num_columns)]
         rows = pyarrow.Table.from_arrays(batch.columns, names)
         if self._groups is None:
-            self._groups = self._created(batch.nbytes // batch.num_rows)
+            self._groups = self._created(rows)
         self._groups.put(rows)
         self._count += batch.num_rows
 
-    def _created(self, row_bytes: int) -> RowGroups:
-        count = rows_in_group(row_bytes)
+    def _created(self, first: pyarrow.Table) -> RowGroups:
+        count = rows_in_group(first, len(self._columns))
         if not count:
-            raise ExportError("the records are too large for memory")
+            raise TooLarge("the records are too large for memory")
         self._connection = connect_to_none()
         self._make_file()
         return RowGroups(self._connection, self._path, self._name, self._columns, count)

@@ -184,7 +184,7 @@ class ParquetSink:
     def put_group(self, table: pyarrow.Table) -> None:
         """Add the rows of a row group as they are."""
         with explained(self._name):
-            self._writer.write_table(table, row_group_size=len(table))
+            self._writer.write_table(table, row_group_size=max(len(table), 1))
 
     def flush(self) -> None:
         """End the row group, so that no row waits for another."""
