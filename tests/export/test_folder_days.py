@@ -167,23 +167,6 @@ def test_flattened_columns_may_differ_between_days(tmp_path: Path) -> None:
     assert found == [(day(0), "7", None), (day(1), None, None), (day(2), "7", "Pune")]
 
 
-def test_a_column_that_earlier_days_lack_is_noted(tmp_path: Path) -> None:
-    def notes(first: int, last: int, *flatten: str, account: str = "A") -> Sequence[str]:
-        at = origin(account, first, last, hour=last)
-        given = rows({last: "a"}, account, plan=7, city="Pune")
-        return written(tmp_path, at, given, flatten=flatten).notes
-
-    assert notes(0, 1, "plan") == notes(2, 2, "plan") == []
-    [note] = notes(2, 3, "city", "plan")
-    assert note == (
-        f"{tmp_path}/ has a new column, which the files of earlier days lack: 'city'; sync once "
-        "with `late_days` for all of these days, and they have it as well"
-    )
-    assert notes(4, 4, "city", "plan") == notes(5, 5, "plan") == []
-    # All days, and the first ones of another account.
-    assert notes(0, 6, "city", "size") == notes(6, 6, "weight", account="B") == []
-
-
 def test_flattened_columns_may_differ_between_accounts(tmp_path: Path) -> None:
     for account, flatten, plan in (
         ("A", {"plan": "int64", "City": "text"}, 7),

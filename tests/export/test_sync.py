@@ -286,7 +286,6 @@ async def test_missing_zone_data_is_named_with_the_fix(session: Session, to: Pat
         ({"on_progress": 5}, "on_progress: "),
         ({"to": "people.ndjson"}, "to: 'people.ndjson' cannot keep the state of a sync; use a"),
         ({"to": "people.csv.gz"}, "to: 'people.csv.gz' cannot keep the state of a sync; use a"),
-        ({"to": "people.xlsx"}, "to: 'people.xlsx' cannot keep the state of a sync; use a table"),
         ({"to": "p.parquet"}, "to: 'p.parquet' cannot keep the state of a sync; use a table"),
         ({"cdp_key": "phone"}, "cdp_key: "),
     ],

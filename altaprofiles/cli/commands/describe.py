@@ -5,11 +5,10 @@ from __future__ import annotations
 import shutil
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import click
-from msgspec.structs import replace
 
 from ..app import App
 from ..command import Command
@@ -93,6 +92,7 @@ def describe(
 def _lines(found: Description) -> Iterator[str]:
     from ...base.wording import numbered
     from ...redaction import harmless
+    from ..resumption import quoted_word
 
     of_table = "" if found.table is None or found.format == "postgres" else f", table {found.table}"
     noun = "record" if found.format == "ndjson" else "row"
@@ -111,25 +111,11 @@ def _lines(found: Description) -> Iterator[str]:
             f"More than {len(found.properties):,} properties, or names that are too long: "
             f"{numbered(found.left_out, 'value')} left out."
         )
-    clear = [one for one in found.properties if one.flatten is not None]
-    mixed = [
-        replace(one, flatten=f"{one.name}:text")
-        for one in found.properties
-        if one.flatten is None and len(one.types) > 1 and one.name and "\0" not in one.name
-    ]
-    options = [*_options([*clear, *mixed])]
-    texts = {one.flatten for one in mixed}
-    typed = [option for option in options if option not in texts]
-    yield from _flattening("Columns of their own, for export:", typed)
-    yield from _flattening("Of several types, which only text can hold:", options[len(typed) :])
-
-
-def _flattening(heading: str, values: Iterable[str]) -> Iterator[str]:
-    from ..resumption import quoted_word
-
-    options = [f"  --flatten {quoted_word(value)}" for value in values]
+    options = [*map(quoted_word, _options(found.properties))]
     if options:
-        yield from ("", heading, " \\\n".join(options))
+        yield from ("", "Columns of their own, for export:")
+        for number, option in enumerate(options, 1):
+            yield f"  --flatten {option}" + (" \\" if number < len(options) else "")
 
 
 def _options(properties: Sequence[Property]) -> Iterator[str]:

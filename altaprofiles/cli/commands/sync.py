@@ -103,7 +103,7 @@ def sync(
     brings the days since, up to yesterday, and the last two once more. Each person is one row,
     which is updated; the column matched has every EVENT that has brought them so far. Run it twice
     and the table is the same; kill it and the next run resumes, without fetching anything again.
-    Exit code 4 means: run it again, unless the error names another step first.
+    Exit code 4 means: run it again.
 
     The table is bound to the account, EVENTs, --since, --with-cdp, conditions, and to the parts of
     records that --app, --no-events and --no-profile choose: others need another --table.

@@ -116,7 +116,6 @@ class DaysSink:
             is_late = own is not None and own.synced_at > origin.fetched_at
             self._left_out = {day for day in days if is_late and own and day <= str(own.through)}
             strays = () if own is not None else self._stray_days(days)
-            self._added = [] if own is None else self._added_columns(days[0])
             self._days = iter([*(day for day in days if day not in self._left_out), *strays])
             self._turn.temporary.mkdir(mode=0o700)
         except BaseException:
@@ -133,19 +132,6 @@ class DaysSink:
             if day is not None and day not in days and self._earlier(day).has_own:
                 yield day
 
-    def _added_columns(self, first: str) -> list[str]:
-        """Return the flattened columns that the file of the last day before `first` lacks."""
-        names = map(day_of, (entry.name for entry in self._target.path.iterdir()))
-        before = max((day for day in names if day is not None and day < first), default=None)
-        if before is None or (schema := self._earlier(before).schema) is None:
-            return []
-        return [name for name in self._flattened if name not in schema.names]
-
-    @property
-    def _flattened(self) -> list[str]:
-        columns = self._tables[()].columns
-        return [column.name for column in columns[len(columns) - len(self._target.flatten) :]]
-
     def _earlier(self, day: str) -> Earlier:
         return Earlier(self._target.file_of(day), self._new.account)
 
@@ -160,13 +146,6 @@ class DaysSink:
             f"have values of another type in it"
             for name, number in self._texts.items()
         ]
-        if self._added:
-            noun = "a new column" if len(self._added) == 1 else "new columns"
-            sentences.append(
-                f"{self._target.name} has {noun}, which the files of earlier days lack: "
-                f"{', '.join(map(repr, self._added))}; sync once with `late_days` for all of these "
-                f"days, and they have it as well"
-            )
         if self._left_out:
             days = numbered(len(self._left_out), "day")
             sentences.append(f"{self._target.name} keeps {days} as a later sync has fetched them")
@@ -207,9 +186,10 @@ class DaysSink:
             self._texts[name] = self._texts.get(name, 0) + 1
         if texts not in self._tables:
             content, flatten = self._target.content, self._target.flatten
+            names = [column.name for column in columns[len(columns) - len(flatten) :]]
             kinds: dict[str, Kind | None] = {
                 key: "text" if name in texts else kind
-                for name, (key, kind) in zip(self._flattened, flatten.items(), strict=True)
+                for name, (key, kind) in zip(names, flatten.items(), strict=True)
             }
             self._tables[texts] = content.table(kinds, None, self._origin)
         return self._tables[texts]

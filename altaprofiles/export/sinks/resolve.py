@@ -64,12 +64,11 @@ def resolve(output: Output, content: Content) -> Target:
     """
     text = text_of(output.to)
     _check_no_stream(text)
-    of_sync = output.sync is not None
     if (remote := Remote.parse(text)) is None:
-        target = _class_of(text, output.format, of_sync=of_sync)
+        target = _class_of(text, output.format)
     else:
         text = remote.address
-        target = _class_of(remote.name, output.format, of_sync=of_sync)
+        target = _class_of(remote.name, output.format)
         if not target.uploads:
             known = ", ".join(one.format for one in TARGETS if one.uploads)
             raise InvalidArgument(
@@ -77,10 +76,14 @@ def resolve(output: Output, content: Content) -> Target:
                 f"bucket; choose one of {known}, or a local path",
                 value=text,
             )
-    if target is FilesTarget and of_sync:
+    if target is FilesTarget and output.sync is not None:
         target = DaysTarget
-    if of_sync and not target.keeps_state():
-        raise InvalidArgument(f"to: {shown(text)} {_KEEPS_NO_STATE}")
+    if output.sync is not None and not target.keeps_state():
+        raise InvalidArgument(
+            f"to: {shown(text)} cannot keep the state of a sync; use a table of a DuckDB file "
+            "or of "
+            f"PostgreSQL, or a folder, whose path ends in a slash"
+        )
     flatten = check_flatten(output.flatten, reserved=content.reserved)
     passed = {
         "table": output.table is not None,
@@ -202,13 +205,7 @@ def _check_no_stream(text: str) -> None:
         path = path.parent / path.readlink()
 
 
-_KEEPS_NO_STATE = (
-    "cannot keep the state of a sync; use a table of a DuckDB file or of PostgreSQL, or a folder, "
-    "whose path ends in a slash"
-)
-
-
-def _class_of(text: str, format: str | None, *, of_sync: bool) -> type[Target]:
+def _class_of(text: str, format: str | None) -> type[Target]:
     """Return the class of the format that is named, or that the scheme or the ending implies."""
     known = ", ".join(FORMATS)
     chosen = checked_format(format, FORMATS)
@@ -235,8 +232,6 @@ def _class_of(text: str, format: str | None, *, of_sync: bool) -> type[Target]:
             "to: this looks like a database but is neither a PostgreSQL URL nor a file; write "
             "postgresql://user@host/database/table"
         )
-    if of_sync:
-        raise InvalidArgument(f"to: {shown(text)} {_KEEPS_NO_STATE}")
     compressed = " and ".join(target.format for target in TARGETS if target.compresses)
     raise InvalidArgument(
         f"to: the ending of {shown(text)} implies no format; use {', '.join(_BY_ENDING)} "
