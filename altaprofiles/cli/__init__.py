@@ -65,7 +65,8 @@ def cli(context: click.Context) -> None:
         2    wrong usage, a request that the service refuses, a missing extra, or a
              wrong setting in the environment or the credentials file
         3    credentials are missing or refused
-        4    incomplete; run the same command again to resume
+        4    incomplete; run the same command again to resume, unless the error
+             says that it is refused again
         5    not found (get, cdp, who)
         130  interrupted by Ctrl-C (SIGINT)
         141  the reader of the output closed it

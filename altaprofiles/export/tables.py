@@ -45,6 +45,7 @@ __all__ = [
     "Content",
     "Origin",
     "of_added",
+    "of_added_to_days",
     "of_left_out",
     "unbound_keys",
     "unbound_row",
@@ -77,8 +78,7 @@ def of_added(label: str, columns: Sequence[str], content: Content) -> str:
         columns: the names of the columns.
         content: the kind of rows.
     """
-    names = ", ".join(map(repr, columns))
-    noun, them = ("a new column", "it") if len(columns) == 1 else ("new columns", "them")
+    noun, them, names = _new_columns(columns)
     remedy = "export everyone"
     if content.has_key:
         remedy = "look up all keys of the table"
@@ -88,6 +88,29 @@ def of_added(label: str, columns: Sequence[str], content: Content) -> str:
         f"{label} has {noun}, null in the rows that this run did not bring: {names}; to fill "
         f"{them}, {remedy} once, with the same `flatten`"
     )
+
+
+def of_added_to_days(label: str, columns: Sequence[str], days: int, late_days: int) -> str:
+    """Return the note on flattened columns that a sync adds to a folder of days.
+
+    Args:
+        label: the folder.
+        columns: the names of the columns.
+        days: number of days with rows that the sync does not bring.
+        late_days: the argument that brings all of them.
+    """
+    noun, them, names = _new_columns(columns)
+    files = "the file of 1 other day lacks" if days == 1 else f"the files of {days} other days lack"
+    return (
+        f"{label} has {noun}, which {files}: {names}; to fill {them}, sync once with `late_days` "
+        f"of at least {late_days}, and the same `flatten`"
+    )
+
+
+def _new_columns(columns: Sequence[str]) -> tuple[str, str, str]:
+    """Return the words for new columns, the pronoun, and the names."""
+    noun, them = ("a new column", "it") if len(columns) == 1 else ("new columns", "them")
+    return noun, them, ", ".join(map(repr, columns))
 
 
 def under_other_keys(label: str, count: int) -> str:

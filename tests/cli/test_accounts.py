@@ -20,6 +20,8 @@ import duckdb
 import pyarrow.parquet
 import pytest
 
+from altaprofiles.cli import cli
+from altaprofiles.cli.commands.sync import sync
 from altaprofiles.emulator import Emulator
 
 from ..support.forks import start
@@ -917,6 +919,11 @@ def test_what_another_run_cannot_mend_is_not_resumed(
     done = run(env, *alone, cwd=tmp_path)
     assert done.code == 4
     assert "once that is mended, run the same sync again to resume it" in done.stderr
+    for shown, said in (
+        (sync.help, "Rows that a constraint of the table refuses are a 4 each time, until"),
+        (cli.help, "again to resume, unless the error says that it is refused again"),
+    ):
+        assert said in " ".join(str(shown).split())
     # Other arguments are for another table: the same command is refused whenever it is run.
     words = ["2026-01-02" if word == "2026-01-01" else word for word in command]
     done = run(env, *words, cwd=tmp_path)

@@ -293,8 +293,10 @@ def test_mixed_types_and_nulls(env: dict[str, str], tmp_path: Path) -> None:
     }
     assert properties["e"]["filled"] == 0
     text = run(env, "describe", str(tmp_path / "p.ndjson")).stdout.decode()
-    assert re.search(r"^b +3   60 %  bool 1, text 1, int64 1$", text, re.MULTILINE)
-    assert re.search(r"^e +0    0 %$", text, re.MULTILINE)
+    assert re.search(r"^b +3   60 %  bool 1, text 1, int64 1; several types$", text, re.MULTILINE)
+    assert re.search(r"^e +0    0 %  no value$", text, re.MULTILINE)
+    assert re.search(r"^h +2   40 %  json$", text, re.MULTILINE)
+    assert "\nSeveral types: --flatten KEY is text; KEY:TYPE " in text
 
 
 def words_in(text: str) -> list[str]:
@@ -340,6 +342,8 @@ def test_hostile_names(env: dict[str, str], tmp_path: Path) -> None:
     assert "\x1b" not in text
     assert "\u202e" not in text
     assert longest(text.partition("Columns of their own")[0]) <= 80
+    assert re.search(r"^'' .*\n    int64; no column can have this name$", text, re.MULTILINE)
+    assert re.search(r"^city .*\n    text; the same column as City$", text, re.MULTILINE)
     # The options are words for a shell, and an export takes all of them.
     words = words_in(text)
     with emulated(people=30) as emulator:
@@ -519,12 +523,23 @@ def test_an_extra_that_is_not_installed(env: dict[str, str], outputs: Path) -> N
 # -------------------------------------------------------------------------------------- the screen
 
 
+@pytest.mark.parametrize("columns", [80, 120])
+def test_reasons_against_a_column_fit_the_screen(
+    env: dict[str, str], tmp_path: Path, columns: int
+) -> None:
+    values = [True, 7, 1.5, "x", "$D_1735689600", [1]]
+    path = lines(tmp_path / "p.ndjson", *(having(**{"n" * 30: value}) for value in values * 99))
+    text = run(env | {"COLUMNS": str(columns)}, "describe", str(path)).stdout.decode()
+    assert "; several types\n" in text
+    assert longest(text.partition("\n")[2]) <= columns
+
+
 def test_80_columns(env: dict[str, str], outputs: Path) -> None:
     with Terminal(env, "describe", str(outputs / "p.parquet")) as terminal:
         assert terminal.ended().code == 0
     assert longest(terminal.text.partition("\n")[2]) <= 80
     assert re.search(r"Signup Date +\d+ +\d+ %  timestamp", terminal.text)
-    assert re.search(r"Last Score +\d+ +\d+ %  \w+ \d+, \w+ \d+", terminal.text)
+    assert re.search(r"Last Score +\d+ +\d+ %\s+\w+ \d+, \w+ \d+", terminal.text)
     assert "  --flatten 'Signup Date:timestamp' \\" in terminal.text
 
 

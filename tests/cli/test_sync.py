@@ -124,6 +124,7 @@ def test_wrong_usage(env: dict[str, str], tmp_path: Path) -> None:
         (("Charged", "--since", "-7d", "-o", "c.duckdb"), "--since: '-7d' is not a day"),
         (("Charged", "--since", "2026-W02", "-o", "c.duckdb"), "--since: '2026-W02' is not a day"),
         (("Charged", "--since", "2026-01-01", "-o", "c.csv"), "--out: 'c.csv' cannot keep the"),
+        (("Charged", "--since", "2026-01-01", "-o", "c.xlsx"), "implies no table; use a table of"),
         (
             ("Charged", "--since", "2026-01-02", "--until", "2026-01-01", "-o", "c.duckdb"),
             "--until: 2026-01-01 is before --since, 2026-01-02; swap them",

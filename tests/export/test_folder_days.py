@@ -167,6 +167,27 @@ def test_flattened_columns_may_differ_between_days(tmp_path: Path) -> None:
     assert found == [(day(0), "7", None), (day(1), None, None), (day(2), "7", "Pune")]
 
 
+def test_a_flattened_column_that_is_new_is_noted_with_the_days_that_lack_it(tmp_path: Path) -> None:
+    def notes(first: int, last: int, *flatten: str, account: str = "A") -> Sequence[str]:
+        given = rows({first: "a", last: "ab"}, account, plan=7, city="Pune")
+        at = origin(account, first, last, last)
+        return written(tmp_path, at, given, flatten=flatten).notes
+
+    assert notes(0, 4, "plan") == []
+    assert notes(4, 5, "plan") == []
+    [note] = notes(5, 6, "plan", "city", "Plans")
+    lacking = "which the files of 2 other days lack: 'city', 'Plans'"
+    remedy = "to fill them, sync once with `late_days` of at least 7, and the same `flatten`"
+    assert note == f"{tmp_path}/ has new columns, {lacking}; {remedy}"
+    # Once, as in a table, and not of another account, nor where every day with people is brought.
+    assert notes(6, 7, "PLAN", "city", "plans") == []
+    assert notes(6, 7, "city", account="B") == []
+    assert notes(0, 8, "plan", "all") == []
+    (tmp_path / f"day={day(0)}" / "people.parquet").write_bytes(b"damaged")
+    [note] = notes(9, 10, "one")
+    assert "a new column, which the files of 3 other days lack: 'one'; to fill it, " in note
+
+
 def test_flattened_columns_may_differ_between_accounts(tmp_path: Path) -> None:
     for account, flatten, plan in (
         ("A", {"plan": "int64", "City": "text"}, 7),

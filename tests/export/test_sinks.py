@@ -488,6 +488,28 @@ def test_what_cannot_work_is_refused_with_the_fix(
     with pytest.raises(ConfigurationError) as caught:
         target_of(to, **options)
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("to", "said"),
+    [
+        ("x.xlsx", "to: the ending of 'x.xlsx' implies no table; use a table of a DuckDB file"),
+        ("x", "to: the ending of 'x' implies no table; use a table of a DuckDB file or of "),
+        ("x.csv", "to: 'x.csv' cannot keep the state of a sync; use a table of a DuckDB file"),
+        ("s3://bucket/x.duckdb", "to: 's3://bucket/x.duckdb' cannot keep the state of a sync"),
+        ("ftp://host/x", "which format='postgres' needs, or a path"),
+    ],
+)
+def test_what_a_sync_cannot_keep_is_refused_with_what_it_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, to: str, said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigurationError) as caught:
+        target_of(to, sync={})
+    text = str(caught.value)
+    assert said in text
+    for other in ("bom", "ndjson", "csv,", "write .csv", "s3://bucket/key", "choose one of"):
+        assert other not in text
     assert list(tmp_path.iterdir()) == []
 
 

@@ -16,6 +16,7 @@ import pytest
 from altaprofiles import (
     Alta,
     Attempt,
+    CleverTap,
     ConfigurationError,
     Incomplete,
     RateLimited,
@@ -362,6 +363,30 @@ async def test_the_log_says_once_that_everything_waits(
     lines = [record.getMessage() for record in caplog.records]
     assert [line for line in lines if "every request to Alta waits" in line] == lines
     assert len(lines) == 1
+
+
+async def test_the_log_does_not_take_another_session_for_another_process(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with Emulator(people=50, faults={"throttled": 1.0}) as emulator:
+        account = CleverTap(
+            emulator.clevertap.account_id,
+            emulator.clevertap.passcode,
+            base_url=emulator.url,
+            shared=tmp_path / "slots",
+        )
+        retry = Retry(base_delay=0.001, max_delay=0.01, throttle_timeout=0.1)
+        async with (
+            Session(clevertap=account, retry=retry) as one,
+            Session(clevertap=account, retry=retry) as other,
+        ):
+            calls = (each.profiles.get(identity="a") for each in [one, other] * 8)
+            await asyncio.gather(*calls, return_exceptions=True)
+    [taken] = [text for text in caplog.messages if text.endswith("on the same account")]
+    assert taken == (
+        "every request to CleverTap waits until it serves again: it has refused those of another "
+        "session on the same account"
+    )
 
 
 async def test_an_export_that_was_throttled_for_too_long_is_resumed(

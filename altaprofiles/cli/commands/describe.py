@@ -6,6 +6,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
 import click
@@ -24,6 +25,9 @@ _EVERY = 5.0
 
 _NAME = 40
 """Columns of the longest name that is shown in full beside its types."""
+
+_SEVERAL = "several types"
+_OF_SEVERAL = "Several types: --flatten KEY is text; KEY:TYPE is one type, and null elsewhere."
 
 
 @click.command(cls=Command)
@@ -52,6 +56,9 @@ def describe(
     The types are those that --flatten has: bool, int64, double, text, timestamp; json is a list, an
     object, or a number that is too large. A property whose values have several types becomes a
     column of text, unless --flatten names one of the types: then the others are null.
+
+    The options at the end are for an export; a property without one has the reason beside its
+    types.
 
     \b
     Examples:
@@ -100,9 +107,15 @@ def _lines(found: Description) -> Iterator[str]:
     if found.rows:
         columns = [(name, count, "") for name, count in found.columns.items()]
         yield from _table("column", found.rows, columns)
-        rows = [(_shown(one.name), one.filled, _types(one)) for one in found.properties]
+        reasons = _reasons(found.properties)
+        rows = [
+            (_shown(one.name), one.filled, "; ".join(filter(None, (_types(one), reason))))
+            for one, reason in zip(found.properties, reasons, strict=True)
+        ]
         if rows:
             yield from _table("property", found.rows, rows)
+            if _SEVERAL in reasons:
+                yield from ("", _OF_SEVERAL)
         else:
             yield from ("", "No properties: they have been left out, or nobody has any.")
     if found.left_out:
@@ -120,15 +133,31 @@ def _lines(found: Description) -> Iterator[str]:
 
 def _options(properties: Sequence[Property]) -> Iterator[str]:
     """Yield the values of `--flatten` that one export takes together."""
+    for one, reason in zip(properties, _reasons(properties), strict=True):
+        if one.flatten is not None and not reason:
+            yield one.flatten
+
+
+def _reasons(properties: Sequence[Property]) -> list[str]:
+    """Return why each property is not among the options; empty text for those that are."""
     from ...tables.layout import RESERVED, column_names
 
-    taken: set[str] = set()
+    taken: dict[str, str] = {}
+    reasons = []
     for one in properties:
         # Databases ignore case in names, and the first one is the most frequent.
-        [column] = column_names([one.name], reserved=RESERVED)
-        if one.flatten is not None and column.casefold() not in taken:
-            taken.add(column.casefold())
-            yield one.flatten
+        column = column_names([one.name], reserved=RESERVED)[0].casefold()
+        if not one.types:
+            reason = "no value"
+        elif one.flatten is None:
+            reason = _SEVERAL if len(one.types) > 1 else "no column can have this name"
+        elif column in taken:
+            reason = f"the same column as {_shown(taken[column])}"
+        else:
+            taken[column] = one.name
+            reason = ""
+        reasons.append(reason)
+    return reasons
 
 
 def _table(title: str, total: int, rows: list[tuple[str, int, str]]) -> Iterator[str]:
@@ -144,7 +173,8 @@ def _table(title: str, total: int, rows: list[tuple[str, int, str]]) -> Iterator
         line = f"{name:<{width}}  {count:>{digits},}  {share}"
         if types and len(line) + 2 + len(types) > screen:
             yield line
-            yield f"    {types}"
+            indent = " " * 4
+            yield from wrap(types, screen, initial_indent=indent, subsequent_indent=indent)
         else:
             yield f"{line}  {types}".rstrip()
 

@@ -103,7 +103,8 @@ def sync(
     brings the days since, up to yesterday, and the last two once more. Each person is one row,
     which is updated; the column matched has every EVENT that has brought them so far. Run it twice
     and the table is the same; kill it and the next run resumes, without fetching anything again.
-    Exit code 4 means: run it again.
+    Exit code 4 means: run it again. Rows that a constraint of the table refuses are a 4 each time,
+    until the table or the values are mended.
 
     The table is bound to the account, EVENTs, --since, --with-cdp, conditions, and to the parts of
     records that --app, --no-events and --no-profile choose: others need another --table.

@@ -32,10 +32,10 @@ from ...tables.rows import Row, Table
 from ..formats import Write
 from ..state import SyncState
 from ..store.spool import sync_folder
-from ..tables import Origin
+from ..tables import Origin, of_added_to_days
 from .files import open_same_file, set_access
 from .folder import STATE, Days, FolderTarget, day_of
-from .folder_day import DayFile, Earlier
+from .folder_day import DayFile, Earlier, names_in
 
 __all__ = ["DaysTarget"]
 
@@ -116,7 +116,9 @@ class DaysSink:
             is_late = own is not None and own.synced_at > origin.fetched_at
             self._left_out = {day for day in days if is_late and own and day <= str(own.through)}
             strays = () if own is not None else self._stray_days(days)
-            self._days = iter([*(day for day in days if day not in self._left_out), *strays])
+            brought = [*(day for day in days if day not in self._left_out), *strays]
+            self._added = self._note_on_added(brought)
+            self._days = iter(brought)
             self._turn.temporary.mkdir(mode=0o700)
         except BaseException:
             self._turn.end()
@@ -132,6 +134,29 @@ class DaysSink:
             if day is not None and day not in days and self._earlier(day).has_own:
                 yield day
 
+    def _note_on_added(self, brought: Sequence[str]) -> str | None:
+        """Return the note on flattened columns that no file has yet, if other days stay without."""
+        target = self._target
+        columns = self._tables[()].columns
+        lifted = columns[len(columns) - len(target.flatten) :]
+        # Most readers ignore case in names.
+        added = {column.name.casefold(): column.name for column in lifted}
+        lacking: list[str] = []
+        days = [day for entry in target.path.iterdir() if (day := day_of(entry.name)) is not None]
+        # The newest file has them all, but for the first night.
+        for day in sorted(days, reverse=True):
+            if not added:
+                return None
+            names, has_rows = names_in(target.file_of(day))
+            for name in names:
+                added.pop(name.casefold(), None)
+            if has_rows and day not in brought:
+                lacking.append(day)
+        if not added or not lacking:
+            return None
+        late = (self._new.through - date.fromisoformat(lacking[-1])).days + 1
+        return of_added_to_days(target.name, [*added.values()], len(lacking), late)
+
     def _earlier(self, day: str) -> Earlier:
         return Earlier(self._target.file_of(day), self._new.account)
 
@@ -146,6 +171,8 @@ class DaysSink:
             f"have values of another type in it"
             for name, number in self._texts.items()
         ]
+        if self._added is not None:
+            sentences.append(self._added)
         if self._left_out:
             days = numbered(len(self._left_out), "day")
             sentences.append(f"{self._target.name} keeps {days} as a later sync has fetched them")

@@ -64,26 +64,23 @@ def resolve(output: Output, content: Content) -> Target:
     """
     text = text_of(output.to)
     _check_no_stream(text)
+    is_sync = output.sync is not None
     if (remote := Remote.parse(text)) is None:
-        target = _class_of(text, output.format)
+        target = _class_of(text, output.format, is_sync=is_sync)
     else:
         text = remote.address
-        target = _class_of(remote.name, output.format)
-        if not target.uploads:
+        target = _class_of(remote.name, output.format, is_sync=is_sync)
+        if not target.uploads and not is_sync:
             known = ", ".join(one.format for one in TARGETS if one.uploads)
             raise InvalidArgument(
                 f"to: {shown(text)} is of the format {target.format}, which is not written to a "
                 f"bucket; choose one of {known}, or a local path",
                 value=text,
             )
-    if target is FilesTarget and output.sync is not None:
+    if target is FilesTarget and is_sync:
         target = DaysTarget
-    if output.sync is not None and not target.keeps_state():
-        raise InvalidArgument(
-            f"to: {shown(text)} cannot keep the state of a sync; use a table of a DuckDB file "
-            "or of "
-            f"PostgreSQL, or a folder, whose path ends in a slash"
-        )
+    if is_sync and (remote is not None or not target.keeps_state()):
+        raise InvalidArgument(f"to: {shown(text)} cannot keep the state of a sync; {_OF_SYNC}")
     flatten = check_flatten(output.flatten, reserved=content.reserved)
     passed = {
         "table": output.table is not None,
@@ -205,7 +202,10 @@ def _check_no_stream(text: str) -> None:
         path = path.parent / path.readlink()
 
 
-def _class_of(text: str, format: str | None) -> type[Target]:
+_OF_SYNC = "use a table of a DuckDB file or of PostgreSQL, or a folder, whose path ends in a slash"
+
+
+def _class_of(text: str, format: str | None, *, is_sync: bool) -> type[Target]:
     """Return the class of the format that is named, or that the scheme or the ending implies."""
     known = ", ".join(FORMATS)
     chosen = checked_format(format, FORMATS)
@@ -218,10 +218,11 @@ def _class_of(text: str, format: str | None) -> type[Target]:
     needs_url = bool(slashes if named is None else named.schemes)
     if needs_url != (addressed is not None):
         # The message must not show the URL, which may hold a password in an unexpected place.
+        buckets = "" if is_sync else "s3://bucket/key, gs://bucket/key, az://container/key, or "
         raise InvalidArgument(
             "to: not a URL that can be written to; write "
             "postgresql://user:password@host:port/database/table, which format='postgres' needs, "
-            "or s3://bucket/key, gs://bucket/key, az://container/key, or a path"
+            f"or {buckets}a path"
         )
     target = named or addressed or _implied_by_ending(Path(text))
     if target is not None:
@@ -232,6 +233,8 @@ def _class_of(text: str, format: str | None) -> type[Target]:
             "to: this looks like a database but is neither a PostgreSQL URL nor a file; write "
             "postgresql://user@host/database/table"
         )
+    if is_sync:
+        raise InvalidArgument(f"to: the ending of {shown(text)} implies no table; {_OF_SYNC}")
     compressed = " and ".join(target.format for target in TARGETS if target.compresses)
     raise InvalidArgument(
         f"to: the ending of {shown(text)} implies no format; use {', '.join(_BY_ENDING)} "

@@ -95,7 +95,7 @@ class SharedPace(Pace):
         if closes:
             logger.warning(
                 "every request to %s waits until it serves again: it has refused those of another "
-                "process",
+                "session on the same account",
                 self._api,
             )
 
