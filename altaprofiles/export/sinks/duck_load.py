@@ -77,6 +77,8 @@ class Load:
             self._texts,
             unites=self._origin.sync is not None and self._content.has_events,
         )
+        if self._fit.left_out:
+            self.notes.append(of_left_out(self._table.label, self._fit.left_out))
         if write == "replace" or not self._table.exists:
             self._replace()
             if write != "append" and is_people and not self._content.repeats:
@@ -86,8 +88,6 @@ class Load:
         else:
             self._add_columns()
             self._widen_columns()
-            if self._fit.left_out:
-                self.notes.append(of_left_out(self._table.label, self._fit.left_out))
             if write == "upsert":
                 self._note_added()
             if write == "append":

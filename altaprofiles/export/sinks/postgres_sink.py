@@ -226,7 +226,7 @@ class PostgresSink:
         connection, table = self._connection, self._table
         is_new = shape.oid is None
         self.notes += prepare(table, connection, shape, self._origin.accounts)
-        if shape.left_out and table.write == "upsert":
+        if shape.left_out:
             self.notes.append(of_left_out(table.label, shape.left_out))
         self._note_added(shape)
         load = Load(connection, table, shape.left_out)
