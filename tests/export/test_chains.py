@@ -275,7 +275,7 @@ async def test_refused_events_are_told_before_any_page(
     ("changes", "name"),
     [
         ({"events": []}, "events"),
-        ({"events": ""}, "event"),
+        ({"events": ""}, "events"),
         ({"events": None}, "events"),
         ({"events": b"App Launched"}, "events"),
         ({"events": ["App Launched", 3]}, "events"),

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 
 from altaprofiles import ConfigurationError, ExportError
-from altaprofiles.export.sinks import Sink, duck
+from altaprofiles.export.sinks import Sink, duck, duck_groups
 from altaprofiles.export.tables import Content, Origin
 from altaprofiles.tables.rows import Row
 
@@ -606,6 +606,8 @@ def test_records_that_need_more_memory_are_loaded_with_more(
         query = "SELECT count(*), min(length(profile_data)) > 19000 FROM profiles"
         assert connection.execute(query).fetchall() == [(1500, True)]
     monkeypatch.setattr(duck, "_MEMORY", "10MB")
+    monkeypatch.setattr(duck_groups, "_MEMORY", "10MB")
+    monkeypatch.setattr(duck_groups, "_MEMORY_TO_COMMIT", "10MB")
     with pytest.raises(ExportError, match="Out of Memory"):
         filled(target_of(tmp_path / "other.duckdb"), rows_of(wide))
     assert not (tmp_path / "other.duckdb").exists()

@@ -298,6 +298,7 @@ class DuckDbSink:
             self._file,
             target.name,
             self._columns.columns,
+            self._turn.check,
             takes_rows=not target.replaces_keys,
         )
 

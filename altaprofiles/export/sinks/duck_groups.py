@@ -281,6 +281,7 @@ class NewTable:
         path: the file, which does not exist yet.
         name: the output in messages.
         columns: the columns of the table.
+        check: raises if the file's folder is not the export's any more.
         takes_rows: False for a file without the table.
     """
 
@@ -290,6 +291,7 @@ class NewTable:
         path: Path,
         name: str,
         columns: Sequence[Column],
+        check: Callable[[], None],
         *,
         takes_rows: bool,
     ) -> None:
@@ -297,6 +299,7 @@ class NewTable:
         self._path = path
         self._name = name
         self._columns = columns
+        self._check = check
         self._groups: RowGroups | None = None
         self._is_over = not takes_rows
 
@@ -316,6 +319,7 @@ class NewTable:
             if not count:
                 self._is_over = True
                 return [rows]
+            self._check()
             self._groups = RowGroups(self._connection, self._path, self._name, self._columns, count)
         return self._attempted(self._groups, lambda groups: groups.put(rows))
 
@@ -326,6 +330,7 @@ class NewTable:
             ExportError: as in `take`.
         """
         if self._groups is None:
+            self._check()
             with explained(self._name):
                 attach(self._connection, self._path, self._name, DATABASE)
             return None, []
