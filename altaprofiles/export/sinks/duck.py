@@ -268,10 +268,10 @@ class DuckDbSink:
             if self._new is None:
                 self._status = self._file.lstat()
             self._numbered = Numbered(self._columns, marks_keys=target.replaces_keys)
+            # A row that marks a key is none of the table.
+            new = None if target.replaces_keys else self._new
             self._rows = ParquetSink(
-                self._turn.folder / _ROWS,
-                self._numbered,
-                take=None if self._new is None else self._new.take,
+                self._turn.folder / _ROWS, self._numbered, take=None if new is None else new.take
             )
         except BaseException:
             with suppress(Exception):
@@ -292,14 +292,8 @@ class DuckDbSink:
 
     def _new_table(self) -> NewTable:
         target = self._target
-        # A row that marks a key is none of the table.
         return NewTable(
-            self._connection,
-            self._file,
-            target.name,
-            self._columns.columns,
-            self._turn.check,
-            takes_rows=not target.replaces_keys,
+            self._connection, self._file, target.name, self._columns.columns, self._turn.check
         )
 
     @property

@@ -18,8 +18,8 @@ from ...base.sql import quoted
 from ...errors import ExportError
 from ...tables.layout import Column
 from .duck_file import attach, explained, is_out_of_memory
-from .duck_rows import Incoming
-from .duck_table import OWN_PREFIX, TYPES
+from .duck_rows import Incoming, as_cells
+from .duck_table import OWN_PREFIX, definitions
 
 if TYPE_CHECKING:
     import pyarrow
@@ -105,8 +105,7 @@ class RowGroups:
         with explained(name):
             attach(connection, path, name, DATABASE, rows_in_group=rows_in_group)
             connection.execute("SET threads = 1")
-            types = ", ".join(f"{quoted(one.name)} {TYPES[one.kind]}" for one in columns)
-            connection.execute(f"CREATE TABLE {STAGED_TABLE} ({types})")
+            connection.execute(f"CREATE TABLE {STAGED_TABLE} ({definitions(columns)})")
 
     def put(self, rows: pyarrow.Table) -> None:
         """Add rows, and write the groups that are full.
@@ -249,9 +248,7 @@ class NewRows:
         self.path = groups.path
         self.needs_copy = needs_copy
         self._count = groups.rows
-        self._values = ", ".join(
-            f"{quoted(one.name)} AS c{place}" for place, one in enumerate(columns)
-        )
+        self._values = as_cells(columns, "old")
 
     def table_of_output(self, name: str, file: str) -> Incoming:
         """Do as `Staged.table_of_output`."""
@@ -270,7 +267,7 @@ class NewRows:
         return Incoming.of(f"({rows} UNION ALL BY NAME FROM {file})")
 
     def _rows_of(self, table: str) -> str:
-        return f"SELECT rowid AS number, {self._values} FROM {table}"
+        return f"SELECT old.rowid AS number, {self._values} FROM {table} AS old"
 
 
 class NewTable:
@@ -282,7 +279,6 @@ class NewTable:
         name: the output in messages.
         columns: the columns of the table.
         check: raises if the file's folder is not the export's any more.
-        takes_rows: False for a file without the table.
     """
 
     def __init__(
@@ -292,8 +288,6 @@ class NewTable:
         name: str,
         columns: Sequence[Column],
         check: Callable[[], None],
-        *,
-        takes_rows: bool,
     ) -> None:
         self._connection = connection
         self._path = path
@@ -301,7 +295,7 @@ class NewTable:
         self._columns = columns
         self._check = check
         self._groups: RowGroups | None = None
-        self._is_over = not takes_rows
+        self._is_over = False
 
     def take(self, rows: pyarrow.Table) -> list[pyarrow.Table]:
         """Add rows; return those that it does not take, perhaps earlier ones first.

@@ -17,7 +17,7 @@ from .duck_fit import Fit
 from .duck_people import SAME, People, insertion, staged
 from .duck_rows import Incoming
 from .duck_state import Execute, forget_states, write_state
-from .duck_table import RUNS, RUNS_COLUMNS, TYPES, DuckTable, folded, is_named
+from .duck_table import RUNS, RUNS_COLUMNS, TYPES, DuckTable, definitions, folded, is_named
 
 __all__ = ["Load"]
 
@@ -139,8 +139,7 @@ class Load:
         table = self._table.quoted
         if not self._table.exists:
             if self._incoming.present is None:
-                types = ", ".join(f"{quoted(one.name)} {TYPES[one.kind]}" for one in self._columns)
-                self._execute(f"CREATE OR REPLACE TABLE {table} ({types})")
+                self._execute(f"CREATE OR REPLACE TABLE {table} ({definitions(self._columns)})")
             elif self._incoming.left_out is not None:
                 self._execute(f"DELETE FROM {table} WHERE rowid IN ({self._incoming.left_out})")
             return

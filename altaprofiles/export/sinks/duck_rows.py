@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from msgspec import Struct
 
-from ...base.sql import literal
+from ...base.sql import literal, quoted
 from ...tables.arrow import schema_of
 from ...tables.layout import Column
 from ...tables.mended import Mended
@@ -19,7 +19,7 @@ from ..tables import unbound_keys
 if TYPE_CHECKING:
     import pyarrow
 
-__all__ = ["Incoming", "Numbered", "in_sql"]
+__all__ = ["Incoming", "Numbered", "as_cells", "in_sql"]
 
 
 class Incoming(Struct, frozen=True):
@@ -44,6 +44,16 @@ class Incoming(Struct, frozen=True):
     def of(cls, rows: str) -> Self:
         """Return rows of which none is in the table."""
         return cls(rows, rows, f"(SELECT count(*) FROM {rows})")
+
+
+def as_cells(columns: Sequence[Column], table: str) -> str:
+    """Return the columns of a table in SQL, under the names that `Numbered` gives them.
+
+    Args:
+        columns: the columns.
+        table: the name that stands for the table.
+    """
+    return ", ".join(f"{table}.{quoted(one.name)} AS c{place}" for place, one in enumerate(columns))
 
 
 def in_sql(path: Path) -> str:

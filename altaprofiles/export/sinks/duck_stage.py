@@ -26,7 +26,7 @@ from ..tables import Origin
 from .arrow_blocks import all_rows_of
 from .duck_file import connect, connect_to_none, explained
 from .duck_groups import DATABASE, STAGED_TABLE, RowGroups, TooLarge, rows_in_group
-from .duck_rows import Incoming
+from .duck_rows import Incoming, as_cells
 from .duck_table import OWN_PREFIX
 from .target import Sink
 from .turns import Turn
@@ -114,11 +114,8 @@ class Staged:
         return Incoming.of(f"({rows} UNION ALL BY NAME FROM {file})")
 
     def _selection(self, table: str) -> str:
-        values = ", ".join(
-            f"old.{quoted(one.name)} AS c{place}" for place, one in enumerate(self._columns)
-        )
         return (
-            f"SELECT places.number, {values} FROM {table} AS old"
+            f"SELECT places.number, {as_cells(self._columns, 'old')} FROM {table} AS old"
             f" JOIN {_PLACES} AS places ON places.row = old.rowid"
         )
 

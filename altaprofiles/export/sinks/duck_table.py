@@ -30,6 +30,7 @@ __all__ = [
     "RUNS_COLUMNS",
     "TYPES",
     "DuckTable",
+    "definitions",
     "folded",
     "is_named",
 ]
@@ -60,6 +61,11 @@ TYPES: dict[ColumnKind, str] = {
 
 OTHER_NAME = "name another table with `table`, or rename this one"
 """The advice on a table that cannot be used."""
+
+
+def definitions(columns: Sequence[Column]) -> str:
+    """Return new columns in SQL, with their types."""
+    return ", ".join(f"{quoted(one.name)} {TYPES[one.kind]}" for one in columns)
 
 
 _FOLDING = str.maketrans(ascii_uppercase, ascii_lowercase)
@@ -255,8 +261,7 @@ class DuckTable(Struct, kw_only=True):
     def additions(self, columns: Sequence[Column]) -> list[str]:
         """Return the statements that add columns."""
         return [
-            f"ALTER TABLE {self.quoted} ADD COLUMN {quoted(column.name)} {TYPES[column.kind]}"
-            for column in columns
+            f"ALTER TABLE {self.quoted} ADD COLUMN {definitions([column])}" for column in columns
         ]
 
 
