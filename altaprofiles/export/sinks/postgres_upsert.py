@@ -272,6 +272,13 @@ def _plan(load: Load) -> None:
         *(f"NOT ({_same(name, value)})" for name, value in _values(load).items()),
         *(f"old.{name} IS NOT NULL" for name in load.nulls),
     ]
+    columns = ", ".join(f"old.{name}" for name in (*_KEPT_APART, *_values(load), *load.nulls))
+    # One probe of the index for each staged row, as later for each one that is written. A join by
+    # hashes or by sorting would put the documents of the whole table into temporary files.
+    known = (
+        f"LATERAL (SELECT {columns} FROM {load.table} AS old"
+        f" WHERE {_SAME_KEY.format('new')} OFFSET 0) AS old"
+    )
     load.run(
         "CREATE TEMP TABLE altaprofiles_plan ON COMMIT DROP AS SELECT new.number,"
         " old.person IS NULL AS is_new,"
@@ -281,7 +288,7 @@ def _plan(load: Load) -> None:
         " old.fetched_at AS known_fetched_at, old.added_at AS known_added_at,"
         " CASE WHEN merged.number IS NOT NULL THEN merged.added_at"
         " WHEN old.person IS NULL THEN new.added_at ELSE old.added_at END AS added_at"
-        f" FROM {STAGE} AS new LEFT JOIN {load.table} AS old ON {_SAME_KEY.format('new')}"
+        f" FROM {STAGE} AS new LEFT JOIN {known} ON true"
         f" LEFT JOIN {MERGED} AS merged ON merged.number = new.number"
     )
 
