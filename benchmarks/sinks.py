@@ -9,6 +9,7 @@ PostgreSQL runs on loopback, in a cluster of its own with `fsync` off, as do the
 from __future__ import annotations
 
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -32,7 +33,15 @@ from .report import Cell, Ratio, Report, Table
 if TYPE_CHECKING:
     from tests.support.postgres import Server
 
-__all__ = ["copy_alone", "filled", "measure", "pyarrow_alone", "read_ndjson_alone", "server"]
+__all__ = [
+    "copy_alone",
+    "file_filled",
+    "filled",
+    "measure",
+    "pyarrow_alone",
+    "read_ndjson_alone",
+    "server",
+]
 
 _CONTENT = Content(has_events=True)
 _BEGUN = datetime(2026, 2, 1, tzinfo=UTC)
@@ -47,11 +56,10 @@ _NDJSON = "read_ndjson alone"
 _PARQUET = "Parquet"
 _WRITER = "pyarrow's writer alone"
 _LIBRARIES = "the libraries alone"
+_WITH_PANDAS = "the libraries alone, and pandas"
 
-_FLOOR = (
-    "Of the peaks of DuckDB and Parquet, Python and both libraries take {:.0f} MB. That has pandas "
-    "in it if it is installed: pyarrow imports it."
-)
+_FLOOR = "Of the peaks of DuckDB and Parquet, Python and both libraries take {:.0f} MB."
+_PANDAS = "Where pandas is installed, pyarrow imports it, and each of them takes {:.0f} MB more."
 
 
 def _rows(people: int, event: str = "App Launched") -> Iterator[list[Row]]:
@@ -103,6 +111,17 @@ def filled(to: str, people: int, day: int = 0, event: str = "App Launched") -> R
     # The peak is that of the sink, not of the count.
     run = watch.run()
     return structs.replace(run, figures={"people": _count(to)})
+
+
+def file_filled(to: str, people: int) -> Run:
+    """Do what `filled` does, without pandas, which no extra for files installs."""
+    _hide_pandas()
+    return filled(to, people)
+
+
+def _hide_pandas() -> None:
+    # So an import of it fails, as where it is not installed. Each contender has its own process.
+    sys.modules["pandas"] = None  # type: ignore[assignment]
 
 
 def _count(to: str) -> int:
@@ -204,8 +223,10 @@ def pyarrow_alone(people: int) -> Run:
     return Run(wall, cpu, run.rss, run.figures)
 
 
-def libraries_alone() -> Run:
+def libraries_alone(*, has_pandas: bool = False) -> Run:
     """Import what DuckDB and Parquet need, and make one array."""
+    if not has_pandas:
+        _hide_pandas()
     import duckdb
     import pyarrow
 
@@ -253,17 +274,23 @@ def measure(*, people: int = 1_000_000, changed: int = 100_000, repeats: int = 3
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         files = [
             Contender(_LIBRARIES, libraries_alone, {}, ("duckdb", "pyarrow")),
+            Contender(
+                _WITH_PANDAS,
+                libraries_alone,
+                {"has_pandas": True},
+                ("duckdb", "pandas", "pyarrow"),
+            ),
             Contender(_NDJSON, read_ndjson_alone, {"people": people}, ("duckdb",)),
             Contender(
                 _DUCKDB,
-                filled,
+                file_filled,
                 {"to": str(Path(folder, "people.duckdb")), "people": people},
                 ("duckdb", "pyarrow"),
             ),
             Contender(_WRITER, pyarrow_alone, {"people": people}, ("pyarrow",)),
             Contender(
                 _PARQUET,
-                filled,
+                file_filled,
                 {"to": str(Path(folder, "people.parquet")), "people": people},
                 ("pyarrow",),
             ),
@@ -273,7 +300,7 @@ def measure(*, people: int = 1_000_000, changed: int = 100_000, repeats: int = 3
             note(f"  {one.label}")
             runs[one.label] = once(one)
     limits = {_DUCKDB: _NDJSON, _PARQUET: _WRITER}
-    floor = runs.pop(_LIBRARIES, None)
+    floor, with_pandas = runs.pop(_LIBRARIES, None), runs.pop(_WITH_PANDAS, None)
     for label, run in runs.items():
         limit = runs.get(limits.get(label, ""))
         share = None if limit is None else limit.wall / run.wall
@@ -285,6 +312,11 @@ def measure(*, people: int = 1_000_000, changed: int = 100_000, repeats: int = 3
         ),
         f"PostgreSQL: medians of {repeats} rounds, on loopback, `fsync` off; peaks of the client.",
         *([] if floor is None else [_FLOOR.format(floor.rss / 1e6)]),
+        *(
+            []
+            if floor is None or with_pandas is None
+            else [_PANDAS.format((with_pandas.rss - floor.rss) / 1e6)]
+        ),
         *left_out(files),
         *([] if started else ["Left out: PostgreSQL (no server or driver is installed)."]),
     ]
