@@ -15,7 +15,7 @@ import errno
 import logging
 import os
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from itertools import accumulate
 from pathlib import Path
@@ -37,7 +37,7 @@ BUCKETS = 256
 """The first byte of a mark is the number of its bucket."""
 
 HELD = 1 << 16
-"""Marks in memory, beyond which they become a chunk: some 5 MB, and 1.5 MB on the disk."""
+"""Marks in memory, beyond which they become a chunk: some 1.5 MB there and on the disk."""
 
 NUMBER_BITS = 40
 """Bits of a place for the number of the record. Those above are the number of its stretch."""
@@ -167,9 +167,15 @@ class Marks:
         self._chunks: list[_Chunk] = []
         self._stretches: list[_Stretch] = []
         self._of: dict[tuple[int, int], int] = {}
-        self._marks: list[bytes] = []
-        self._places = array("Q")
-        self._buckets: list[tuple[bytes, bytes]] | None = None
+        self._hold_none()
+
+    def _hold_none(self) -> None:
+        self._held = 0
+        # By bucket. Sorted once they are many, they would be read from all over the memory.
+        self._marks = [bytearray() for _ in range(BUCKETS)]
+        self._places = [array("Q") for _ in range(BUCKETS)]
+        self._put_mark = [one.extend for one in self._marks]
+        self._put_place = [one.append for one in self._places]
 
     # ------------------------------------------------------------------------- while records arrive
 
@@ -197,9 +203,12 @@ class Marks:
         if stretch.records != before:
             return
         base = (self._of[chain, restarts] << NUMBER_BITS) + before
-        self._marks += page.marks
-        self._places.extend([base + number for number in page.numbers])
-        self._buckets = None
+        put_mark, put_place = self._put_mark, self._put_place
+        for mark, number in zip(page.marks, page.numbers, strict=True):
+            bucket = mark[0]
+            put_mark[bucket](mark)
+            put_place[bucket](base + number)
+        self._held += len(page.marks)
         stretch.records += page.count
         stretch.offset = offset
 
@@ -216,9 +225,9 @@ class Marks:
         Raises:
             OSError: the disk refuses. Another call may try again.
         """
-        if len(self._marks) < HELD:
+        if self._held < HELD:
             return
-        data = [marks + places for marks, places in self._sorted()]
+        data = [b"".join(parts) for parts in zip(self._marks, self._places, strict=True)]
         before = array("I", accumulate((len(one) // _ENTRY for one in data), initial=0))
         header = _number(self._token) + before.tobytes()
         parts = [header, _number(checksum(header))]
@@ -232,16 +241,8 @@ class Marks:
             self.clear(damage)
             return
         self._chunks.append(chunk)
-        self._marks.clear()
-        self._places = array("Q")
-        self._buckets = None
+        self._hold_none()
         self.unsaved = msgspec.json.encode(_Saved(self._token, self._length, self._stretches))
-
-    def _sorted(self) -> list[tuple[bytes, bytes]]:
-        """Return marks and places in memory, by bucket."""
-        if self._buckets is None:
-            self._buckets = _by_bucket(self._marks, self._places)
-        return self._buckets
 
     # --------------------------------------------------------------------------------- a later run
 
@@ -285,9 +286,8 @@ class Marks:
                     end = len(data) // _ENTRY * _MARK
                     marks.frombytes(data[:end])
                     places.frombytes(data[end:])
-        held, held_places = self._sorted()[number]
-        marks.frombytes(held)
-        places.frombytes(held_places)
+        marks.frombytes(self._marks[number])
+        places.extend(self._places[number])
         return marks, places
 
     def _read(self, file: BinaryIO, chunk: _Chunk, number: int) -> bytes:
@@ -325,15 +325,3 @@ _HEADER = 4 * (BUCKETS + 3)
 
 def _number(value: int) -> bytes:
     return array("I", [value]).tobytes()
-
-
-def _by_bucket(marks: Sequence[bytes], places: array[int]) -> list[tuple[bytes, bytes]]:
-    """Return the bytes of the marks and of the places of each bucket."""
-    members: list[list[int]] = [[] for _ in range(BUCKETS)]
-    add: list[Callable[[int], None]] = [one.append for one in members]
-    for position, bucket in enumerate(b"".join(marks)[::_MARK]):
-        add[bucket](position)
-    mark_of, place_of = marks.__getitem__, places.__getitem__
-    return [
-        (b"".join(map(mark_of, one)), array("Q", map(place_of, one)).tobytes()) for one in members
-    ]
