@@ -40,12 +40,12 @@ from ..store.spool import sync_folder
 from ..tables import Origin
 from .arrow_blocks import ArrowEncoder, EncodedRows
 from .duck_file import (
+    OutOfMemory,
     attach,
     check_log,
     connect,
     connect_to_none,
     explained,
-    is_out_of_memory,
     logs_of,
 )
 from .duck_fit import check_values, fit
@@ -376,9 +376,7 @@ class DuckDbSink:
         self._execute("SET threads = 1")
         try:
             load = self._load(rows)
-        except ExportError as error:
-            if not is_out_of_memory(error):
-                raise
+        except OutOfMemory:
             self._execute("ROLLBACK")
             self._execute(f"SET memory_limit = '{_MEMORY}'")
             return self._load(rows)

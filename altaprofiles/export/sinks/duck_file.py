@@ -25,13 +25,13 @@ from ..store.workspace import TAKES_NO_MORE
 from ..tables import REFUSED_AGAIN
 
 __all__ = [
+    "OutOfMemory",
     "attach",
     "check_log",
     "connect",
     "connect_to_none",
     "explained",
     "is_locked",
-    "is_out_of_memory",
     "logs_of",
 ]
 
@@ -123,9 +123,8 @@ def is_locked(error: Exception) -> bool:
     return _LOCKED.search(str(error)) is not None
 
 
-def is_out_of_memory(error: ExportError) -> bool:
-    """Return whether a statement needed more memory than DuckDB's limit, as `explained` says it."""
-    return _OUT_OF_MEMORY in str(error)
+class OutOfMemory(ExportError):
+    """Rows need more memory than DuckDB may have for them."""
 
 
 _OUT_OF_MEMORY = "Out of Memory Error"
@@ -170,7 +169,8 @@ def explained(name: str) -> Iterator[None]:
     except AltaProfilesError:
         raise
     except Exception as error:
-        refusal = _full_disk(name, error) or ExportError(f"{name}: {_reason(error)}")
+        refusal = _full_disk(name, error) or _out_of_memory(name, error)
+        refusal = refusal or ExportError(f"{name}: {_reason(error)}")
     else:
         return
     try:
@@ -199,6 +199,18 @@ _NO_SPACE = re.compile(f"Could not [^\n]*: ({'|'.join(map(re.escape, _CODES))})"
 """In an error of writing to a file, of any class."""
 
 
+def _out_of_memory(name: str, error: Exception) -> ExportError | None:
+    """Return the refusal of rows that need too much memory, or None if that is not the reason."""
+    text = str(error)
+    class_name = type(error).__name__
+    if class_name in _WITHOUT_VALUES and _OUT_OF_MEMORY in text:
+        return OutOfMemory(f"{name}: {text}")
+    if class_name == "TransactionException" and _OF_MEMORY.search(text):
+        reason = "the rows of a transaction take more than DuckDB's memory limit"
+        return OutOfMemory(f"{name}: {_OUT_OF_MEMORY}: {reason}")
+    return None
+
+
 def _reason(error: Exception) -> str:
     """Return the reason for an error of DuckDB, without values of records.
 
@@ -207,8 +219,6 @@ def _reason(error: Exception) -> str:
     """
     text = str(error)
     class_name = type(error).__name__
-    if class_name == "TransactionException" and _OF_MEMORY.search(text):
-        return f"{_OUT_OF_MEMORY}: the rows of a transaction take more than DuckDB's memory limit"
     if class_name in _WITHOUT_VALUES or isinstance(error, OSError):
         return text
     known = _CONSTRAINT.search(text)

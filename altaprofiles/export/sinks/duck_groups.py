@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from ...base.sql import quoted
 from ...errors import ExportError
 from ...tables.layout import Column
-from .duck_file import attach, explained, is_out_of_memory
+from .duck_file import OutOfMemory, attach, explained
 from .duck_rows import Incoming, as_cells
 from .duck_table import OWN_PREFIX, definitions
 
@@ -30,7 +30,6 @@ __all__ = [
     "NewRows",
     "NewTable",
     "RowGroups",
-    "TooLarge",
     "rows_in_group",
 ]
 
@@ -62,10 +61,6 @@ _VECTOR = 2048
 
 _MOST_IN_GROUP = 60 * _VECTOR
 """DuckDB's default of the rows in a group."""
-
-
-class TooLarge(ExportError):
-    """Rows of a group do not fit into the memory that there is for it."""
 
 
 class RowGroups:
@@ -122,7 +117,7 @@ class RowGroups:
         while self._count >= self._group:
             self._begin(self._group)
         if self._bytes > _MOST_BYTES:
-            raise TooLarge(f"{self._name}: the rows of a group are too large for memory")
+            raise OutOfMemory(f"{self._name}: the rows of a group are too large for memory")
 
     def finish(self) -> None:
         """Write the rows that are left.
@@ -337,9 +332,7 @@ class NewTable:
         """Return the rows that are left if there is no memory for them."""
         try:
             step(groups)
-        except ExportError as error:
-            if not (isinstance(error, TooLarge) or is_out_of_memory(error)):
-                raise
+        except OutOfMemory:
             self._is_over = True
             return groups.take_back()
         return []

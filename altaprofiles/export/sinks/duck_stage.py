@@ -24,8 +24,8 @@ from ...tables.rows import Table
 from ..store.workspace import STAGED
 from ..tables import Origin
 from .arrow_blocks import all_rows_of
-from .duck_file import connect, connect_to_none, explained
-from .duck_groups import DATABASE, STAGED_TABLE, RowGroups, TooLarge, rows_in_group
+from .duck_file import OutOfMemory, connect, connect_to_none, explained
+from .duck_groups import DATABASE, STAGED_TABLE, RowGroups, rows_in_group
 from .duck_rows import Incoming, as_cells
 from .duck_table import OWN_PREFIX
 from .target import Sink
@@ -255,7 +255,7 @@ class DuckStage:
     def _created(self, first: pyarrow.Table) -> RowGroups:
         count = rows_in_group(first, len(self._columns))
         if not count:
-            raise TooLarge("the records are too large for memory")
+            raise OutOfMemory("the records are too large for memory")
         self._connection = connect_to_none()
         self._make_file()
         return RowGroups(self._connection, self._path, self._name, self._columns, count)
