@@ -246,7 +246,8 @@ class PostgresSink:
         table = self._table
         added = [name for name in shape.missing if name not in table.required]
         unfilled = [name for name in shape.inherited if name not in OPTIONAL]
-        if table.write == "replace" and added and unfilled:
+        # A table of an earlier version gets columns in any case.
+        if table.write == "replace" and added and unfilled and not shape.is_old:
             self.notes.append(of_unfilled(table.label, added, unfilled))
 
     def _is_first(self, load: Load, shape: Shape) -> bool:
