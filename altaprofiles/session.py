@@ -1290,7 +1290,9 @@ class Session:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await self.aclose()
+        # In a forked child there is nothing to close, and an error of the block counts.
+        if not self._engine.is_inherited:
+            await self.aclose()
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(

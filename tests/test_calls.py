@@ -6,6 +6,7 @@ import ast
 import asyncio
 import inspect
 import socket
+import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -168,6 +169,30 @@ async def test_answers(fault: str, tmp_path: Path) -> None:
     ):
         for (service, _), call in calls(session, tmp_path).items():
             check(await errors_of(call), service, kind, Incomplete)
+
+
+def frames_of(error: BaseException) -> list[traceback.FrameSummary]:
+    return [*traceback.extract_tb(error.__traceback__)]
+
+
+async def test_a_refusal_has_a_traceback_that_a_cell_of_a_notebook_can_show(tmp_path: Path) -> None:
+    answer, kind = STATUSES["401"]
+    package = Path(altaprofiles.__file__).parent
+    async with scripted(always(answer)) as server, session_at(server.url) as session:
+        for call in calls(session, tmp_path).values():
+            for error in await errors_of(call):
+                assert isinstance(error, kind)
+                inside = [one for one in frames_of(error) if package in Path(one.filename).parents]
+                assert len(inside) <= 4, inside
+
+        # What the caller has passed stays in it, however deep.
+        def broken() -> Iterator[str]:
+            yield "7"
+            raise InvalidArgument("mine")
+
+        with pytest.raises(InvalidArgument) as caught:
+            await session.export_lookups(broken(), by="identity", to=tmp_path / "x.ndjson")
+        assert "broken" in [one.name for one in frames_of(caught.value)]
 
 
 async def test_a_closed_port_is_not_the_disk(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -25,6 +26,7 @@ from altaprofiles import (
     progress,
 )
 from altaprofiles.emulator import Emulator
+from altaprofiles.export.report import Progress
 
 from .support.records import AT, LOOKING_UP
 from .support.servers import closed, http, scripted
@@ -334,3 +336,24 @@ async def test_a_refused_connection_names_the_next_step_once(tmp_path: Path) -> 
                     await call()
                 notes = caught.value.__notes__
                 assert len([note for note in notes if "`altaprofiles doctor` shows" in note]) == 1
+
+
+async def test_the_time_in_which_an_event_loop_stands_still_is_none_of_the_work(
+    emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, hour = time.monotonic, 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: clock() + hour)
+
+    def note(at: Progress) -> None:
+        # As between two cells of IPython, in the middle of the work.
+        nonlocal hour
+        hour = 3600.0
+        seen.append(at)
+
+    seen: list[Progress] = []
+    async with session_for(emulator, retry=QUICK) as session:
+        to = tmp_path / "people.ndjson"
+        report = await session.export(EVENT, **FIRST, to=to, on_progress=note)
+    assert report.complete
+    assert report.seconds < hour
+    assert max(at.seconds for at in seen) < hour

@@ -228,6 +228,39 @@ def test_use_from_another_loop_is_refused() -> None:
         second.close()
 
 
+LEFT = """
+import asyncio, os
+from altaprofiles import CleverTap, Session, SessionClosed
+
+async def main(use):
+    async with Session(clevertap=CleverTap("W9R", "pass-word")) as session:
+        if os.fork():
+            os.wait()
+        else:
+            await use(session)
+
+async def used(session):
+    await session.profiles.get(identity="7")
+
+async def broken(session):
+    raise ValueError("mine")
+
+async def unused(session):
+    pass
+
+for use in (used, broken, unused):
+    process = os.getpid()
+    try:
+        asyncio.run(main(use))
+        told = "nothing"
+    except (SessionClosed, ValueError) as error:
+        told = f"{error}, after {error.__context__}"
+    if os.getpid() != process:
+        print(told, flush=True)
+        os._exit(0)
+"""
+
+
 FORKED = """
 import asyncio, os
 from altaprofiles import CleverTap, Session, SessionClosed
@@ -256,6 +289,21 @@ async def main():
 
 asyncio.run(main())
 """
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="forks")
+def test_the_end_of_a_block_in_a_forked_process_hides_no_error() -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", LEFT],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    used, broken, unused = done.stdout.splitlines()
+    assert used.endswith("from which this one was forked; open one in each process, after None")
+    assert (broken, unused) == ("mine, after None", "nothing")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="forks")

@@ -8,7 +8,7 @@ from inspect import iscoroutinefunction, signature
 from types import TracebackType
 from typing import Any, NamedTuple, ParamSpec, TypeAlias, TypeVar, cast
 
-from ..errors import AltaProfilesError
+from ..errors import AltaProfilesError, ConfigurationError, StatusError, TransportError
 
 __all__ = ["CallName", "NameOf", "name_of", "named", "naming"]
 
@@ -48,11 +48,32 @@ class naming:  # noqa: N801
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        if isinstance(error, _OUTER) and traceback is not None:
+            _shorten(traceback)
         if isinstance(error, AltaProfilesError) and self._name is not None:
             if error.service is None:
                 error.locate(*self._name)
             elif error.operation is None and error.service == self._name.service:
                 error.operation = self._name.operation
+
+
+_OUTER = (ConfigurationError, StatusError, TransportError)
+"""Errors whose reason is outside of the library, so that the place in it says nothing."""
+
+
+def _shorten(traceback: TracebackType) -> None:
+    """Cut off the frames of the library behind the called method, which fill a notebook's cell."""
+    last = traceback.tb_next or traceback
+    frame = last.tb_next
+    while frame is not None:
+        # A callback or an iterable of the caller's stays.
+        if not str(frame.tb_frame.f_globals.get("__name__")).startswith(_PACKAGE):
+            last = frame
+        frame = frame.tb_next
+    last.tb_next = None
+
+
+_PACKAGE = f"{__name__.partition('.')[0]}."
 
 
 def named(name: CallName | NameOf) -> Callable[[Callable[P, T]], Callable[P, T]]:

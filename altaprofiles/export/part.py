@@ -259,6 +259,7 @@ class Part(Generic[R, S]):
         Args:
             complete: whether the output is in place.
         """
+        self._reporting.look()
         if self.is_open and self.error is None:
             make = self.gathering.progress
             self._reporting.report(lambda traffic: make(traffic, self.assembled), complete=complete)

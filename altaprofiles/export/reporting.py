@@ -26,6 +26,9 @@ logger = logging.getLogger("altaprofiles")
 _TROUBLED_FOR = 20
 """Requests without another failure after which the last one is no longer reported."""
 
+_STANDING = 5.0
+"""Seconds between two looks at the clock from which an event loop was not at work."""
+
 S = TypeVar("S", bound=Progress)
 
 
@@ -143,6 +146,7 @@ class Reporting(Generic[S]):
         self._callback = on_progress
         self._run_failure = RunFailure()
         self._began = time.monotonic()
+        self._looked: float | None = None
         self._started_at = time.time()
         self._earlier = _Earlier()
         self._trouble = ""
@@ -165,9 +169,22 @@ class Reporting(Generic[S]):
         values = {name: journal.state(name) for name in _Earlier.__struct_fields__}
         self._earlier = _Earlier(**{name: x for name, x in values.items() if x is not None})
 
+    def look(self) -> None:
+        """Look at the clock, as is done each second from the first call on.
+
+        A loop that stands still does not. In a terminal, IPython lets it stand from a cell that was
+        interrupted until another one awaits, and a stopped process stands as well.
+        """
+        now = time.monotonic()
+        if self._looked is not None and now - self._looked > _STANDING:
+            self._began += now - self._looked
+        self._looked = now
+
     @property
     def seconds(self) -> float:
-        """Time since this run began."""
+        """Time since this run began, without that in which its event loop stood still."""
+        if self._looked is not None:
+            self.look()
         return time.monotonic() - self._began
 
     def totals(self) -> Totals:

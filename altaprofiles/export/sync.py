@@ -152,6 +152,8 @@ class Sync:
             plan = self._plan(*days, by_day)
             state = await self._bring(plan, workspaces, place, threads, is_new=not by_day)
         await threads.run(lambda: self._tidy(workspaces, place, left, days))
+        if state is not None:
+            await threads.run(partial(self._warn_of_lost_days, place.target, state.through))
         report = self._describe(place, state)
         if not self._reports:
             self.seen = time.monotonic()
@@ -268,6 +270,25 @@ class Sync:
                 sentence = one.warning(place.status, difference)
                 logger.warning("%s", sentence)
                 self._warnings.append(sentence)
+
+    def _warn_of_lost_days(self, target: Target, through: date) -> None:
+        """Warn of days that this sync has brought, and that somebody has removed. Blocking."""
+        lost = target.lost_days(self._days.since, through)
+        if not lost:
+            return
+        late = (through - lost[0]).days + 1
+        files = f"the file of the day {lost[0]}, which a sync has brought; to bring it"
+        if len(lost) > 1:
+            files = (
+                f"the files of {len(lost):,} days from {lost[0]} to {lost[-1]}, which syncs have "
+                f"brought; to bring them"
+            )
+        sentence = (
+            f"{target.label} lacks {files} again, sync once with `late_days` of at least {late} "
+            f"(--late-days {late})"
+        )
+        logger.warning("%s", sentence)
+        self._warnings.append(sentence)
 
     def _failed(self, report: SyncReport) -> Incomplete:
         if len(self._failures) == 1:

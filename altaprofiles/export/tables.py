@@ -46,7 +46,9 @@ __all__ = [
     "Origin",
     "of_added",
     "of_added_to_days",
+    "of_changed_in_days",
     "of_left_out",
+    "of_unfilled",
     "unbound_keys",
     "unbound_row",
     "under_other_keys",
@@ -68,6 +70,25 @@ def of_left_out(label: str, columns: Sequence[str]) -> str:
     names = ", ".join(map(repr, columns))
     noun = "a column" if len(columns) == 1 else "columns"
     return f"{label} has {noun} that `flatten` leaves out, null in the rows just written: {names}"
+
+
+def of_unfilled(label: str, added: Sequence[str], unfilled: Sequence[str]) -> str:
+    """Return the note on columns that lose their values where a replaced table gets others.
+
+    Exports know columns by name, so that one of them may be the new column, renamed.
+
+    Args:
+        label: the table.
+        added: the names of the new columns.
+        unfilled: the names of the columns that no export fills.
+    """
+    noun, _, names = _new_columns(added)
+    others, one = ("a column", "it") if len(unfilled) == 1 else ("columns", "one of them")
+    return (
+        f"{label} has {noun}: {names}; and {others} that no export fills, null or at the default "
+        f"in all rows now: {', '.join(map(repr, unfilled))}. If {one} was renamed from a name that "
+        f"came back, drop it, and give readers its name in a view"
+    )
 
 
 def of_added(label: str, columns: Sequence[str], content: Content) -> str:
@@ -104,6 +125,26 @@ def of_added_to_days(label: str, columns: Sequence[str], days: int, late_days: i
     return (
         f"{label} has {noun}, which {files}: {names}; to fill {them}, sync once with `late_days` "
         f"of at least {late_days}, and the same `flatten`"
+    )
+
+
+def of_changed_in_days(
+    label: str, column: Column, types: Sequence[str], days: int, late_days: int
+) -> str:
+    """Return the note on a flattened column whose type a sync changes in a folder of days.
+
+    Args:
+        label: the folder.
+        column: the column, as the sync writes it.
+        types: its other types, in files of days that the sync does not bring.
+        days: number of those days.
+        late_days: the argument that brings all of them.
+    """
+    files = "the file of 1 other day has" if days == 1 else f"the files of {days} other days have"
+    return (
+        f"{label} has {column.name!r} as {column.kind} now, and {files} it as "
+        f"{' or '.join(types)}, which not every reader can unite; name that type again in "
+        f"`flatten`, or sync once with `late_days` of at least {late_days}, and the same `flatten`"
     )
 
 

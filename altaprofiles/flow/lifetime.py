@@ -321,9 +321,14 @@ class Lifetime:
         if self._state == "draining" and not self._is_waited_for:
             self._drained.set()
 
+    @property
+    def is_inherited(self) -> bool:
+        """True in a process that was forked while the session was open."""
+        return self._state in ("open", "draining") and os.getpid() != self._process
+
     def _check_process(self) -> None:
         """Raise `SessionClosed` in a process that was forked while the session was open."""
-        if self._state in ("open", "draining") and os.getpid() != self._process:
+        if self.is_inherited:
             raise SessionClosed(FORKED)
 
     def _check_loop(self, loop: asyncio.AbstractEventLoop) -> None:

@@ -172,6 +172,11 @@ class Engine:
         """True once nothing is sent any more."""
         return self._lifetime.is_closed
 
+    @property
+    def is_inherited(self) -> bool:
+        """True in a process that was forked while the session was open."""
+        return self._lifetime.is_inherited
+
     def counting(
         self,
         tally: Stats,

@@ -118,6 +118,21 @@ async def test_a_file_that_stays_open_costs_nothing(
     assert len(rows(path)) > 0
 
 
+def test_a_file_that_is_open_in_another_container_says_so(tmp_path: Path) -> None:
+    path = made(tmp_path / "p.duckdb")
+    # Of its own, as far as processes go.
+    apart = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc"]
+    command = [sys.executable, "-m", "altaprofiles", "describe", str(path)]
+    if shutil.which("unshare") is None:
+        pytest.skip("only Linux has namespaces")
+    with held(path):
+        done = subprocess.run([*apart, *command], capture_output=True, text=True, check=False)
+    if "unshare" in done.stderr:
+        pytest.skip("this machine allows no namespaces")
+    words = "is open in another program (in another container or on another machine); close it"
+    assert words in " ".join(done.stderr.split())
+
+
 async def test_the_wait_ends_when_the_export_is_cancelled(
     tmp_path: Path, case: Emulated, caplog: pytest.LogCaptureFixture
 ) -> None:

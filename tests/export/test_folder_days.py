@@ -188,6 +188,32 @@ def test_a_flattened_column_that_is_new_is_noted_with_the_days_that_lack_it(tmp_
     assert "a new column, which the files of 3 other days lack: 'one'; to fill it, " in note
 
 
+def test_a_type_that_changes_is_noted_with_the_days_that_have_another(tmp_path: Path) -> None:
+    def notes(first: int, last: int, account: str = "A", **flatten: Any) -> Sequence[str]:
+        given = rows(dict.fromkeys(range(first, last + 1), "a"), account, plan=7, Age=8)
+        return written(tmp_path, origin(account, first, last, last), given, flatten=flatten).notes
+
+    assert notes(0, 4, plan="text", Age="double") == []
+    assert notes(4, 5) == []
+    [plan, age] = notes(5, 6, plan="int64", age="int64")
+    has = f"{tmp_path}/ has 'plan' as int64 now, and the files of 4 other days have it as text"
+    remedy = "or sync once with `late_days` of at least 7, and the same `flatten`"
+    assert plan.startswith(f"{has}, which not every reader can unite; name that type again in ")
+    assert plan.endswith(remedy)
+    assert "'age' as int64 now, and the files of 4 other days have it as double" in age
+    # Once.
+    assert notes(6, 7, plan="int64", age="int64") == []
+    [note] = notes(7, 8, plan="double", age="int64")
+    assert note.startswith(f"{tmp_path}/ has 'plan' as double now, ")
+    assert "of 6 other days have it as int64 or text, which" in note
+    # Every day is brought.
+    assert notes(0, 9, plan="text", age="text") == []
+    # Rows of other accounts decide, with a note of its own.
+    for account in ("B", "A", "A"):
+        [note] = notes(9, 9, account, plan="bool" if account == "B" else "int64", age="text")
+        assert "'plan' is text on 1 of the days, where rows of other accounts" in note
+
+
 def test_flattened_columns_may_differ_between_accounts(tmp_path: Path) -> None:
     for account, flatten, plan in (
         ("A", {"plan": "int64", "City": "text"}, 7),

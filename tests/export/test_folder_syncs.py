@@ -108,6 +108,31 @@ async def test_a_folder_has_each_person_of_each_day(emulator: Emulator, tmp_path
     ]  # fmt: skip
 
 
+async def test_days_that_somebody_has_removed_are_named_until_they_are_back(
+    emulator: Emulator, tmp_path: Path
+) -> None:
+    folder = tmp_path / "crm"
+
+    async def warnings(until: int, **options: Any) -> list[str]:
+        report = await synced(emulator, folder, until, timezone="UTC", **options)
+        return [*report.warnings]
+
+    assert await warnings(4) == []
+    shutil.rmtree(folder / f"day={day(1)}")
+    again = "again, sync once with `late_days` of at least"
+    # Brought by no night of its own, and even if a night has nothing to bring.
+    for until, late in ((5, 2), (5, 0)):
+        [note] = await warnings(until, late_days=late)
+        assert note.startswith(f"{folder}/ lacks the file of the day {day(1)}, which a sync ")
+        assert note.endswith(f"{again} 5 (--late-days 5)")
+    (folder / f"day={day(3)}" / "people.parquet").unlink()
+    [note] = await warnings(6, late_days=1)
+    assert f"the files of 2 days from {day(1)} to {day(3)}, which" in note
+    assert note.endswith(f"{again} 6 (--late-days 6)")
+    assert await warnings(6, late_days=6) == []
+    assert people(folder) == in_emulator(emulator.population, range(7))
+
+
 async def test_one_event_is_enough(emulator: Emulator, tmp_path: Path) -> None:
     await synced(emulator, tmp_path / "crm", 2, events="Charged")
     assert people(tmp_path / "crm") == in_emulator(emulator.population, range(3), ["Charged"])

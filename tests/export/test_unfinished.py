@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import shutil
 import sqlite3
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -240,6 +243,55 @@ def test_a_lock_is_one_lock(tmp_path: Path) -> None:
     second.release()
     assert not Lock.is_held(path)
     assert names_in(tmp_path) == ["lock.sqlite"]
+
+
+HOLD = """
+import sqlite3, sys
+db = sqlite3.connect(sys.argv[1], isolation_level=None)
+db.execute("begin immediate")
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+REFUSED = """
+import sys
+from pathlib import Path
+from altaprofiles import ExportLocked
+from altaprofiles.export.store.lock import Lock
+try:
+    Lock.acquire(Path(sys.argv[1]))
+except ExportLocked as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/locks").exists(), reason="Linux says who has a lock")
+def test_a_lock_of_another_process_names_it_or_says_that_it_is_elsewhere(tmp_path: Path) -> None:
+    path = tmp_path / "lock.sqlite"
+    python = [sys.executable, "-c"]
+    held = f"another export is working on this output: {path} is in use by "
+    if shutil.which("unshare") is None:
+        pytest.skip("this machine has no command for namespaces")
+    holder = subprocess.Popen(
+        [*python, HOLD, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    with holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(ExportLocked) as caught:
+            Lock.acquire(path)
+        assert str(caught.value).startswith(f"{held}the process {holder.pid}; wait for it, stop")
+        # In a container of its own, as far as processes go.
+        apart = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc"]
+        done = subprocess.run(
+            [*apart, *python, REFUSED, path], capture_output=True, text=True, check=False
+        )
+        holder.communicate("")
+    if "unshare" in done.stderr:
+        pytest.skip("this machine allows no namespaces")
+    words = "a process that cannot be seen from here, such as one in another container, or on "
+    assert done.stdout.startswith(f"{held}{words}"), done
+    Lock.acquire(path).release()
 
 
 def test_what_is_no_lock_is_refused(tmp_path: Path) -> None:

@@ -193,6 +193,35 @@ def test_a_flattened_column_that_is_new_is_noted_where_other_rows_are(place: Dat
         assert notes("value", "new", write=write, table=write) == []
 
 
+def test_a_new_column_is_not_noted_where_every_row_is_brought(place: Database) -> None:
+    place.export([row(None, "1"), row("b")], 1)
+    # One becomes a person with a name, and one has no value for the second column.
+    everyone = [row("x", "1"), row("b")]
+    assert place.export(everyone, 2, flatten=["value"]).notes == []
+    assert place.export(everyone, 3, flatten=["value", "none"]).notes == []
+    # A row that was fetched later is not brought.
+    notes = "; ".join(place.export(everyone, 1, flatten=["value", "none", "other"]).notes)
+    assert "has a new column, null in the rows that this run did not bring: 'other'" in notes
+    assert "keeps 2 rows as a later export has fetched them" in notes
+
+
+def test_replace_names_the_columns_that_it_empties_as_others_come(place: Database) -> None:
+    place.export([row("a"), row("b")], 1, flatten=["value"])
+    place.query("ALTER TABLE profiles ADD COLUMN note VARCHAR")
+    replaced: dict[str, Any] = {"write": "replace", "flatten": ["value"]}
+    # Not each night: whoever adds a column to such a table knows.
+    assert place.export([row("a")], 2, **replaced).notes == []
+    for old, new in (("value", "worth"), ("matched", "done")):
+        place.query(f"ALTER TABLE profiles RENAME COLUMN {old} TO {new}")
+        notes = "; ".join(place.export([row("a")], 2, **replaced).notes)
+        assert f"has a new column: {old!r}; and" in notes
+        assert "that no export fills, null or at the default in all rows now: '" in notes
+        assert "'note'" in notes
+        # PostgreSQL knows a flattened column by its comment, even under another name.
+        assert f"{new!r}" in notes
+    assert not any("new column" in one for one in place.export([row("a")], 2, **replaced).notes)
+
+
 def test_replace_keeps_the_table(place: Database) -> None:
     place.export([row("a"), row("b")], 1, flatten={"value": "int64"})
     place.query("ALTER TABLE profiles ADD COLUMN note VARCHAR DEFAULT 'new'")

@@ -41,9 +41,16 @@ READ_SECRETS = {"passcode", "token"}
 
 PRINTED = {
     "start-here": ["{'favoriteFood': 'pizza'} 6 ", "nobody None None", "'user1'"],
-    "export-and-resume": ["reading: ", "finishing: ", "SHA-256 ", " Gold", "the next page is None"],
+    "export-and-resume": [
+        "reading: ",
+        "finishing: ",
+        "SHA-256 ",
+        " Gold",
+        " has an iOS device",
+        "the next page is None",
+    ],
     "look-ups": ["None\n", "1 1 0"],
-    "into-databases": ["Customer Type"],
+    "into-databases": ["│ Customer Type ", "│ platform_info ", "with_email"],
     "dataframes": [
         "Int64 Customer Type",
         "int64[pyarrow]\n10\n",

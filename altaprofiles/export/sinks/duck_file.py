@@ -64,9 +64,7 @@ def connect(
         if (full := _full_disk(name, error)) is not None:
             refusal = full
         elif is_locked(error):
-            holder = _HOLDER.search(text)
-            by = f" ({holder[1]}, process {holder[2]})" if holder else ""
-            refusal = ExportLocked(f"{name} is open in another program{by}; close it there")
+            refusal = ExportLocked(f"{name} is open in another program{_by(text)}; close it there")
         elif "different configuration" in text:
             refusal = ExportError(
                 f"{name} is open in this process already; close that connection first"
@@ -136,7 +134,21 @@ _OF_MEMORY = re.compile("failed to (?:pin|allocate|offload) |could not allocate 
 _LOCKED = re.compile("Conflicting lock|used by another process")
 """In the error of a file that is open elsewhere: on POSIX systems, and on Windows."""
 
-_HOLDER = re.compile(r"(?:held|open) in\s+(.*?) \(PID (\d+)\)")
+_HOLDER = re.compile(r"(?:held|open) in\s+(?:(.*?) \(PID (\d+)\)|PID (-?\d+))")
+
+
+def _by(text: str) -> str:
+    """Return which program has a file open, by DuckDB's refusal."""
+    holder = _HOLDER.search(text)
+    if holder is None:
+        return ""
+    program, process, alone = holder.groups()
+    if program is not None:
+        return f" ({program}, process {process})"
+    # Linux has no number for what runs elsewhere.
+    return (
+        f" (process {alone})" if int(alone) > 0 else " (in another container or on another machine)"
+    )
 
 
 def check_log(path: Path, name: str) -> None:

@@ -12,7 +12,7 @@ from ...base.sql import quoted
 from ...base.wording import numbered
 from ...tables.layout import Column
 from ..formats import Write
-from ..tables import Content, Origin, of_added, of_left_out, under_other_keys
+from ..tables import Content, Origin, of_added, of_left_out, of_unfilled, under_other_keys
 from .duck_fit import Fit
 from .duck_people import SAME, People, insertion, staged
 from .duck_rows import Incoming
@@ -80,6 +80,7 @@ class Load:
         if self._fit.left_out:
             self.notes.append(of_left_out(self._table.label, self._fit.left_out))
         if write == "replace" or not self._table.exists:
+            self._note_unfilled()
             self._replace()
             if write != "append" and is_people and not self._content.repeats:
                 self._note_repeated(people.insert())
@@ -88,14 +89,14 @@ class Load:
         else:
             self._add_columns()
             self._widen_columns()
-            if write == "upsert":
-                self._note_added()
             if write == "append":
                 self._take_back()
                 self._insert()
             elif is_people:
-                self._note_repeated(people.merge())
+                repeated = people.merge()
                 self.absorbed = people.absorbed
+                self._note_added(people)
+                self._note_repeated(repeated)
                 if people.outdated:
                     self.notes.append(
                         f"{self._table.label} keeps {numbered(people.outdated, 'row')} as a later "
@@ -115,12 +116,18 @@ class Load:
         if repeated:
             self.notes.append(under_other_keys(self._table.label, repeated))
 
-    def _note_added(self) -> None:
-        """Note columns that are null in the rows of earlier runs."""
+    def _note_added(self, people: People) -> None:
+        """Note columns that are null in rows of earlier runs, which this one did not bring."""
         lifted = self._columns[len(self._columns) - len(self._fit.kinds) :]
         added = [column.name for column in lifted if column in self._fit.missing]
-        if added and self._execute(f"SELECT 1 FROM {self._table.quoted} LIMIT 1"):
+        if added and people.leaves_rows():
             self.notes.append(of_added(self._table.label, added, self._content))
+
+    def _note_unfilled(self) -> None:
+        """Note columns of the user's own that lose their values as the table gets others."""
+        added = [column.name for column in self._fit.missing]
+        if added and self._fit.others:
+            self.notes.append(of_unfilled(self._table.label, added, self._fit.others))
 
     def _note_other_accounts(self) -> None:
         """Note if the rows come under other accounts than all that the table has."""

@@ -117,6 +117,11 @@ class People:
         self._insert()
         return repeated
 
+    def leaves_rows(self) -> bool:
+        """Return whether the table has rows that the people were not merged into."""
+        rows = f"{self._table.quoted} ANTI JOIN {_NEW} USING (account, person)"
+        return self.outdated > 0 or bool(self._execute(f"SELECT 1 FROM {rows} LIMIT 1"))
+
     def drop(self) -> None:
         """Drop the temporary tables."""
         for name in _TEMPORARY:

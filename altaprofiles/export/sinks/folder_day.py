@@ -15,7 +15,7 @@ from ...tables.rows import Row, Table
 from .files import PartialFile
 from .parquet import GROUP_ROWS, Groups, explained
 
-__all__ = ["DayFile", "Earlier", "names_in"]
+__all__ = ["DayFile", "Earlier", "types_in"]
 
 _KEY = ("account", "person", "added_at")
 
@@ -99,18 +99,20 @@ class Earlier:
                 yield pyarrow.Table.from_arrays(columns, schema=schema)
 
 
-def names_in(path: Path) -> tuple[list[str], bool]:
-    """Return the names of the columns of a day's file, and whether it has rows.
+def types_in(path: Path) -> tuple[dict[str, Any], bool]:
+    """Return the Arrow type of each column of a day's file, and whether it has rows.
 
-    There are none of either in a file that is missing or cannot be read.
+    Names are in lower case. There are none of either in a file that is missing or cannot be read.
     """
     from pyarrow import parquet
 
     # One that this run replaces is read again, with an error that names it.
     with suppress(ExportError, OSError), explained(str(path), "read"):
         found = parquet.read_metadata(path)
-        return found.schema.to_arrow_schema().names, found.num_rows > 0
-    return [], False
+        schema = found.schema.to_arrow_schema()
+        # Most readers ignore case in names.
+        return {field.name.casefold(): field.type for field in schema}, found.num_rows > 0
+    return {}, False
 
 
 class DayFile:

@@ -14,28 +14,29 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import date, timedelta
 from itertools import groupby
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from ...base.wording import numbered
 from ...errors import ExportError
-from ...tables.layout import Kind
+from ...tables.arrow import schema_of
+from ...tables.layout import KINDS, Column, Kind
 from ...tables.mended import Mended
 from ...tables.rows import Row, Table
 from ..formats import Write
 from ..state import SyncState
 from ..store.spool import sync_folder
-from ..tables import Origin, of_added_to_days
+from ..tables import Origin, of_added_to_days, of_changed_in_days
 from .files import open_same_file, set_access
 from .folder import STATE, Days, FolderTarget, day_of
-from .folder_day import DayFile, Earlier, names_in
+from .folder_day import DayFile, Earlier, types_in
 
 __all__ = ["DaysTarget"]
 
@@ -75,6 +76,10 @@ class DaysTarget(FolderTarget, frozen=True, kw_only=True):
         """Return the path of a day's file."""
         return self.path / f"day={day}" / self.whole
 
+    def lost_days(self, first: date, last: date) -> list[date]:
+        days = _range(first, last)
+        return [date.fromisoformat(day) for day in days if not self.file_of(day).exists()]
+
     def open(self, table: Table, origin: Origin) -> DaysSink:
         return DaysSink(self, table, origin)
 
@@ -85,6 +90,36 @@ class _Staged(Struct, frozen=True):
     place: Path
     path: Path
     status: os.stat_result
+
+
+class _Changed:
+    """A flattened column whose type changes.
+
+    Args:
+        column: the column.
+        type_: its Arrow type.
+
+    Attributes:
+        others: the type that days have which the run does not bring, the newest day first.
+    """
+
+    def __init__(self, column: Column, type_: Any) -> None:
+        self.others: dict[str, Any] = {}
+        self._column = column
+        self._type = type_
+
+    def look_at(self, day: str, types: Mapping[str, Any]) -> None:
+        """Note the type that the column has in a day's file."""
+        type_ = types.get(self._column.name.casefold(), self._type)
+        if type_ != self._type:
+            self.others[day] = type_
+
+    def note(self, label: str, through: date) -> str:
+        """Return the note on it."""
+        names = {schema_of([Column("", kind)]).field(0).type: kind for kind in KINDS}
+        types = dict.fromkeys(str(names.get(type_, type_)) for type_ in self.others.values())
+        late = _late_days(min(self.others), through)
+        return of_changed_in_days(label, self._column, [*types], len(self.others), late)
 
 
 class DaysSink:
@@ -117,7 +152,7 @@ class DaysSink:
             self._left_out = {day for day in days if is_late and own and day <= str(own.through)}
             strays = () if own is not None else self._stray_days(days)
             brought = [*(day for day in days if day not in self._left_out), *strays]
-            self._added = self._note_on_added(brought)
+            self._notes_on_columns = self._compare_columns(brought)
             self._days = iter(brought)
             self._turn.temporary.mkdir(mode=0o700)
         except BaseException:
@@ -134,28 +169,52 @@ class DaysSink:
             if day is not None and day not in days and self._earlier(day).has_own:
                 yield day
 
-    def _note_on_added(self, brought: Sequence[str]) -> str | None:
-        """Return the note on flattened columns that no file has yet, if other days stay without."""
+    def _compare_columns(self, brought: Sequence[str]) -> list[str]:
+        """Return notes on flattened columns that other days lack, or have with another type.
+
+        The newest file with a column decides, so that there is a note on the first night only.
+        """
         target = self._target
         columns = self._tables[()].columns
         lifted = columns[len(columns) - len(target.flatten) :]
-        # Most readers ignore case in names.
-        added = {column.name.casefold(): column.name for column in lifted}
+        added = {column.name.casefold(): column for column in lifted}
+        changed: list[_Changed] = []
         lacking: list[str] = []
         days = [day for entry in target.path.iterdir() if (day := day_of(entry.name)) is not None]
         # The newest file has them all, but for the first night.
         for day in sorted(days, reverse=True):
-            if not added:
-                return None
-            names, has_rows = names_in(target.file_of(day))
-            for name in names:
-                added.pop(name.casefold(), None)
+            if not added and not changed:
+                break
+            types, has_rows = types_in(target.file_of(day))
+            found = [column for name, column in added.items() if name in types]
+            changed += self._changed(found, types, day)
+            added = {name: column for name, column in added.items() if name not in types}
             if has_rows and day not in brought:
                 lacking.append(day)
-        if not added or not lacking:
-            return None
-        late = (self._new.through - date.fromisoformat(lacking[-1])).days + 1
-        return of_added_to_days(target.name, [*added.values()], len(lacking), late)
+                for one in changed:
+                    one.look_at(day, types)
+        through = self._new.through
+        notes = []
+        if added and lacking:
+            names = [column.name for column in added.values()]
+            late = _late_days(lacking[-1], through)
+            notes = [of_added_to_days(target.name, names, len(lacking), late)]
+        return notes + [one.note(target.name, through) for one in changed if one.others]
+
+    def _changed(
+        self, found: Sequence[Column], types: Mapping[str, Any], day: str
+    ) -> list[_Changed]:
+        """Return the columns whose type differs from that in a day's file, found by this run."""
+        fields = [field for column in found for field in schema_of([column])]
+        if all(types[field.name.casefold()] == field.type for field in fields):
+            return []
+        # Rows of other accounts decide on the type of a file that they are in, each night.
+        clashing = self._earlier(day).clashing(found)
+        return [
+            _Changed(column, field.type)
+            for column, field in zip(found, fields, strict=True)
+            if types[field.name.casefold()] != field.type and field.name not in clashing
+        ]
 
     def _earlier(self, day: str) -> Earlier:
         return Earlier(self._target.file_of(day), self._new.account)
@@ -171,8 +230,7 @@ class DaysSink:
             f"have values of another type in it"
             for name, number in self._texts.items()
         ]
-        if self._added is not None:
-            sentences.append(self._added)
+        sentences += self._notes_on_columns
         if self._left_out:
             days = numbered(len(self._left_out), "day")
             sentences.append(f"{self._target.name} keeps {days} as a later sync has fetched them")
@@ -243,6 +301,11 @@ class DaysSink:
             self._day.abort()
             self._day = None
         self._turn.end()
+
+
+def _late_days(first: str, through: date) -> int:
+    """Return the number of late days that brings a day again."""
+    return (through - date.fromisoformat(first)).days + 1
 
 
 def _range(first: date, last: date) -> list[str]:

@@ -16,10 +16,9 @@ from ...base.wording import numbered
 from ...tables.layout import Column
 from ...tables.mended import Mended
 from ...tables.rows import Row, Table
-from ..tables import Origin, of_added, of_left_out, under_other_keys
+from ..tables import OPTIONAL, Origin, of_added, of_left_out, of_unfilled, under_other_keys
 from . import postgres_runs, postgres_sync
 from .encoding import Encoded
-from .postgres_keys import is_empty
 from .postgres_load import (
     CHOICE,
     STAGE,
@@ -45,7 +44,7 @@ from .postgres_server import PostgresServer
 from .postgres_shape import Shape, shape_of
 from .postgres_stage import WRITTEN, Staged
 from .postgres_table import PostgresTable
-from .postgres_upsert import upsert
+from .postgres_upsert import leaves_rows, upsert
 
 if TYPE_CHECKING:
     import psycopg
@@ -228,7 +227,7 @@ class PostgresSink:
         self.notes += prepare(table, connection, shape, self._origin.accounts)
         if shape.left_out:
             self.notes.append(of_left_out(table.label, shape.left_out))
-        self._note_added(shape)
+        self._note_unfilled(shape)
         load = Load(connection, table, shape.left_out)
         if self._is_first(load, shape):
             if self._staged is None:
@@ -242,13 +241,14 @@ class PostgresSink:
             add_indexes(table, connection)
             analyze_new(connection, table)
 
-    def _note_added(self, shape: Shape) -> None:
-        """Note columns that are null in the rows of earlier runs."""
+    def _note_unfilled(self, shape: Shape) -> None:
+        """Note columns of the user's own that lose their values as the table gets others."""
         table = self._table
-        added = [name for name in table.flattened if name in shape.missing]
-        is_update = shape.oid is not None and table.write == "upsert"
-        if is_update and added and not is_empty(table, self._connection):
-            self.notes.append(of_added(table.label, added, table.content))
+        added = [name for name in shape.missing if name not in table.required]
+        unfilled = [name for name in shape.inherited if name not in OPTIONAL]
+        # A table of an earlier version gets columns in any case.
+        if table.write == "replace" and added and unfilled and not shape.is_old:
+            self.notes.append(of_unfilled(table.label, added, unfilled))
 
     def _is_first(self, load: Load, shape: Shape) -> bool:
         """Return whether the rows are all that a new table gets, and stand for one person each.
@@ -287,6 +287,7 @@ class PostgresSink:
         else:
             result = upsert(load, shape, unites=self._unites)
             self.absorbed, outdated = result.absorbed, result.outdated
+            self._note_added(load, shape, outdated)
         if repeated:
             self.notes.append(under_other_keys(self._table.label, repeated))
         if outdated:
@@ -294,6 +295,13 @@ class PostgresSink:
                 f"{self._table.label} keeps {numbered(outdated, 'row')} as a later export has "
                 f"fetched them"
             )
+
+    def _note_added(self, load: Load, shape: Shape, outdated: int) -> None:
+        """Note columns that are null in rows of earlier runs, which this one did not bring."""
+        table = self._table
+        added = [name for name in table.flattened if name in shape.missing]
+        if added and (outdated or leaves_rows(load)):
+            self.notes.append(of_added(table.label, added, table.content))
 
     @property
     def _unites(self) -> bool:

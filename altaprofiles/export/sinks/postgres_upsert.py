@@ -18,7 +18,7 @@ from .postgres_load import REPEATED, STAGE, Load, drop_repeated
 from .postgres_shape import Shape
 from .postgres_table import NAMELESS
 
-__all__ = ["Upserted", "upsert"]
+__all__ = ["Upserted", "leaves_rows", "upsert"]
 
 LINKS = "pg_temp.altaprofiles_links"
 KNOWN = "pg_temp.altaprofiles_known"
@@ -68,6 +68,13 @@ def upsert(load: Load, shape: Shape, *, unites: bool) -> Upserted:
     _write(load)
     _give(load, shape.inherited)
     return Upserted(absorbed, outdated)
+
+
+def leaves_rows(load: Load) -> bool:
+    """Return whether the table has rows of people who are not staged, after `upsert`."""
+    staged = f"SELECT FROM {STAGE} AS new WHERE {_SAME_KEY.format('new')}"
+    rows = f"SELECT FROM {load.table} AS old WHERE NOT EXISTS ({staged})"
+    return bool(load.count(f"SELECT EXISTS ({rows})::int"))
 
 
 def _probes(load: Load, shape: Shape) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Sequence
+from datetime import date
 from pathlib import Path
 from typing import BinaryIO, ClassVar, Protocol, Self, TypedDict, runtime_checkable
 
@@ -310,6 +311,16 @@ class Target(Struct, frozen=True, kw_only=True):
             OSError, ExportError: the target cannot be read, or keeps states without listing them.
         """
         raise ExportError(f"the states of {self.label} are not listed")
+
+    def lost_days(self, first: date, last: date) -> list[date]:
+        """Return the days of a range whose rows are known to be gone, for days that were synced.
+
+        Blocking. Only a target that is `by_day` knows any.
+
+        Raises:
+            OSError: the target cannot be read.
+        """
+        return []
 
     def present(self) -> str | None:
         """Return what an output would replace, such as "9 bytes of p.csv", or None. Blocking.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -102,6 +103,34 @@ class Lock:
         self._db.close()
 
 
+def _by(path: Path) -> str:
+    """Return which process has a lock, as far as Linux says it, for the text of an error."""
+    try:
+        number = path.stat().st_ino
+        lines = _LOCKS.read_text().splitlines()
+    except OSError:
+        return ""
+    # Number, kind, sort, access, process, device and file, first byte, last byte.
+    locks = [line.split() for line in lines if f":{number} " in line and " -> " not in line]
+    # The device there is not always the one that the file is said to be on.
+    pids = {lock[4] for lock in locks if lock[1] == "POSIX" and lock[6] == _RESERVED}
+    if str(os.getpid()) in pids:
+        return ""
+    for pid in pids:
+        if pid.isdecimal() and pid != "0":
+            return f" by the process {pid}"
+    return (
+        " by a process that cannot be seen from here, such as one in another container, or on "
+        "another machine with this folder"
+    )
+
+
+_LOCKS = Path("/proc/locks")
+
+_RESERVED = "1073741825"
+"""The byte that SQLite locks at the begin of a transaction that writes."""
+
+
 def _number(path: Path) -> tuple[int, int] | None:
     """Return what identifies the file at `path`, or None if there is none."""
     try:
@@ -137,8 +166,8 @@ def _explained(path: Path, error: sqlite3.Error) -> Exception:
     code = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return ExportLocked(
-            f"another export is working on this output: {path} is in use; wait for it, stop "
-            f"it, or choose another `to`"
+            f"another export is working on this output: {path} is in use{_by(path)}; wait for it, "
+            f"stop it, or choose another `to`"
         )
     if code == sqlite3.SQLITE_NOTADB:
         return ExportError(f"{path} is not the lock of an export; remove it")
