@@ -160,7 +160,8 @@ class Progress(Struct, frozen=True, kw_only=True):
         throttled: whether the service refuses every request at present, for a rate limit.
         waits_until: Unix time, in seconds, until which no request is sent for that reason; None if
             it is unknown, because the service does not name it.
-        seconds: time since this run began.
+        seconds: time since this run began, without that in which its event loop or its process
+            stood still for more than 5 s.
         started_at: Unix time, in seconds, at which this run began: the same in all its reports.
         output: the file, or the address of the table, without credentials.
         complete: whether the output is in place. Only the last report of a run that has succeeded
@@ -459,7 +460,8 @@ class ExportProgress(Progress, frozen=True, kw_only=True):
         throttled: whether the service refuses every request at present, for a rate limit.
         waits_until: Unix time, in seconds, until which no request is sent for that reason; None if
             it is unknown, because the service does not name it.
-        seconds: time since this run began.
+        seconds: time since this run began, without that in which its event loop or its process
+            stood still for more than 5 s.
         started_at: Unix time, in seconds, at which this run began: the same in all its reports.
         output: the file, or the address of the table, without credentials.
         complete: whether the output is in place. Only the last report of a run that has succeeded

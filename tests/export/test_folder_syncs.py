@@ -133,6 +133,21 @@ async def test_days_that_somebody_has_removed_are_named_until_they_are_back(
     assert people(folder) == in_emulator(emulator.population, range(7))
 
 
+async def test_the_oldest_days_can_be_removed_on_purpose(
+    emulator: Emulator, tmp_path: Path
+) -> None:
+    folder = tmp_path / "crm"
+    await synced(emulator, folder, 4, timezone="UTC")
+    for old in (0, 1):
+        shutil.rmtree(folder / f"day={day(old)}")
+    report = await synced(emulator, folder, 5, timezone="UTC")
+    assert not report.warnings
+    shutil.rmtree(folder / f"day={day(3)}")
+    report = await synced(emulator, folder, 6, timezone="UTC", late_days=1)
+    [note] = report.warnings
+    assert f"lacks the file of the day {day(3)}, " in note
+
+
 async def test_one_event_is_enough(emulator: Emulator, tmp_path: Path) -> None:
     await synced(emulator, tmp_path / "crm", 2, events="Charged")
     assert people(tmp_path / "crm") == in_emulator(emulator.population, range(3), ["Charged"])

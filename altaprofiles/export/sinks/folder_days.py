@@ -17,7 +17,7 @@ import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import date, timedelta
-from itertools import groupby
+from itertools import dropwhile, groupby
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -77,8 +77,10 @@ class DaysTarget(FolderTarget, frozen=True, kw_only=True):
         return self.path / f"day={day}" / self.whole
 
     def lost_days(self, first: date, last: date) -> list[date]:
-        days = _range(first, last)
-        return [date.fromisoformat(day) for day in days if not self.file_of(day).exists()]
+        days = [(day, self.file_of(day).exists()) for day in _range(first, last)]
+        # Whoever keeps a number of days only removes the oldest ones.
+        kept = [*dropwhile(lambda day: not day[1], days)] or days
+        return [date.fromisoformat(day) for day, is_there in kept if not is_there]
 
     def open(self, table: Table, origin: Origin) -> DaysSink:
         return DaysSink(self, table, origin)
