@@ -19,6 +19,7 @@ from click.shell_completion import ShellComplete
 from altaprofiles.cli import cli
 from altaprofiles.emulator import Emulator
 
+from ..support.disks import filled, mounted
 from ..support.forks import start, wait_until_stopped
 from ..support.jobs import journal
 from ..support.terminals import (
@@ -222,6 +223,32 @@ def test_discarded(
     assert (done.code, done.stdout) == (0, b"")
     assert "the export of 'App Launched' from 20260101 to 20260131" in done.stderr
     assert not (tmp_path / "p.csv.export").exists()
+
+
+@pytest.mark.slow
+def test_on_a_full_disk(env: dict[str, str], small: Emulator, tmp_path: Path) -> None:
+    """All is shown, finishing it says how it can go on, and discarding it makes room."""
+    (disk := tmp_path / "disk").mkdir()
+    with (
+        mounted("-t", "tmpfs", "-o", "size=2m", "none", at=disk),
+        held(small, passing=2, holding=99) as (variables, _),
+    ):
+        env |= variables
+        killed(env, disk, *NIGHT, *MONDAY, "-o", "p.csv")
+        with filled(disk):
+            [state] = states(env, disk)
+            [left] = state["unfinished"]
+            assert left["fault"] is None
+            assert left["kept"] > 0
+            done = run(env, "status", "p.csv", "--finish-unfinished", cwd=disk)
+            assert done.code == 4
+            full = f"No space left on device: '{left['folder']}/journal.sqlite'"
+            assert full in done.stderr
+            assert f"free some space on the disk of {left['folder']}" in done.stderr
+            assert re.search("To resume: .* status p.csv --finish-unfinished", done.stderr)
+            done = run(env, "status", "p.csv", "--discard-unfinished", "--yes", cwd=disk)
+            assert done.code == 0, done.stderr
+            assert not (disk / "p.csv.export").exists(), (done.stderr, list(disk.rglob("*")))
 
 
 @pytest.mark.slow
