@@ -325,14 +325,36 @@ def test_lines_are_broken_at_words(env: dict[str, str], small: Emulator, tmp_pat
     assert terminal.text.split() == whole.split()
 
 
-@pytest.mark.parametrize("out", ["postgresql:/owner:SEKRET@h/db/t", "/"])
-def test_an_output_that_is_none(env: dict[str, str], tmp_path: Path, out: str) -> None:
-    done = run(env, "status", out, cwd=tmp_path)
+def test_an_output_that_is_none(env: dict[str, str], tmp_path: Path) -> None:
+    done = run(env, "status", "/", "--json", cwd=tmp_path)
     assert (done.code, done.stdout) == (0, b"")
-    assert re.fullmatch(r"No export has written (it|/) yet\.\n", done.stderr)
-    done = run(env, *NIGHT, *MONDAY, "-o", out, cwd=tmp_path)
+    assert done.stderr == "No export has written / yet.\n"
+    done = run(env, *NIGHT, *MONDAY, "-o", "/", cwd=tmp_path)
     assert done.code == 2
     assert done.stderr.startswith("error: --out: ")
+
+
+def test_a_path_that_leads_nowhere(env: dict[str, str], tmp_path: Path) -> None:
+    """A typing error, unless there is only nothing left to do for it."""
+    spool = "or pass the --spool that its exports have"
+    words = "FILE|URL: there is no file 'nosuch', and nothing is unfinished for it; check the path"
+    for options in ((), ("--json",)):
+        done = run(env, "status", "nosuch", *options, cwd=tmp_path)
+        assert (done.code, done.stdout) == (2, b"")
+        assert done.stderr == f"error: {words}, {spool}\n"
+    done = run(env, "status", "nosuch", "--spool", ".", cwd=tmp_path)
+    assert (done.code, done.stderr) == (2, f"error: {words}\n")
+    for option in ("--finish-unfinished", "--discard-unfinished"):
+        done = run(env, "status", "nosuch", option, cwd=tmp_path)
+        assert (done.code, done.stdout) == (0, b"")
+        assert done.stderr == f"warning: {words}, {spool}\nNothing is unfinished there.\n"
+    url = "postgresql:/owner:SEKRET@h/db/t"
+    done = run(env, "status", url, cwd=tmp_path)
+    assert done.code == 2
+    assert "write a URL as postgresql://user@host/database/table" in done.stderr
+    assert "SEKRET" not in done.stderr
+    done = run(env, *NIGHT, *MONDAY, "-o", url, cwd=tmp_path)
+    assert done.code == 2
     assert "SEKRET" not in done.stderr
 
 

@@ -104,9 +104,12 @@ def status(
         found += [(state, None) for state in outputs_in(Path.cwd())]
     else:
         asks, elsewhere = action != "discard", action is None
-        for one in _outputs(app, out):
+        outs = _outputs(app, out)
+        for one in outs:
             states = outputs_at(one, table=table, spool=spool, asks=asks, elsewhere=elsewhere)
             found += [(state, one) for state in states]
+        if not (found or any(map(_may_be_there, outs))):
+            _refuse(app, out, spool, action)
     if action is None:
         _show(app, found, out, table, as_json=as_json)
         return
@@ -148,6 +151,30 @@ def _outputs(app: App, out: str) -> list[str]:
             f"name of the output itself"
         )
     return [filled(out, name) for name in names]
+
+
+def _may_be_there(out: str) -> bool:
+    # What is not known here of a database or a bucket may be there all the same.
+    return "://" in out or Path(out).exists()
+
+
+def _refuse(app: App, out: str, spool: str | None, action: str | None) -> None:
+    """Report a path that leads nowhere: an error, unless there is nothing left to do for it."""
+    from ...base.checks import shown
+    from ...redaction import LOOKS_LIKE_DATABASE
+
+    is_url = LOOKS_LIKE_DATABASE.search(out) is not None
+    name = "of that name" if is_url else shown(out)
+    fix = "check the path"
+    if is_url:
+        fix = "write a URL as postgresql://user@host/database/table"
+    elif spool is None:
+        fix += ", or pass the --spool that its exports have"
+    text = f"FILE|URL: there is no file {name}, and nothing is unfinished for it; {fix}"
+    if action is None:
+        raise Failure(text, Exit.USAGE)
+    # A script may finish or discard what is left before each run, and so before the first.
+    app.warn(text)
 
 
 # --------------------------------------------------------------------------------------- the answer
