@@ -269,6 +269,7 @@ async def test_against_the_emulator_by_each_kind_of_key(tmp_path: Path) -> None:
         ("k.csv", b"\xef\xbb\xbfid,name\r\n1,Ann\r\n2,Bob\r\n", "id", ["1", "2"]),
         ("k.csv", b'id,name\n"a,b","x"\n"say ""hi""",y\n', "id", ["a,b", 'say "hi"']),
         ("k.csv", b"id\n7\n\n8\n", "id", ["7", "8"]),
+        ("k.csv", b",n\n7,1\n8,2\n", "", ["7", "8"]),
         ("k.csv", b"identity\n7\n8\n", None, ["7", "8"]),
         ("k.csv", b"Identity\r\n7\r\n8\r\n", None, ["7", "8"]),
         ("k.csv", b"7\n8\n", None, ["7", "8"]),
@@ -315,6 +316,14 @@ async def test_files(
             b"\xef\xbb\xbfuser_id,note\n1,Ann\n",
             "userid",
             r"column: .* \('user_id', 'note'\), of which none .* 'userid'; did you mean 'user_id'",
+        ),
+        # The index of a DataFrame, which a caller may copy as `column`.
+        ("k.csv", b",id\n1,2\n", None, r"column: .* has 2 columns \('', 'id'\); name the one"),
+        (
+            "k.csv",
+            b"id,,\n1,2,3\n",
+            "",
+            r"column: .* 3 columns \('id', '', ''\), of which 2 are named ''; name exactly one",
         ),
         ("k.csv", b"id,id\n1,2\n", "id", "column: .* 2 columns .*, of which 2 are named 'id'"),
         ("k.csv", b"", "id", "column: .* has 0 columns, of which none are named 'id'"),
