@@ -455,7 +455,7 @@ class Job(Generic[R, S]):
             if part.people is not None and (one := part.gathering.unanswered(part.place)):
                 missing = one
                 part.error = self._incomplete([part], missing)
-        report = self._describe(place)
+        report = self._describe(place, has_manifest=True)
         await threads.run(lambda: self._write_manifest(place, report))
         await self._upload(place.manifest, place, threads)
         if len(self._complete) == len(self._parts):
@@ -488,6 +488,7 @@ class Job(Generic[R, S]):
         for part in parts:
             for ending, lines in part.gathering.leftovers(part.run.store):
                 await self._put_lines(part.place.beside[ending], lines, place, threads)
+            part.has_files = True
 
     async def _put_lines(
         self, path: Path, lines: Iterator[bytes], place: Place, threads: Threads
@@ -659,13 +660,13 @@ class Job(Generic[R, S]):
 
     # ----------------------------------------------------------------------------------- the report
 
-    def _describe(self, place: Place) -> R:
+    def _describe(self, place: Place, *, has_manifest: bool = False) -> R:
         totals = [part.totals for part in self._parts]
         written = self._written
         mended = sum((one.mended for one in written), Mended())
         common = Report(
             output=place.target.name,
-            manifest=place.address_of(place.manifest),
+            manifest=place.address_of(place.manifest) if has_manifest else None,
             format=place.target.format,
             complete=bool(written) and len(self._complete) == len(self._parts),
             requests=sum(one["requests"] for one in totals),

@@ -182,7 +182,7 @@ class Sync:
             if isinstance(error.report, ExportReport):
                 self._keep(error.report)
             if state is None or state.through < last:
-                error.report = self._describe(place, state)
+                error.report = self.describe_failed(place)
                 raise
             self.last = job
             # The rows are there without some lookups of a join, for which later days do not wait.
@@ -290,7 +290,7 @@ class Sync:
 
     def _describe(self, place: Place, state: SyncState | None) -> SyncReport:
         reports = self._reports
-        last = reports[-1] if reports else _nothing(place.target, str(place.manifest))
+        last = reports[-1] if reports else _nothing(place.target)
         common = {name: getattr(last, name) for name in Report.__struct_fields__}
         sums = {name: sum(getattr(one, name) for one in reports) for name in _SUMS}
         joined = {
@@ -303,6 +303,8 @@ class Sync:
             **common,
             **sums,
             **joined,
+            # An earlier run of the same sync may have written it.
+            "manifest": str(place.manifest) if place.manifest.exists() else None,
             "complete": all(one.complete for one in reports),
             "seconds": round(sums["seconds"], 3),
             "mistyped": summed([one.mistyped for one in reports]) or {},
@@ -442,7 +444,7 @@ class Syncs:
         last = reports[max(reports, key=lambda name: self._syncs[name].seen)]
         common = Report(
             output=last.output,
-            manifest=last.manifest,
+            manifest=next((one.manifest for one in reports.values() if one.manifest), None),
             format=last.format,
             complete=not self._errors,
             requests=sum(one.requests for one in reports.values()),
@@ -470,12 +472,12 @@ class Syncs:
         )
 
 
-def _nothing(target: Target, manifest: str) -> Report:
+def _nothing(target: Target) -> Report:
     """Return the report of a run that had nothing to bring."""
     path = target.path
     return Report(
         output=target.name,
-        manifest=manifest,
+        manifest=None,
         format=target.format,
         complete=True,
         requests=0,

@@ -165,6 +165,29 @@ async def test_found_and_not_found_failed_and_invalid(tmp_path: Path) -> None:
     assert not tmp_path.joinpath("people.ndjson.export").exists()
 
 
+async def test_a_report_names_no_file_that_is_not_there(tmp_path: Path) -> None:
+    to = tmp_path / "people.ndjson"
+    blocked = tmp_path / "people.ndjson.not-found.txt"
+    directory = Directory()
+    directory.unknown = {"b"}
+
+    def block(progress: LookupProgress) -> None:
+        if progress.stage == "finishing":
+            blocked.mkdir(exist_ok=True)
+
+    async with scripted(directory.answer) as server, session_for(server.url) as session:
+        keys = {"keys": ["a", "b"], "by": "identity", "to": to}
+        with pytest.raises(Incomplete, match=r"people\.ndjson\.not-found\.txt") as caught:
+            await session.export_lookups(**keys, on_progress=block)
+        report = caught.value.report
+        assert isinstance(report, LookupReport)
+        assert (report.not_found, report.not_found_file, report.manifest) == (1, None, None)
+        blocked.rmdir()
+        report = await session.export_lookups(**keys)
+        assert report.not_found_file == str(blocked)
+        assert report.manifest == f"{to}.manifest.json"
+
+
 async def test_files_that_no_longer_hold_go(tmp_path: Path) -> None:
     to = tmp_path / "people.csv.gz"
     directory = Directory()

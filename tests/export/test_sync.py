@@ -574,6 +574,20 @@ async def test_a_night_that_cannot_be_finished_leaves_the_state(case: Scripted, 
     assert (report.finished, report.through) == (1, date(2026, 1, 20))
 
 
+async def test_the_report_of_a_first_night_that_fails_names_no_manifest(
+    case: Scripted, to: Path
+) -> None:
+    async with case.session() as session:
+        for until, is_there in ((10, False), (11, True)):
+            with pytest.raises(Incomplete) as caught:
+                await session.sync(**nightly(case, until, to=to, deadline=0.0))
+            report: Any = caught.value.report
+            assert not report.complete
+            assert report.manifest == (f"{to}.manifest.json" if is_there else None)
+            assert ("days", "none") in report.summary
+            await session.sync(**nightly(case, 10, to=to))
+
+
 async def test_a_night_that_brought_nothing_leaves_nothing(case: Scripted, to: Path) -> None:
     """Such a night's plan is not that of the next one, so that nothing else would remove it."""
 
