@@ -176,7 +176,7 @@ async def test_a_report_names_no_file_that_is_not_there(tmp_path: Path) -> None:
             blocked.mkdir(exist_ok=True)
 
     async with scripted(directory.answer) as server, session_for(server.url) as session:
-        keys = {"keys": ["a", "b"], "by": "identity", "to": to}
+        keys: dict[str, Any] = {"keys": ["a", "b"], "by": "identity", "to": to}
         with pytest.raises(Incomplete, match=r"people\.ndjson\.not-found\.txt") as caught:
             await session.export_lookups(**keys, on_progress=block)
         report = caught.value.report

@@ -86,7 +86,7 @@ def status(
     the same output run beside it. Cursors live for four days; after that, a chain that is not
     done is fetched from its beginning. The last success of a file in a bucket is read there. The
     days of a sync are read in its table, from whatever folder or machine it is kept; on a server
-    only if URL names it, else in the manifest.
+    only if URL names it, else in the manifest. The people of a sync are those of its last run.
 
     \b
     Examples:
@@ -244,9 +244,11 @@ def _lines(state: OutputState, synced: SyncedDays) -> list[str]:
         size = "" if success.bytes is None else f", {sized(success.bytes)}"
         of_account = _of_account(success.account, synced)
         word = "written" if success.complete else "incomplete"
+        # It has those of earlier runs as well, which no manifest counts.
+        of_run = " in that run" if success.adds else ""
         lines.append(
             f"  {word:<11} {_time(datetime.fromisoformat(success.written).timestamp())}, "
-            f"{success.people:,} {success.unit}{of_account}{size}"
+            f"{success.people:,} {success.unit}{of_run}{of_account}{size}"
         )
     for account, through in synced.days.items():
         is_named = len(synced.days) > 1 or account in synced.names
@@ -313,6 +315,7 @@ def _as_json(state: OutputState, synced: SyncedDays) -> dict[str, Any]:
             "written": success.written,
             "complete": success.complete,
             "people": None if success.is_of_keys else success.people,
+            "adds": success.adds,
             "found": success.people if success.is_of_keys else None,
             "bytes": success.bytes,
             "format": success.format,
