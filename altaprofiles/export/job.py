@@ -35,7 +35,7 @@ from ..http.machine.folder import default_place
 from ..tables.kinds import Kinds
 from ..tables.mended import Mended
 from ..tables.rows import Table
-from .accounts import counts_of, failure_of, origin_of, people_of, united
+from .accounts import AccountsFailed, counts_of, failure_of, origin_of, people_of, united
 from .assemble import Written, assemble, table_of, when_free
 from .holders import holding, naming_holder
 from .manifest import accounts_in, encode_manifest, of_state
@@ -117,7 +117,8 @@ class Job(Generic[R, S]):
             ExportError: the export cannot start, or something is missing (`Incomplete`).
             AltaProfilesError: the service refuses all of it.
         """
-        return await in_workspaces(self.find_place, self.run_in, resume=self._output.resume)
+        resume = self._output.resume if self._finishes is None else None
+        return await in_workspaces(self.find_place, self.run_in, resume=resume)
 
     async def run_in(self, workspaces: Workspaces, place: Place, threads: Threads) -> R:
         """Do the same as `run`, in workspaces that are open already.
@@ -771,14 +772,15 @@ async def in_workspaces(
     find_place: Callable[[], Place],
     work: Callable[[Workspaces, Place, Threads], Awaitable[R]],
     *,
-    resume: bool,
+    resume: bool | None,
 ) -> R:
     """Return the report of `work`, which is called with the workspaces of an output, open.
 
     Args:
         find_place: returns the paths of the output. Blocking.
         work: called with the workspaces, that place, and threads for this work alone.
-        resume: as for `Workspaces.open`.
+        resume: as for `Workspaces.open`; None if it is resumed, and the caller's function has no
+            such argument.
 
     Raises:
         CancelledError: the task was cancelled. If `work` was complete, it has the report.
@@ -789,8 +791,9 @@ async def in_workspaces(
     try:
         # In a thread, because it may import pyarrow.
         place = await threads.run(find_place)
-        open_workspaces = partial(Workspaces.open, place.folder, resume=resume)
-        report = await _in_place(place, open_workspaces, work, threads)
+        open_workspaces = partial(Workspaces.open, place.folder, resume=resume is not False)
+        with _discarding_by(None if resume is not None else place.status):
+            report = await _in_place(place, open_workspaces, work, threads)
     except CallbackFailed as failed:
         failure = failed.error
     else:
@@ -800,6 +803,27 @@ async def in_workspaces(
         await _finish(report)
     # Outside of the handler, so that the caller's error gets no context.
     raise failure
+
+
+@contextmanager
+def _discarding_by(status: str | None) -> Iterator[None]:
+    """Have errors advise the command that discards an export, in place of `resume=False`.
+
+    Args:
+        status: the command line of its state; None if the caller's function has that argument.
+    """
+    try:
+        yield
+    except (ExportError, AccountsFailed) as error:
+        errors = [error, *(error.errors.values() if isinstance(error, AccountsFailed) else ())]
+        for one in errors if status is not None else ():
+            if _DISCARD in str(one):
+                text = str(one).replace(_DISCARD, f"`{status} --discard-unfinished`")
+                one.args = (text, *one.args[1:])
+        raise
+
+
+_DISCARD = "`resume=False`"
 
 
 async def _in_place(

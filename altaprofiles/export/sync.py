@@ -106,7 +106,7 @@ class Sync:
             PlanMismatch: another sync keeps the table.
             CancelledError, ConfigurationError, ExportError, AltaProfilesError: as from `Job.run`.
         """
-        return await in_workspaces(self.find_place, self.run_in, resume=True)
+        return await in_workspaces(self.find_place, self.run_in, resume=None)
 
     @property
     def account(self) -> str:
@@ -349,7 +349,7 @@ class Syncs:
             AccountsFailed: an account has failed.
             CancelledError, ConfigurationError, ExportLocked: as from `Sync.run`.
         """
-        return await in_workspaces(self._find_places, self._run_in, resume=True)
+        return await in_workspaces(self._find_places, self._run_in, resume=None)
 
     def _find_places(self) -> Place:
         """Return the place of the first account, whose folder is that of all. Blocking."""
