@@ -99,7 +99,7 @@ async def test_the_command_line_does_not_print_them(tmp_path: Path, command: lis
         ({"to": "s3://bucket/people\udcff.csv"}, "cannot be printed"),
         (
             {"to": "s3://bucket/people.txt"},
-            ".csv, .parquet (ndjson and csv also with .gz or .zst), or pass `format`, one of ndjson,",
+            ".csv, .parquet (ndjson and csv also with .gz or .zst), or pass `format`, one of",
         ),
         ({"to": "s3://bucket/p", "format": "xml"}, "'xml'; use one of ndjson, csv, parquet"),
         ({"to": "s3://bucket/people.csv", "write": "append"}, "write: 'append' applies to"),

@@ -64,7 +64,7 @@ _PATIENCE = 10.0
 """Longest wait, in seconds, for a process that reads the journal."""
 
 _ROOM = 65_536
-"""What a disk must take, in bytes, that is not full."""
+"""Bytes that a disk must take to count as not full."""
 
 
 class ChainRow(Struct):
