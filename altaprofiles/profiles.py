@@ -216,6 +216,13 @@ class Profiles:
                 "event: expected the name of an event, got None; for everyone use "
                 "session.profiles.everyone()"
             )
+        for name, day in (("start", start), ("end", end)):
+            if day is None:
+                # `EventQuery` takes None for all three.
+                raise InvalidArgument(
+                    f"{name}: got None; pass a date, or for everyone use "
+                    f"session.profiles.everyone()"
+                )
         event_query = EventQuery.of(
             event,
             start,

@@ -509,6 +509,8 @@ async def test_everyone_has_the_checks_of_a_query() -> None:
 
 async def test_no_event_is_everyone_only_where_it_says_so() -> None:
     await refused(asking(event=None, start=None, end=None), "event: ", "None", "everyone()")
+    for name in ("start", "end"):
+        await refused(asking(**{name: None}), f"{name}: got None; pass a date, or for everyone use")
     await refused(counting(start=None), "start: ", "`event`", "`end`", "everyone")
     await refused(counting(event=None), "event: ", "`start` and `end`", "everyone")
 

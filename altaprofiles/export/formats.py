@@ -23,12 +23,20 @@ Write: TypeAlias = Literal["replace", "upsert", "append"]
 F = TypeVar("F", bound=str)
 
 
-def checked_format(format: object, known: Sequence[F]) -> F | None:
-    """Return an argument `format`; raise `InvalidArgument` unless it is None or a known name."""
+def checked_format(
+    format: object, known: Sequence[F], offered: Sequence[F] | None = None
+) -> F | None:
+    """Return an argument `format`; raise `InvalidArgument` unless it is None or a known name.
+
+    Args:
+        format: the argument.
+        known: all names.
+        offered: those that the message names; by default all.
+    """
     if format is None:
         return None
     if isinstance(format, str) and format in known:
         return known[known.index(format)]
     raise InvalidArgument(
-        f"format: {unknown(format, 'format')}; use one of {one_of(known, format)}"
+        f"format: {unknown(format, 'format')}; use one of {one_of(offered or known, format)}"
     )

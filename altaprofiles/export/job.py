@@ -35,7 +35,7 @@ from ..http.machine.folder import default_place
 from ..tables.kinds import Kinds
 from ..tables.mended import Mended
 from ..tables.rows import Table
-from .accounts import counts_of, failure_of, origin_of, people_of, united
+from .accounts import AccountsFailed, counts_of, failure_of, origin_of, people_of, united
 from .assemble import Written, assemble, table_of, when_free
 from .holders import holding, naming_holder
 from .manifest import accounts_in, encode_manifest, of_state
@@ -117,7 +117,8 @@ class Job(Generic[R, S]):
             ExportError: the export cannot start, or something is missing (`Incomplete`).
             AltaProfilesError: the service refuses all of it.
         """
-        return await in_workspaces(self.find_place, self.run_in, resume=self._output.resume)
+        resume = self._output.resume if self._finishes is None else None
+        return await in_workspaces(self.find_place, self.run_in, resume=resume)
 
     async def run_in(self, workspaces: Workspaces, place: Place, threads: Threads) -> R:
         """Do the same as `run`, in workspaces that are open already.
@@ -455,7 +456,7 @@ class Job(Generic[R, S]):
             if part.people is not None and (one := part.gathering.unanswered(part.place)):
                 missing = one
                 part.error = self._incomplete([part], missing)
-        report = self._describe(place)
+        report = self._describe(place, has_manifest=True)
         await threads.run(lambda: self._write_manifest(place, report))
         await self._upload(place.manifest, place, threads)
         if len(self._complete) == len(self._parts):
@@ -488,6 +489,7 @@ class Job(Generic[R, S]):
         for part in parts:
             for ending, lines in part.gathering.leftovers(part.run.store):
                 await self._put_lines(part.place.beside[ending], lines, place, threads)
+            part.has_files = True
 
     async def _put_lines(
         self, path: Path, lines: Iterator[bytes], place: Place, threads: Threads
@@ -659,13 +661,13 @@ class Job(Generic[R, S]):
 
     # ----------------------------------------------------------------------------------- the report
 
-    def _describe(self, place: Place) -> R:
+    def _describe(self, place: Place, *, has_manifest: bool = False) -> R:
         totals = [part.totals for part in self._parts]
         written = self._written
         mended = sum((one.mended for one in written), Mended())
         common = Report(
             output=place.target.name,
-            manifest=place.address_of(place.manifest),
+            manifest=place.address_of(place.manifest) if has_manifest else None,
             format=place.target.format,
             complete=bool(written) and len(self._complete) == len(self._parts),
             requests=sum(one["requests"] for one in totals),
@@ -770,14 +772,15 @@ async def in_workspaces(
     find_place: Callable[[], Place],
     work: Callable[[Workspaces, Place, Threads], Awaitable[R]],
     *,
-    resume: bool,
+    resume: bool | None,
 ) -> R:
     """Return the report of `work`, which is called with the workspaces of an output, open.
 
     Args:
         find_place: returns the paths of the output. Blocking.
         work: called with the workspaces, that place, and threads for this work alone.
-        resume: as for `Workspaces.open`.
+        resume: as for `Workspaces.open`; None if it is resumed, and the caller's function has no
+            such argument.
 
     Raises:
         CancelledError: the task was cancelled. If `work` was complete, it has the report.
@@ -788,8 +791,9 @@ async def in_workspaces(
     try:
         # In a thread, because it may import pyarrow.
         place = await threads.run(find_place)
-        open_workspaces = partial(Workspaces.open, place.folder, resume=resume)
-        report = await _in_place(place, open_workspaces, work, threads)
+        open_workspaces = partial(Workspaces.open, place.folder, resume=resume is not False)
+        with _discarding_by(None if resume is not None else place.status):
+            report = await _in_place(place, open_workspaces, work, threads)
     except CallbackFailed as failed:
         failure = failed.error
     else:
@@ -799,6 +803,27 @@ async def in_workspaces(
         await _finish(report)
     # Outside of the handler, so that the caller's error gets no context.
     raise failure
+
+
+@contextmanager
+def _discarding_by(status: str | None) -> Iterator[None]:
+    """Have errors advise the command that discards an export, in place of `resume=False`.
+
+    Args:
+        status: the command line of its state; None if the caller's function has that argument.
+    """
+    try:
+        yield
+    except (ExportError, AccountsFailed) as error:
+        errors = [error, *(error.errors.values() if isinstance(error, AccountsFailed) else ())]
+        for one in errors if status is not None else ():
+            if _DISCARD in str(one):
+                text = str(one).replace(_DISCARD, f"`{status} --discard-unfinished`")
+                one.args = (text, *one.args[1:])
+        raise
+
+
+_DISCARD = "`resume=False`"
 
 
 async def _in_place(

@@ -393,9 +393,10 @@ def _known_names(first: Sequence[str], column: str | None) -> list[str]:
     """Return the cells of a first line that are nobody's data, whatever that line is.
 
     A line without names of columns is somebody's row. One of its cells may be "email" all the same.
+    A column without a name shows as empty text, which is what `column` takes for it.
     """
     names = _NAMES if column is None else _NAMES | {_letters(column)}
-    return [cell for cell in first if _letters(cell) in names]
+    return [cell for cell in first if not cell.strip() or _letters(cell) in names]
 
 
 def _letters(text: str) -> str:

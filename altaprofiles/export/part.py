@@ -39,6 +39,10 @@ _REPAIRS = 2
 """Repairs of the store in one run before its disk counts as broken."""
 
 
+_FILES = frozenset({"not_found_file", "failed_file"})
+"""Members of a report that name files beside the output."""
+
+
 class Part(Generic[R, S]):
     """The records of one account for an output.
 
@@ -53,6 +57,7 @@ class Part(Generic[R, S]):
         on_failure: called when an error ends it.
         assembled: the progress of the output, or None.
         people: the number of its records in the output; None if they are not in it.
+        has_files: whether the files of keys beside the output are in place, if it has some.
         warnings: warnings about a complete output.
         is_open: whether the workspace is open.
         ahead: the rows that are encoded already, or None.
@@ -71,6 +76,7 @@ class Part(Generic[R, S]):
         self.on_failure: Callable[[], object] = lambda: None
         self.assembled: Assembled | None = None
         self.people: int | None = None
+        self.has_files = False
         self.warnings: list[str] = []
         self.is_open = False
         self.ahead: Ahead | None = None
@@ -288,7 +294,9 @@ class Part(Generic[R, S]):
                 absorbed=0 if self._written is None else self._written.absorbed,
                 warnings=self.warnings,
             )
-        return self.gathering.describe(common, self.place, self.people)
+        report = self.gathering.describe(common, self.place, self.people)
+        files = {} if self.has_files else dict.fromkeys(_FILES & {*report.__struct_fields__})
+        return replace(report, **files)
 
     def leave(self) -> None:
         """Close the workspace of an export that is not complete. Blocking."""

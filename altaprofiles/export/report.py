@@ -57,7 +57,8 @@ class Report(Struct, frozen=True, kw_only=True):
 
     Attributes:
         output: the file, or the address of the table, without credentials.
-        manifest: the file that holds this report and the export's arguments.
+        manifest: the file that holds this report and the export's arguments; None if nothing has
+            been written.
         format: "ndjson", "csv", "parquet", "duckdb" or "postgres".
         complete: whether nothing is missing.
         requests: HTTP requests sent, retries included.
@@ -79,7 +80,7 @@ class Report(Struct, frozen=True, kw_only=True):
     """
 
     output: str
-    manifest: str
+    manifest: str | None
     format: Format
     complete: bool
     requests: int
@@ -117,7 +118,8 @@ class Report(Struct, frozen=True, kw_only=True):
         if self.mended:
             rows.append(("mended", self._mended))
         rows.append(("output", path_text(self.output)))
-        rows.append(("manifest", path_text(self.manifest)))
+        if self.manifest is not None:
+            rows.append(("manifest", path_text(self.manifest)))
         return rows
 
     @property
@@ -314,7 +316,8 @@ class ExportReport(Report, frozen=True, kw_only=True):
 
     Attributes:
         output: the file, or the address of the table, without credentials.
-        manifest: the file that holds this report and the export's arguments.
+        manifest: the file that holds this report and the export's arguments; None if nothing has
+            been written.
         format: "ndjson", "csv", "parquet", "duckdb" or "postgres".
         complete: whether everything is in the output. If not, there is no output yet.
         people: written to the output.
@@ -414,7 +417,8 @@ class SyncReport(Report, frozen=True, kw_only=True):
     @property
     def _figures(self) -> Rows:
         has_days = self.first is not None
-        rows = [("days", self.days if has_days else "none, as the table has all of them")]
+        none = "none, as the table has all of them" if self.complete else "none"
+        rows = [("days", self.days if has_days else none)]
         if self.through is not None:
             rows.append(("through", f"{self.through}, by days of {self.timezone}"))
         if self.finished:

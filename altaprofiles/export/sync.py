@@ -106,7 +106,7 @@ class Sync:
             PlanMismatch: another sync keeps the table.
             CancelledError, ConfigurationError, ExportError, AltaProfilesError: as from `Job.run`.
         """
-        return await in_workspaces(self.find_place, self.run_in, resume=True)
+        return await in_workspaces(self.find_place, self.run_in, resume=None)
 
     @property
     def account(self) -> str:
@@ -184,7 +184,7 @@ class Sync:
             if isinstance(error.report, ExportReport):
                 self._keep(error.report)
             if state is None or state.through < last:
-                error.report = self._describe(place, state)
+                error.report = self.describe_failed(place)
                 raise
             self.last = job
             # The rows are there without some lookups of a join, for which later days do not wait.
@@ -311,7 +311,7 @@ class Sync:
 
     def _describe(self, place: Place, state: SyncState | None) -> SyncReport:
         reports = self._reports
-        last = reports[-1] if reports else _nothing(place.target, str(place.manifest))
+        last = reports[-1] if reports else _nothing(place.target)
         common = {name: getattr(last, name) for name in Report.__struct_fields__}
         sums = {name: sum(getattr(one, name) for one in reports) for name in _SUMS}
         joined = {
@@ -324,6 +324,8 @@ class Sync:
             **common,
             **sums,
             **joined,
+            # An earlier run of the same sync may have written it.
+            "manifest": str(place.manifest) if place.manifest.exists() else None,
             "complete": all(one.complete for one in reports),
             "seconds": round(sums["seconds"], 3),
             "mistyped": summed([one.mistyped for one in reports]) or {},
@@ -368,7 +370,7 @@ class Syncs:
             AccountsFailed: an account has failed.
             CancelledError, ConfigurationError, ExportLocked: as from `Sync.run`.
         """
-        return await in_workspaces(self._find_places, self._run_in, resume=True)
+        return await in_workspaces(self._find_places, self._run_in, resume=None)
 
     def _find_places(self) -> Place:
         """Return the place of the first account, whose folder is that of all. Blocking."""
@@ -463,7 +465,7 @@ class Syncs:
         last = reports[max(reports, key=lambda name: self._syncs[name].seen)]
         common = Report(
             output=last.output,
-            manifest=last.manifest,
+            manifest=next((one.manifest for one in reports.values() if one.manifest), None),
             format=last.format,
             complete=not self._errors,
             requests=sum(one.requests for one in reports.values()),
@@ -491,12 +493,12 @@ class Syncs:
         )
 
 
-def _nothing(target: Target, manifest: str) -> Report:
+def _nothing(target: Target) -> Report:
     """Return the report of a run that had nothing to bring."""
     path = target.path
     return Report(
         output=target.name,
-        manifest=manifest,
+        manifest=None,
         format=target.format,
         complete=True,
         requests=0,

@@ -218,7 +218,8 @@ def _look(folder: Path) -> Unfinished:
     except ExportLocked:
         return Unfinished(path=folder, size=size, is_running=True)
     except (ExportError, OSError, msgspec.DecodeError) as error:
-        fault = failure_text(error)
+        discard = "`altaprofiles status OUT --discard-unfinished`"
+        fault = failure_text(error).replace("`resume=False`", discard)
         if isinstance(error, FileNotFoundError):
             # A killed run has deleted the spools first, or has made none yet.
             fault, is_empty = "its journal is missing", not _holds_spools(folder)

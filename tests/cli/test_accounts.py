@@ -726,7 +726,10 @@ def test_one_folder_of_two_syncs(env: dict[str, str], accounts: Accounts, tmp_pa
         assert done.code == 0, done.stderr
         # Nobody takes the sum of days for a number of people.
         assert re.search(r"people +[0-9,]+, each once a day\n", done.stderr)
-    assert ", each once a day\n" in run(env, "status", "crm/", cwd=tmp_path).stdout.decode()
+    assert (
+        ", each once a day in that run\n"
+        in run(env, "status", "crm/", cwd=tmp_path).stdout.decode()
+    )
     days = sorted(path.name for path in (tmp_path / "crm").glob("day=*"))
     assert days == [f"day=2026-01-0{day}" for day in range(1, 6)]
     for day in days:

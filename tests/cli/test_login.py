@@ -12,6 +12,7 @@ import pytest
 from altaprofiles.accounts import Accounts
 from altaprofiles.emulator import Emulator
 
+from ..support.disks import filled, mounted
 from ..support.hosts import hosted
 from ..support.servers import http
 from ..support.terminals import Terminal, emulated, environment, run
@@ -91,6 +92,20 @@ def test_a_time_zone_is_kept_with_the_answers(
         assert terminal.ended().code == 2
     assert "--timezone: there is no time zone 'Asia/Calcuta'" in terminal.text.replace("\n", " ")
     assert Accounts.read(path).tables["shop"]["timezone"] == "Asia/Kolkata"
+
+
+def test_on_a_full_disk(env: dict[str, str], emulator: Emulator, path: Path) -> None:
+    path.parent.mkdir(parents=True)
+    with (
+        mounted("-t", "tmpfs", "-o", "size=64k", "none", at=path.parent),
+        filled(path.parent),
+        Terminal(env, "login", "shop", "--no-test") as terminal,
+    ):
+        answer(terminal, emulator)
+        assert terminal.ended().code == 1
+    text = " ".join(terminal.text.split())
+    assert f"{path} cannot be written: No space left on device; nothing was saved" in text
+    assert "; free some space, and run the same command again" in text
 
 
 def test_a_second_account_leaves_the_first_as_it_was(

@@ -19,6 +19,7 @@ from click.shell_completion import ShellComplete
 from altaprofiles.cli import cli
 from altaprofiles.emulator import Emulator
 
+from ..support.disks import filled, mounted
 from ..support.forks import start, wait_until_stopped
 from ..support.jobs import journal
 from ..support.terminals import (
@@ -225,6 +226,32 @@ def test_discarded(
 
 
 @pytest.mark.slow
+def test_on_a_full_disk(env: dict[str, str], small: Emulator, tmp_path: Path) -> None:
+    """All is shown, finishing it says how it can go on, and discarding it makes room."""
+    (disk := tmp_path / "disk").mkdir()
+    with (
+        mounted("-t", "tmpfs", "-o", "size=2m", "none", at=disk),
+        held(small, passing=2, holding=99) as (variables, _),
+    ):
+        env |= variables
+        killed(env, disk, *NIGHT, *MONDAY, "-o", "p.csv")
+        with filled(disk):
+            [state] = states(env, disk)
+            [left] = state["unfinished"]
+            assert left["fault"] is None
+            assert left["kept"] > 0
+            done = run(env, "status", "p.csv", "--finish-unfinished", cwd=disk)
+            assert done.code == 4
+            full = f"No space left on device: '{left['folder']}/journal.sqlite'"
+            assert full in done.stderr
+            assert f"free some space on the disk of {left['folder']}" in done.stderr
+            assert re.search("To resume: .* status p.csv --finish-unfinished", done.stderr)
+            done = run(env, "status", "p.csv", "--discard-unfinished", "--yes", cwd=disk)
+            assert done.code == 0, done.stderr
+            assert not (disk / "p.csv.export").exists(), (done.stderr, list(disk.rglob("*")))
+
+
+@pytest.mark.slow
 def test_a_running_one_is_left_alone(env: dict[str, str], small: Emulator, tmp_path: Path) -> None:
     with held(small, passing=2, holding=99) as (variables, let_pass):
         env = env | variables
@@ -298,14 +325,36 @@ def test_lines_are_broken_at_words(env: dict[str, str], small: Emulator, tmp_pat
     assert terminal.text.split() == whole.split()
 
 
-@pytest.mark.parametrize("out", ["postgresql:/owner:SEKRET@h/db/t", "/"])
-def test_an_output_that_is_none(env: dict[str, str], tmp_path: Path, out: str) -> None:
-    done = run(env, "status", out, cwd=tmp_path)
+def test_an_output_that_is_none(env: dict[str, str], tmp_path: Path) -> None:
+    done = run(env, "status", "/", "--json", cwd=tmp_path)
     assert (done.code, done.stdout) == (0, b"")
-    assert re.fullmatch(r"No export has written (it|/) yet\.\n", done.stderr)
-    done = run(env, *NIGHT, *MONDAY, "-o", out, cwd=tmp_path)
+    assert done.stderr == "No export has written / yet.\n"
+    done = run(env, *NIGHT, *MONDAY, "-o", "/", cwd=tmp_path)
     assert done.code == 2
     assert done.stderr.startswith("error: --out: ")
+
+
+def test_a_path_that_leads_nowhere(env: dict[str, str], tmp_path: Path) -> None:
+    """A typing error, unless there is only nothing left to do for it."""
+    spool = "or pass the --spool that its exports have"
+    words = "FILE|URL: there is no file 'nosuch', and nothing is unfinished for it; check the path"
+    for options in ((), ("--json",)):
+        done = run(env, "status", "nosuch", *options, cwd=tmp_path)
+        assert (done.code, done.stdout) == (2, b"")
+        assert done.stderr == f"error: {words}, {spool}\n"
+    done = run(env, "status", "nosuch", "--spool", ".", cwd=tmp_path)
+    assert (done.code, done.stderr) == (2, f"error: {words}\n")
+    for option in ("--finish-unfinished", "--discard-unfinished"):
+        done = run(env, "status", "nosuch", option, cwd=tmp_path)
+        assert (done.code, done.stdout) == (0, b"")
+        assert done.stderr == f"warning: {words}, {spool}\nNothing is unfinished there.\n"
+    url = "postgresql:/owner:SEKRET@h/db/t"
+    done = run(env, "status", url, cwd=tmp_path)
+    assert done.code == 2
+    assert "write a URL as postgresql://user@host/database/table" in done.stderr
+    assert "SEKRET" not in done.stderr
+    done = run(env, *NIGHT, *MONDAY, "-o", url, cwd=tmp_path)
+    assert done.code == 2
     assert "SEKRET" not in done.stderr
 
 

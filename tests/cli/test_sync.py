@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -53,7 +54,10 @@ def test_night_after_night(env: dict[str, str], small: Emulator, tmp_path: Path)
         assert f"through   2026-01-{day}, by days of Asia/Kolkata\n" in done.stderr
         assert "warning" not in done.stderr
     done = run(env, "status", cwd=tmp_path)
-    assert "  synced      through 2026-01-06\n" in done.stdout.decode()
+    text = done.stdout.decode()
+    assert "  synced      through 2026-01-06\n" in text
+    # Those of earlier nights are not counted.
+    assert re.search(r"  written     .* UTC, \d+ people in that run, ", text)
     done = run(env, "status", "crm.duckdb", "--json", cwd=tmp_path)
     account = small.environment["CLEVERTAP_ACCOUNT_ID"]
     assert json.loads(done.stdout)["synced"] == {account: "2026-01-06"}

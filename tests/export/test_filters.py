@@ -94,7 +94,7 @@ async def test_an_export_with_filters(tmp_path: Path) -> None:
     assert report.counted == {"Charged": len(numbers)}
     assert [chain.counted for chain in report.chains] == [chain.records for chain in report.chains]
     assert report.warnings == []
-    manifest = json.loads(Path(report.manifest).read_bytes())
+    manifest = json.loads(Path(str(report.manifest)).read_bytes())
     assert manifest["plan"]["filters"] == {
         "event_properties": [{"name": "Amount", "operator": "greater_than", "value": "…"}],
         "common_profile_properties": {
@@ -133,7 +133,7 @@ async def test_an_export_of_everyone(tmp_path: Path, windows: Any) -> None:
     assert (chain.event, chain.start, chain.end, chain.counted) == (None, None, None, 300)
     assert progress[-1].total == 300
     assert "300 of 300 records (100 %)" in str(progress[-1])
-    manifest = json.loads(Path(report.manifest).read_bytes())
+    manifest = json.loads(Path(str(report.manifest)).read_bytes())
     assert [manifest["plan"][name] for name in ("events", "start", "end")] == [None] * 3
     assert (manifest["plan"]["filters"], manifest["plan"]["filters_sha256"]) == ({}, None)
     assert manifest["plan"]["windows"] == 1
@@ -487,7 +487,7 @@ async def test_an_output_of_nobody_names_the_next_step(
 
 
 def sizes_of(report: ExportReport) -> tuple[int, list[int | None]]:
-    manifest = json.loads(Path(report.manifest).read_bytes())
+    manifest = json.loads(Path(str(report.manifest)).read_bytes())
     chains = [chain.batch_size for chain in report.chains]
     assert [chain["batch_size"] for chain in manifest["chains"]] == chains
     return manifest["plan"]["batch_size"], chains

@@ -166,7 +166,7 @@ async def test_output_report_and_manifest(to: Path, tmp_path: Path, case: Script
     assert report.sha256 == hashlib.sha256(data).hexdigest()
     assert report.mended == 0
     assert pickle.loads(pickle.dumps(report)) == report  # noqa: S301
-    manifest = json.loads(Path(report.manifest).read_bytes())
+    manifest = json.loads(Path(str(report.manifest)).read_bytes())
     assert {name: manifest[name] for name in ("format", "complete", "bytes", "sha256")} == {
         "format": "ndjson",
         "complete": True,
@@ -276,7 +276,7 @@ async def test_the_manifest_names_the_options(
         changes = {**changes, "flatten": []}
         options = {**options, "flatten": []}
     report = await case.run(tmp_path / name, **changes)
-    manifest = json.loads(Path(report.manifest).read_bytes())
+    manifest = json.loads(Path(str(report.manifest)).read_bytes())
     assert manifest["options"] == {**case.kind.options, **options}
 
 
@@ -583,6 +583,7 @@ async def test_an_outage_leaves_it_incomplete_and_the_same_call_resumes(
     assert not report.complete
     assert report.bytes is None
     assert report.sha256 is None
+    assert report.manifest is None
     assert error.missing
     assert all(sentence in str(error) for sentence in error.missing)
     kept = f" {emulated.kind.unit} are in {workspace_of(to)}"

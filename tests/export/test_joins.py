@@ -85,7 +85,7 @@ async def test_a_record_gets_its_users_as_the_last_member(services: Both, to: Pa
     assert (report.people, report.matched, report.unmatched, report.failed) == (4, 1, 3, 0)
     assert report.failed_file is None
     assert names_in(to.parent) == ["p.ndjson", "p.ndjson.manifest.json"]
-    manifest = json.loads(Path(report.manifest).read_bytes())
+    manifest = json.loads(Path(str(report.manifest)).read_bytes())
     assert [manifest[name] for name in ("matched", "unmatched", "failed")] == [1, 3, 0]
     plan = manifest["plan"]
     assert (plan["with_cdp"], plan["cdp_key"], plan["cdp_by"]) == (True, "identity", "user_id")

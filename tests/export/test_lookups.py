@@ -165,6 +165,29 @@ async def test_found_and_not_found_failed_and_invalid(tmp_path: Path) -> None:
     assert not tmp_path.joinpath("people.ndjson.export").exists()
 
 
+async def test_a_report_names_no_file_that_is_not_there(tmp_path: Path) -> None:
+    to = tmp_path / "people.ndjson"
+    blocked = tmp_path / "people.ndjson.not-found.txt"
+    directory = Directory()
+    directory.unknown = {"b"}
+
+    def block(progress: LookupProgress) -> None:
+        if progress.stage == "finishing":
+            blocked.mkdir(exist_ok=True)
+
+    async with scripted(directory.answer) as server, session_for(server.url) as session:
+        keys: dict[str, Any] = {"keys": ["a", "b"], "by": "identity", "to": to}
+        with pytest.raises(Incomplete, match=r"people\.ndjson\.not-found\.txt") as caught:
+            await session.export_lookups(**keys, on_progress=block)
+        report = caught.value.report
+        assert isinstance(report, LookupReport)
+        assert (report.not_found, report.not_found_file, report.manifest) == (1, None, None)
+        blocked.rmdir()
+        report = await session.export_lookups(**keys)
+        assert report.not_found_file == str(blocked)
+        assert report.manifest == f"{to}.manifest.json"
+
+
 async def test_files_that_no_longer_hold_go(tmp_path: Path) -> None:
     to = tmp_path / "people.csv.gz"
     directory = Directory()
@@ -269,6 +292,7 @@ async def test_against_the_emulator_by_each_kind_of_key(tmp_path: Path) -> None:
         ("k.csv", b"\xef\xbb\xbfid,name\r\n1,Ann\r\n2,Bob\r\n", "id", ["1", "2"]),
         ("k.csv", b'id,name\n"a,b","x"\n"say ""hi""",y\n', "id", ["a,b", 'say "hi"']),
         ("k.csv", b"id\n7\n\n8\n", "id", ["7", "8"]),
+        ("k.csv", b",n\n7,1\n8,2\n", "", ["7", "8"]),
         ("k.csv", b"identity\n7\n8\n", None, ["7", "8"]),
         ("k.csv", b"Identity\r\n7\r\n8\r\n", None, ["7", "8"]),
         ("k.csv", b"7\n8\n", None, ["7", "8"]),
@@ -315,6 +339,14 @@ async def test_files(
             b"\xef\xbb\xbfuser_id,note\n1,Ann\n",
             "userid",
             r"column: .* \('user_id', 'note'\), of which none .* 'userid'; did you mean 'user_id'",
+        ),
+        # The index of a DataFrame, which a caller may copy as `column`.
+        ("k.csv", b",id\n1,2\n", None, r"column: .* has 2 columns \('', 'id'\); name the one"),
+        (
+            "k.csv",
+            b"id,,\n1,2,3\n",
+            "",
+            r"column: .* 3 columns \('id', '', ''\), of which 2 are named ''; name exactly one",
         ),
         ("k.csv", b"id,id\n1,2\n", "id", "column: .* 2 columns .*, of which 2 are named 'id'"),
         ("k.csv", b"", "id", "column: .* has 0 columns, of which none are named 'id'"),

@@ -24,6 +24,7 @@ from altaprofiles.base.paths import status_of_new_file
 from altaprofiles.export.report import Progress
 from altaprofiles.export.sinks import Sink
 
+from ..support.disks import mounted
 from ..support.jobs import (
     EVENTS,
     KEYS,
@@ -568,18 +569,6 @@ async def test_the_keys_are_never_in_a_file_that_the_export_empties(
 
 
 # -------------------------------------------------------------- writable, and still not replaceable
-
-
-@contextmanager
-def mounted(*arguments: str, at: Path) -> Iterator[None]:
-    try:
-        subprocess.run(["mount", *arguments, str(at)], check=True, capture_output=True)  # noqa: S607
-    except (OSError, subprocess.CalledProcessError) as error:
-        pytest.skip(f"this machine cannot mount: {error}")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", str(at)], check=True)  # noqa: S607
 
 
 @contextmanager

@@ -97,7 +97,11 @@ async def test_the_command_line_does_not_print_them(tmp_path: Path, command: lis
         ({"to": Path("s3://bucket/people.csv")}, "pass the URL as text"),
         ({"to": "s3://bucket/people.csv\n"}, "cannot be printed"),
         ({"to": "s3://bucket/people\udcff.csv"}, "cannot be printed"),
-        ({"to": "s3://bucket/people.txt"}, "implies no format"),
+        (
+            {"to": "s3://bucket/people.txt"},
+            ".csv, .parquet (ndjson and csv also with .gz or .zst), or pass `format`, one of",
+        ),
+        ({"to": "s3://bucket/p", "format": "xml"}, "'xml'; use one of ndjson, csv, parquet"),
         ({"to": "s3://bucket/people.csv", "write": "append"}, "write: 'append' applies to"),
         ({"to": "gs://bucket/people.parquet", "write": "upsert"}, "write: 'upsert' applies to"),
         ({"to": "s3://bucket/people.parquet", "table": "people"}, "table: applies to"),

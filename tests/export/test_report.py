@@ -144,7 +144,7 @@ async def test_an_export_names_the_columns_whose_values_are_null(
     assert told == f'{words}; as "text" a column keeps every value'
     assert told in caplog.messages
     assert ("mended", words) in report.summary
-    assert json.loads(Path(report.manifest).read_bytes())["mistyped"] == {"Score": 3}
+    assert json.loads(Path(str(report.manifest)).read_bytes())["mistyped"] == {"Score": 3}
     assert "gold" not in f"{report} {caplog.messages}"
 
 

@@ -19,6 +19,7 @@ from typing import Any
 
 import duckdb
 import pytest
+from anyio import to_thread
 
 from altaprofiles import (
     CleverTap,
@@ -35,7 +36,7 @@ from altaprofiles import (
 from altaprofiles.emulator import Emulator
 from altaprofiles.export.accounts import AccountsFailed
 from altaprofiles.export.output import Output
-from altaprofiles.export.outputs import days_of, outputs_at
+from altaprofiles.export.outputs import days_of, outputs_at, unfinished_in
 from altaprofiles.export.report import ExportProgress
 from altaprofiles.export.sync import Syncs
 from altaprofiles.session import sync_part
@@ -45,6 +46,7 @@ from ..support.jobs import EVENTS, Halt, Scripted, at_script, names_in, person, 
 from ..support.joining import DOWN, both, user
 from ..support.servers import http
 from ..support.sessions import QUICK, session_for
+from ..support.terminals import environment, run
 from ..support.thorough import THOROUGH, of_each_kind
 
 pytestmark = pytest.mark.anyio
@@ -288,6 +290,11 @@ async def test_missing_zone_data_is_named_with_the_fix(session: Session, to: Pat
         ({"to": "people.csv.gz"}, "to: 'people.csv.gz' cannot keep the state of a sync; use a"),
         ({"to": "p.parquet"}, "to: 'p.parquet' cannot keep the state of a sync; use a table"),
         ({"cdp_key": "phone"}, "cdp_key: "),
+        ({"format": "xml"}, "format: unknown format 'xml'; use one of parquet, duckdb, postgres"),
+        (
+            {"format": "xml", "to": "crm/"},
+            "format: unknown format 'xml'; use one of parquet, duckdb",
+        ),
     ],
 )
 async def test_an_argument_that_cannot_work_is_refused_before_anything_is_sent(
@@ -572,6 +579,47 @@ async def test_a_night_that_cannot_be_finished_leaves_the_state(case: Scripted, 
     case.refusal = None
     report = await sync(case, to, 20)
     assert (report.finished, report.through) == (1, date(2026, 1, 20))
+
+
+async def test_a_damaged_night_is_discarded_by_the_command_that_its_error_names(
+    case: Scripted, to: Path, tmp_path: Path
+) -> None:
+    """A sync has no argument for it, and neither has the call that finishes one."""
+    await sync(case, to, 10)
+    await interrupt(case, to, 15)
+    [left] = unfinished_in(to)
+    journal = left.path / "journal.sqlite"
+    (left.path / "journal.sqlite-wal").unlink(missing_ok=True)
+    journal.write_bytes(bytes(4096))
+    with pytest.raises(ExportError, match="journal") as caught:
+        await sync(case, to, 15)
+    command = f"altaprofiles status {to} --discard-unfinished"
+    assert f"discard the unfinished export with `{command}`" in str(caught.value)
+    assert "resume=False" not in str(caught.value)
+    with pytest.raises(ExportError) as caught:
+        async with case.session() as session:
+            await session.finish_unfinished(left, to=to)
+    assert f"with `{command}`" in str(caught.value)
+    [left] = unfinished_in(to)
+    assert "`altaprofiles status OUT --discard-unfinished`" in str(left.fault)
+    arguments = [*command.split()[1:], "--yes"]
+    done = await to_thread.run_sync(lambda: run(environment(tmp_path), *arguments))
+    assert done.code == 0, done.stderr
+    assert (await sync(case, to, 15)).complete
+
+
+async def test_the_report_of_a_first_night_that_fails_names_no_manifest(
+    case: Scripted, to: Path
+) -> None:
+    async with case.session() as session:
+        for until, is_there in ((10, False), (11, True)):
+            with pytest.raises(Incomplete) as caught:
+                await session.sync(**nightly(case, until, to=to, deadline=0.0))
+            report: Any = caught.value.report
+            assert not report.complete
+            assert report.manifest == (f"{to}.manifest.json" if is_there else None)
+            assert ("days", "none") in report.summary
+            await session.sync(**nightly(case, 10, to=to))
 
 
 async def test_a_night_that_brought_nothing_leaves_nothing(case: Scripted, to: Path) -> None:

@@ -93,7 +93,16 @@ def login(app: App, name: str | None, timezone: str | None, no_test: bool) -> No
             if key is not None:
                 app.in_its_words = key.in_its_words
             raise
-    accounts.write()
+    try:
+        accounts.write()
+    except OSError as error:
+        from ...export.store.workspace import disk_remedy
+
+        remedy = disk_remedy(error) or "name another file in ALTAPROFILES_CONFIG, and "
+        raise Failure(
+            f"{accounts.path} cannot be written: {error.strerror}; nothing was saved; {remedy}run "
+            f"the same command again"
+        ) from error
     role = " (the default)" if accounts.pick(None) == name else ""
     app.info(f"Account {name!r}{role} is in {accounts.path}.")
     for service, variable in (("CleverTap", "CLEVERTAP_ACCOUNT_ID"), ("Alta", "ALTA_TOKEN")):

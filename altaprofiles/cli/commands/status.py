@@ -86,7 +86,7 @@ def status(
     the same output run beside it. Cursors live for four days; after that, a chain that is not
     done is fetched from its beginning. The last success of a file in a bucket is read there. The
     days of a sync are read in its table, from whatever folder or machine it is kept; on a server
-    only if URL names it, else in the manifest.
+    only if URL names it, else in the manifest. The people of a sync are those of its last run.
 
     \b
     Examples:
@@ -104,9 +104,12 @@ def status(
         found += [(state, None) for state in outputs_in(Path.cwd())]
     else:
         asks, elsewhere = action != "discard", action is None
-        for one in _outputs(app, out):
+        outs = _outputs(app, out)
+        for one in outs:
             states = outputs_at(one, table=table, spool=spool, asks=asks, elsewhere=elsewhere)
             found += [(state, one) for state in states]
+        if not (found or any(map(_may_be_there, outs))):
+            _refuse(app, out, spool, action)
     if action is None:
         _show(app, found, out, table, as_json=as_json)
         return
@@ -148,6 +151,30 @@ def _outputs(app: App, out: str) -> list[str]:
             f"name of the output itself"
         )
     return [filled(out, name) for name in names]
+
+
+def _may_be_there(out: str) -> bool:
+    # What is not known here of a database or a bucket may be there all the same.
+    return "://" in out or Path(out).exists()
+
+
+def _refuse(app: App, out: str, spool: str | None, action: str | None) -> None:
+    """Report a path that leads nowhere: an error, unless there is nothing left to do for it."""
+    from ...base.checks import shown
+    from ...redaction import LOOKS_LIKE_DATABASE
+
+    is_url = LOOKS_LIKE_DATABASE.search(out) is not None
+    name = "of that name" if is_url else shown(out)
+    fix = "check the path"
+    if is_url:
+        fix = "write a URL as postgresql://user@host/database/table"
+    elif spool is None:
+        fix += ", or pass the --spool that its exports have"
+    text = f"FILE|URL: there is no file {name}, and nothing is unfinished for it; {fix}"
+    if action is None:
+        raise Failure(text, Exit.USAGE)
+    # A script may finish or discard what is left before each run, and so before the first.
+    app.warn(text)
 
 
 # --------------------------------------------------------------------------------------- the answer
@@ -217,9 +244,11 @@ def _lines(state: OutputState, synced: SyncedDays) -> list[str]:
         size = "" if success.bytes is None else f", {sized(success.bytes)}"
         of_account = _of_account(success.account, synced)
         word = "written" if success.complete else "incomplete"
+        # It has those of earlier runs as well, which no manifest counts.
+        of_run = " in that run" if success.adds else ""
         lines.append(
             f"  {word:<11} {_time(datetime.fromisoformat(success.written).timestamp())}, "
-            f"{success.people:,} {success.unit}{of_account}{size}"
+            f"{success.people:,} {success.unit}{of_run}{of_account}{size}"
         )
     for account, through in synced.days.items():
         is_named = len(synced.days) > 1 or account in synced.names
@@ -286,6 +315,7 @@ def _as_json(state: OutputState, synced: SyncedDays) -> dict[str, Any]:
             "written": success.written,
             "complete": success.complete,
             "people": None if success.is_of_keys else success.people,
+            "adds": success.adds,
             "found": success.people if success.is_of_keys else None,
             "bytes": success.bytes,
             "format": success.format,

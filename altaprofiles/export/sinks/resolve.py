@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
@@ -66,12 +67,13 @@ def resolve(output: Output, content: Content) -> Target:
     _check_no_stream(text)
     is_sync = output.sync is not None
     if (remote := Remote.parse(text)) is None:
-        target = _class_of(text, output.format, is_sync=is_sync)
+        target = _class_of(text, output.format, _formats_of_sync() if is_sync else TARGETS, is_sync)
     else:
         text = remote.address
-        target = _class_of(remote.name, output.format, is_sync=is_sync)
+        uploaded = [one for one in TARGETS if one.uploads]
+        target = _class_of(remote.name, output.format, uploaded, is_sync)
         if not target.uploads and not is_sync:
-            known = ", ".join(one.format for one in TARGETS if one.uploads)
+            known = ", ".join(one.format for one in uploaded)
             raise InvalidArgument(
                 f"to: {shown(text)} is of the format {target.format}, which is not written to a "
                 f"bucket; choose one of {known}, or a local path",
@@ -205,10 +207,22 @@ def _check_no_stream(text: str) -> None:
 _OF_SYNC = "use a table of a DuckDB file or of PostgreSQL, or a folder, whose path ends in a slash"
 
 
-def _class_of(text: str, format: str | None, *, is_sync: bool) -> type[Target]:
-    """Return the class of the format that is named, or that the scheme or the ending implies."""
-    known = ", ".join(FORMATS)
-    chosen = checked_format(format, FORMATS)
+def _formats_of_sync() -> list[type[Target]]:
+    return [one for one in TARGETS if one.keeps_state() or one.format == FilesTarget.format]
+
+
+def _class_of(
+    text: str, format: str | None, usable: Sequence[type[Target]], is_sync: bool
+) -> type[Target]:
+    """Return the class of the format that is named, or that the scheme or the ending implies.
+
+    Args:
+        text, format: the arguments `to` and `format`.
+        usable: the formats that messages name: fewer in a bucket, which has no folders either.
+        is_sync: whether a sync keeps the output.
+    """
+    known = [one.format for one in usable]
+    chosen = checked_format(format, FORMATS, known)
     named = None if chosen is None else _BY_FORMAT[chosen]
     if names_folder(text) and format in (None, FilesTarget.format):
         return FilesTarget
@@ -236,10 +250,12 @@ def _class_of(text: str, format: str | None, *, is_sync: bool) -> type[Target]:
     if is_sync:
         raise InvalidArgument(f"to: the ending of {shown(text)} implies no table; {_OF_SYNC}")
     compressed = " and ".join(target.format for target in TARGETS if target.compresses)
+    endings = ", ".join(ending for ending, one in _BY_ENDING.items() if one in usable)
+    folder = "; a folder of Parquet files ends in a slash" if usable == TARGETS else ""
     raise InvalidArgument(
-        f"to: the ending of {shown(text)} implies no format; use {', '.join(_BY_ENDING)} "
+        f"to: the ending of {shown(text)} implies no format; use {endings} "
         f"({compressed} also with {' or '.join(COMPRESSIONS)}), or pass `format`, one of "
-        f"{known}; a folder of Parquet files ends in a slash{_for_excel(text)}"
+        f"{', '.join(known)}{folder}{_for_excel(text)}"
     )
 
 

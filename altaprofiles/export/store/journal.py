@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, Self
 
 from msgspec import Struct
@@ -61,6 +62,9 @@ _VERSION = len(_CHANGES)
 
 _PATIENCE = 10.0
 """Longest wait, in seconds, for a process that reads the journal."""
+
+_ROOM = 65_536
+"""Bytes that a disk must take to count as not full."""
 
 
 class ChainRow(Struct):
@@ -160,13 +164,8 @@ class Journal:
         # SQLite cannot tell a file that is missing from one that it may not open.
         path.lstat()
         with _explained(path):
-            db = sqlite3.connect(
-                f"{path.as_uri()}?mode=rw", timeout=0, isolation_level=None, uri=True
-            )
+            db, version = _connect_to_read(path)
         with closing(db):
-            with _explained(path):
-                db.execute("pragma query_only = on")
-                (version,) = db.execute("pragma user_version").fetchone()
             if version > _VERSION:
                 raise _newer(path, version)
             if not version:
@@ -180,16 +179,26 @@ class Journal:
 
     def remove(self) -> None:
         """Delete the file, then close it, so that no other process can open it in between."""
-        with _explained(self._path):
-            # In WAL mode, closing deletes the log by name, even if another process has made a
-            # new journal and log of these names after the unlink.
-            self._db.execute("pragma journal_mode = delete")
+        files = [self._path]
         try:
-            self._path.unlink()
+            with _explained(self._path):
+                # In WAL mode, closing deletes the log by name, even if another process has made a
+                # new journal and log of these names after the unlink.
+                self._db.execute("pragma journal_mode = delete")
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            # A full disk has no room to merge the log. The log first: SQLite would put what it
+            # holds into a new journal.
+            files.insert(0, _log_of(self._path))
+        try:
+            for file in files:
+                file.unlink()
         except PermissionError:
             # Windows does not delete an open file.
             self._db.close()
-            self._path.unlink()
+            for file in files:
+                file.unlink(missing_ok=True)
         self._db.close()
 
     def clear(self) -> None:
@@ -284,6 +293,30 @@ class Journal:
         return [Part(end, checksum) for end, checksum in rows]
 
 
+def _connect_to_read(path: Path) -> tuple[sqlite3.Connection, int]:
+    """Return a connection that writes nothing, and the version of the journal."""
+    try:
+        return _connected(path)
+    except sqlite3.OperationalError as error:
+        if _code_of(error) != sqlite3.SQLITE_IOERR:
+            raise
+        # Without a lock, SQLite makes a file of an index beside it, for which a full disk has no
+        # room. Under the lock it keeps that in memory.
+        return _connected(path, "exclusive")
+
+
+def _connected(path: Path, locking: str = "normal") -> tuple[sqlite3.Connection, int]:
+    db = sqlite3.connect(f"{path.as_uri()}?mode=rw", timeout=0, isolation_level=None, uri=True)
+    try:
+        db.execute(f"pragma locking_mode = {locking}")
+        db.execute("pragma query_only = on")
+        (version,) = db.execute("pragma user_version").fetchone()
+    except BaseException:
+        db.close()
+        raise
+    return db, version
+
+
 def _bring_up_to_date(db: sqlite3.Connection, version: int) -> None:
     changes = "".join(_CHANGES[version:])
     db.executescript(f"begin; {changes} pragma user_version = {_VERSION}; commit;")
@@ -312,6 +345,26 @@ def _damaged(path: Path, why: object) -> ExportError:
     )
 
 
+def _log_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}-wal")
+
+
+def _code_of(error: sqlite3.Error) -> int:
+    """Return the primary code of an error, or 0."""
+    return (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
+
+
+def _check_room(path: Path) -> None:
+    """Raise an `OSError` on `path` if its log cannot grow, which SQLite does not say."""
+    log = _log_of(path)
+    try:
+        with TemporaryFile(dir=path.parent) as file:
+            file.seek(log.stat().st_size if log.exists() else 0)
+            file.write(bytes(_ROOM))
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
+
+
 def _check_descriptors(path: Path) -> None:
     """Raise an `OSError` on `path` if no more files can be opened, which SQLite does not say."""
     try:
@@ -325,7 +378,7 @@ def _explained(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        code = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
+        code = _code_of(error)
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             raise ExportLocked(
                 f"another export is working on this output: {path} is in use; wait for it, stop "
@@ -335,5 +388,9 @@ def _explained(path: Path) -> Iterator[None]:
             raise _damaged(path, error) from None
         if code == sqlite3.SQLITE_CANTOPEN:
             _check_descriptors(path)
+        if code == sqlite3.SQLITE_FULL:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
+        if code == sqlite3.SQLITE_IOERR:
+            _check_room(path)
         # The type of error that writing the other files of an export raises.
         raise OSError(f"the journal cannot be read or written: {error}: {path}") from error

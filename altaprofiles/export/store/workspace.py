@@ -98,11 +98,10 @@ class Workspace:
         except ExportError:
             if resume:
                 raise
-            _delete(folder, JOURNAL, f"{JOURNAL}-*")
-            journal = Journal.open(path)
+            journal = _new_journal(folder)
         try:
             if not resume or journal.state(OVER):
-                cls(folder, journal).clear()
+                journal = _cleared(folder, journal)
             elif journal.state("plan") is None:
                 _check_empty(folder)
         except BaseException:
@@ -194,9 +193,10 @@ class Workspace:
         """Delete the workspace of a complete or empty export, or log a warning if that fails."""
         try:
             if self.journal.is_empty():
-                # First, because a full disk has no room for a note of it, and none is needed.
-                _delete(self.folder, _SPOOLS, f"{_MARKS}*", f"{STAGED}*")
-            self.clear()
+                # A full disk has no room for a note of it, and none is needed.
+                _delete_spools(self.folder)
+            else:
+                self.clear()
             self.journal.remove()
             # Files of other origin stay, and so does the folder then.
             with suppress(OSError):
@@ -214,7 +214,7 @@ class Workspace:
         # The mark alone, because a full disk may have no room for more until the spools are gone.
         with self.journal.transaction():
             self.journal.put_state(**{OVER: True})
-        _delete(self.folder, _SPOOLS, f"{_MARKS}*", f"{STAGED}*", _PEOPLE)
+        _delete_spools(self.folder)
         with self.journal.transaction():
             self.journal.clear()
 
@@ -335,6 +335,32 @@ def oldest_change(folder: Path) -> float:
         with suppress(OSError):
             times.append(path.lstat().st_mtime)
     return min(times, default=time.time())
+
+
+def _cleared(folder: Path, journal: Journal) -> Journal:
+    """Discard the progress of an export, and return the journal to go on with."""
+    try:
+        Workspace(folder, journal).clear()
+    except OSError as error:
+        if not _is_full(error):
+            raise
+    else:
+        return journal
+    # A full disk has no room for a note of it. An interruption leaves a journal without spools,
+    # whose records are fetched again.
+    journal.close()
+    _delete_spools(folder)
+    return _new_journal(folder)
+
+
+def _new_journal(folder: Path) -> Journal:
+    # The log first: SQLite would put what it holds into a new journal.
+    _delete(folder, f"{JOURNAL}-*", JOURNAL)
+    return Journal.open(folder / JOURNAL)
+
+
+def _delete_spools(folder: Path) -> None:
+    _delete(folder, _SPOOLS, f"{_MARKS}*", f"{STAGED}*", _PEOPLE)
 
 
 def _check_empty(folder: Path) -> None:
