@@ -79,8 +79,8 @@ class DaysTarget(FolderTarget, frozen=True, kw_only=True):
     def lost_days(self, first: date, last: date) -> list[date]:
         days = [(day, self.file_of(day).exists()) for day in _range(first, last)]
         # Whoever keeps a number of days only removes the oldest ones.
-        kept = [*dropwhile(lambda day: not day[1], days)] or days
-        return [date.fromisoformat(day) for day, is_there in kept if not is_there]
+        remaining = [*dropwhile(lambda day: not day[1], days)] or days
+        return [date.fromisoformat(day) for day, is_there in remaining if not is_there]
 
     def open(self, table: Table, origin: Origin) -> DaysSink:
         return DaysSink(self, table, origin)

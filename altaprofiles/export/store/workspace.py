@@ -196,7 +196,7 @@ class Workspace:
                 # A full disk has no room for a note of it, and none is needed.
                 _delete_spools(self.folder)
             else:
-                self.clear()
+                self._discard()
             self.journal.remove()
             # Files of other origin stay, and so does the folder then.
             with suppress(OSError):
@@ -209,14 +209,17 @@ class Workspace:
 
     def clear(self) -> None:
         """Discard the export's progress."""
+        self._discard()
+        with self.journal.transaction():
+            self.journal.clear()
+
+    def _discard(self) -> None:
         # An interruption leaves a journal without spools, or spools without journal rows. This mark
         # shows the next export that they are being discarded, not damaged.
         # The mark alone, because a full disk may have no room for more until the spools are gone.
         with self.journal.transaction():
             self.journal.put_state(**{OVER: True})
         _delete_spools(self.folder)
-        with self.journal.transaction():
-            self.journal.clear()
 
     def __repr__(self) -> str:
         return f"Workspace({str(self.folder)!r})"
