@@ -58,7 +58,13 @@ def test_a_guide_is_readable_in_a_pager_that_has_no_options(
 
 @pytest.mark.parametrize(
     ("words", "name"),
-    [("untested", "start-here"), ("cancelled export", "export-and-resume")],
+    [
+        ("untested", "start-here"),
+        ("cancelled export", "export-and-resume"),
+        ("GRANT", "into-databases"),
+        ("privileges", "into-databases"),
+        ("schema evolution", "every-night"),
+    ],
 )
 def test_what_readers_ask_for_is_found(env: dict[str, str], words: str, name: str) -> None:
     done = run(env, "guide", "--search", words)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import signal
 import sys
 from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from datetime import date, timedelta
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -262,6 +264,34 @@ def guest(postgres: Server) -> Iterator[str]:
     )
     yield name
     postgres.run(f'DROP OWNED BY "{name}"', f'DROP ROLE "{name}"')
+
+
+def test_the_rights_of_the_guide_are_enough(postgres: Server) -> None:
+    name = f"loader_of_{postgres.database}"
+    text = (files("altaprofiles") / "guides" / "into-databases.md").read_text("utf-8")
+    statements = re.findall(r"`(GRANT [^`]* TO loader)`", text)
+    assert len(statements) == 2
+    postgres.run(
+        f"CREATE ROLE {name} LOGIN PASSWORD '{PASSWORD}'",
+        "REVOKE ALL ON SCHEMA public FROM PUBLIC",
+        f"REVOKE ALL ON DATABASE {postgres.database} FROM PUBLIC",
+        *(
+            one.replace(" crm ", f" {postgres.database} ").replace(" loader", f" {name}")
+            for one in statements
+        ),
+    )
+    try:
+        target = target_of(postgres.url("buyers", user=name))
+        export(target, [named("1")])
+        sync(target, [named("1")], 5, 1)
+        assert target.synced(ACCOUNT) == state(5, 1)
+    finally:
+        postgres.run(
+            f"GRANT CONNECT, TEMPORARY ON DATABASE {postgres.database} TO PUBLIC",
+            "GRANT USAGE ON SCHEMA public TO PUBLIC",
+            f"DROP OWNED BY {name}",
+            f"DROP ROLE {name}",
+        )
 
 
 def test_each_right_that_is_missing_is_named_before_anything_is_sent(
