@@ -173,6 +173,11 @@ class PeopleByAccount:
         """True if each person of an account is written once."""
         return all(isinstance(one, Chooser) and one.keeps_once for one in self._people.values())
 
+    def writes_any(self, count: int, account: str) -> bool:
+        """Return whether any of the next rows of an account is to be written."""
+        people = self._people[account]
+        return not isinstance(people, Chooser) or people.writes_any(count, account)
+
     def choose(self, count: int, account: str, matched: tuple[str, ...]) -> Choice:
         """Return which rows to write, of encoded rows of one account."""
         people = self._people[account]

@@ -14,6 +14,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TypeAlias
 
 import anyio
 from anyio.lowlevel import checkpoint
@@ -29,7 +30,7 @@ from .store.scratch import Scratch, Stored
 from .store.spool import read_bytes, read_lines
 from .threads import Threads
 
-__all__ = ["Ahead", "Arrived", "Block"]
+__all__ = ["Ahead", "Arrived", "Block", "WritesAny"]
 
 logger = logging.getLogger("altaprofiles")
 
@@ -41,6 +42,10 @@ _SLICE = 1 << 17
 
 _ROWS = 20
 """Rows that are encoded one by one without a pause."""
+
+
+WritesAny: TypeAlias = Callable[[int, str], bool]
+"""Returns whether any of the next rows is to be written, by their number and their account."""
 
 
 class Arrived(Struct, frozen=True):
@@ -284,11 +289,12 @@ class Ahead:
 
     # ------------------------------------------------------------------------ when all has arrived
 
-    def blocks(self, chain: int, restarts: int) -> Iterator[Block]:
+    def blocks(self, chain: int, restarts: int, writes_any: WritesAny) -> Iterator[Block]:
         """Yield the blocks of one start of a chain, from its first record on, without gaps.
 
         Args:
             chain, restarts: as in `ChainRow`.
+            writes_any: asked for each block when it is the next one. It stays empty otherwise.
         """
         found = self._chains.get((chain, restarts))
         is_held = self.stage is not None and self.stage.is_held
@@ -297,6 +303,9 @@ class Ahead:
             is_staged = is_held and stored.block.staged is not None
             if is_staged and not needs_blocks:
                 yield stored.block
+                continue
+            if not writes_any(stored.block.count, stored.block.account):
+                yield replace(stored.block, staged=None)
                 continue
             data = None if self._scratch is None else self._scratch.get(stored.place)
             if data is None:

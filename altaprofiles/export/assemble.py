@@ -20,7 +20,7 @@ from ..errors import ExportLocked
 from ..tables.kinds import Kinds
 from ..tables.mended import Mended, mistyped_words
 from ..tables.rows import Row, Table
-from .ahead import Block
+from .ahead import Block, WritesAny
 from .sinks import BlockSink, Encoded, FileSink, Sink, Stage, Target
 from .store.people import Choice, Chooser, People
 from .store.spool import Whole
@@ -35,8 +35,8 @@ __all__ = ["Batches", "Written", "assemble", "table_of", "when_free"]
 Batches: TypeAlias = Callable[[], Iterator[list[Row]]]
 """Returns an iterator over all rows in batches, the same ones in the same order each time."""
 
-Blocks: TypeAlias = Callable[[bool], Iterator[list[Row] | Block]]
-"""Does the same, with blocks for the rows that are encoded if the argument is true."""
+Blocks: TypeAlias = Callable[[WritesAny | None], Iterator[list[Row] | Block]]
+"""Does the same, with blocks for the rows that are encoded, unless the argument is None."""
 
 T = TypeVar("T")
 
@@ -113,7 +113,7 @@ async def assemble(
         preparing = people.prepare()
         await threads.run_steps(lambda: next(preparing, _OVER) is not _OVER)
     if target.typed_flatten:
-        looking = batches(False)
+        looking = batches(None)
         await threads.run_steps(lambda: _look(looking, ahead))
     unseen = Kinds({}) if target.typed_flatten else kinds
     table = table_of(target, origin, kinds)
@@ -126,7 +126,7 @@ async def assemble(
                 if adopted is not None:
                     return adopted
             read = written = 0
-            writing = batches(_takes_blocks(sink, table, people))
+            writing = batches(_writes_any(sink, table, people))
 
             def write() -> bool:
                 nonlocal read, written
@@ -243,9 +243,13 @@ def _put_next(batches: Iterator[list[Row]], sink: Sink) -> bool:
     return rows is not None
 
 
-def _takes_blocks(sink: Sink, table: Table, people: People | None) -> bool:
-    is_known = people is None or isinstance(people, Chooser)
-    return is_known and isinstance(sink, BlockSink) and sink.takes(table.columns)
+def _writes_any(sink: Sink, table: Table, people: People | None) -> WritesAny | None:
+    """Return the argument of `Blocks`: None if a sink takes no blocks."""
+    if not (isinstance(sink, BlockSink) and sink.takes(table.columns)):
+        return None
+    if people is None:
+        return lambda count, account: True
+    return people.writes_any if isinstance(people, Chooser) else None
 
 
 def _write(
@@ -268,6 +272,8 @@ def _put(block: Block, people: People | None, sink: Sink) -> int:
     choice = Choice.of_all(block.count)
     if isinstance(people, Chooser):
         choice = people.choose(block.count, block.account, block.matched)
+    if 1 not in choice.flags:
+        return 0
     of_written = (values for row, values in block.mended.items() if choice.flags[row])
     mended = sum(of_written, Mended())
     sink.put(Encoded(memoryview(block.data), choice, mended, block.matched, block.staged))

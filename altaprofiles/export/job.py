@@ -546,9 +546,7 @@ class Job(Generic[R, S]):
         written = await assemble(
             threads,
             target,
-            lambda in_blocks: chain.from_iterable(
-                part.batches(in_blocks=in_blocks) for part in parts
-            ),
+            lambda writes_any: chain.from_iterable(part.batches(writes_any) for part in parts),
             unbound=lambda: chain.from_iterable(part.unbound() for part in parts),
             whole=parts[0].whole if len(parts) == 1 else lambda: None,
             origin=origin,

@@ -13,7 +13,7 @@ from ..errors import AltaProfilesError, ExportError
 from ..tables.kinds import Kinds
 from ..tables.mended import Mended
 from ..tables.rows import Row
-from .ahead import Ahead, Block
+from .ahead import Ahead, Block, WritesAny
 from .assemble import Written
 from .gather.gathering import Arriving, Assembled, Gathering, Run
 from .output import Output
@@ -223,15 +223,15 @@ class Part(Generic[R, S]):
         """Return the number of items on disk for a later run. Blocking."""
         return self.gathering.kept_in(self.run.store) if self.is_open else 0
 
-    def batches(self, *, in_blocks: bool) -> Iterator[list[Row] | Block]:
+    def batches(self, writes_any: WritesAny | None) -> Iterator[list[Row] | Block]:
         """Yield every row. Blocking.
 
         Args:
-            in_blocks: whether as blocks, as far as rows have been encoded.
+            writes_any: as for `Ahead.blocks`; None for rows alone, even if they have been encoded.
         """
         store, gathering = self.run.store, self.gathering
-        if in_blocks and self.ahead is not None and isinstance(gathering, Arriving):
-            return gathering.with_blocks(store, self.ahead)
+        if writes_any is not None and self.ahead is not None and isinstance(gathering, Arriving):
+            return gathering.with_blocks(store, self.ahead, writes_any)
         return gathering.batches(store)
 
     def whole(self) -> Whole | None:

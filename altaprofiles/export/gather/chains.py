@@ -35,7 +35,7 @@ from ...sources.chains import REOPENINGS, Chains, is_short, shortfall
 from ...tables.rows import Row
 from ...wire.days import date_of
 from ...wire.query import EventQuery
-from ..ahead import Ahead, Arrived, Block
+from ..ahead import Ahead, Arrived, Block, WritesAny
 from ..keys import KeyFile
 from ..place import Place
 from ..plan import EventsPlan
@@ -602,10 +602,12 @@ class EventsGathering:
             for state in self._in_order()
         ]
 
-    def with_blocks(self, store: Workspace, ahead: Ahead) -> Iterator[list[Row] | Block]:
+    def with_blocks(
+        self, store: Workspace, ahead: Ahead, writes_any: WritesAny
+    ) -> Iterator[list[Row] | Block]:
         for state in self._in_order():
             records = offset = 0
-            for block in ahead.blocks(state.row.number, state.row.restarts):
+            for block in ahead.blocks(state.row.number, state.row.restarts, writes_any):
                 yield block
                 records, offset = records + block.count, block.end
             yield from self._rows(store, state, records, offset)

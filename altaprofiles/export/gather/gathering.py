@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 from msgspec import Struct
 
 from ...tables.rows import Row
-from ..ahead import Ahead, Arrived, Block
+from ..ahead import Ahead, Arrived, Block, WritesAny
 from ..keys import KeyFile
 from ..place import Place
 from ..plan import Plan
@@ -256,8 +256,15 @@ class Arriving(Protocol):
         """Return what has arrived of each chain. Can be called from any thread."""
         ...
 
-    def with_blocks(self, store: Workspace, ahead: Ahead) -> Iterator[list[Row] | Block]:
+    def with_blocks(
+        self, store: Workspace, ahead: Ahead, writes_any: WritesAny
+    ) -> Iterator[list[Row] | Block]:
         """Yield every row as `batches` does, in blocks as far as there are some. Blocking.
+
+        Args:
+            store: the workspace.
+            ahead: has the blocks.
+            writes_any: as for `Ahead.blocks`.
 
         Raises:
             SpoolDamaged: as from `batches`.

@@ -5,7 +5,7 @@ Sets of rows are moved, by the server. Nothing is committed here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +37,7 @@ __all__ = [
     "replace",
     "staged_columns",
     "take_back",
+    "unused_rows",
 ]
 
 STAGE = "pg_temp.altaprofiles_stage"
@@ -202,17 +203,30 @@ def analyze_new(connection: psycopg.Connection[Any], table: PostgresTable) -> No
     connection.execute("SET LOCAL default_statistics_target TO DEFAULT")
 
 
-def drop_unused(connection: psycopg.Connection[Any], unused: Iterable[tuple[int, int]]) -> None:
-    """Drop the rows of staged blocks that are not used.
+def unused_rows(blocks: Mapping[int, int]) -> list[tuple[int, int]]:
+    """Return the ranges of staged rows that are not used: the first number, and the one behind.
+
+    Args:
+        blocks: the number of rows of each staged block, by the number of the first one.
+    """
+    ranges: list[tuple[int, int]] = []
+    for first, count in sorted(blocks.items()):
+        start = first
+        if ranges and ranges[-1][1] == first:
+            start, _ = ranges.pop()
+        ranges.append((start, first + count))
+    return ranges
+
+
+def drop_unused(connection: psycopg.Connection[Any], unused: Sequence[tuple[int, int]]) -> None:
+    """Drop the staged rows that are not used.
 
     Args:
         connection: a connection in a transaction.
-        unused: the number of the first row, and the number of rows, of each one.
+        unused: as `unused_rows` returns them.
     """
-    for first, count in unused:
-        connection.execute(
-            f"DELETE FROM {STAGE} WHERE number >= %s AND number < %s", [first, first + count]
-        )
+    for ends in unused:
+        connection.execute(f"DELETE FROM {STAGE} WHERE number >= %s AND number < %s", ends)
 
 
 def leave_out(connection: psycopg.Connection[Any]) -> None:
@@ -272,7 +286,7 @@ def append(load: Load) -> None:
     load.check_values(load.same([*load.columns]))
 
 
-def add_chosen(load: Load, rows: int) -> None:
+def add_chosen(load: Load, rows: int, unused: Sequence[tuple[int, int]]) -> None:
     """Add the staged rows to a new table without triggers, as the table `CHOICE` says.
 
     No staged row is changed before that, as each one would be written anew with its documents.
@@ -280,17 +294,31 @@ def add_chosen(load: Load, rows: int) -> None:
     Args:
         load: the rows, and the table.
         rows: the number of rows that are written.
+        unused: as `unused_rows` returns them.
     """
+    if len(unused) > _MOST_RANGES:
+        drop_unused(load.connection, unused)
+        unused = []
     index_by_number(load.connection, CHOICE)
     chosen = f"CASE WHEN choice.number IS NULL THEN new.{MATCHED} ELSE choice.{MATCHED} END"
-    taken = load.insert(
-        f"LEFT JOIN {CHOICE} AS choice USING (number)"
-        " WHERE choice.number IS NULL OR choice.matched IS NOT NULL",
-        {quoted(MATCHED): chosen} if MATCHED in load.columns.values() else None,
-        # Both are read in the order of their numbers, so that no document is sorted.
-        avoided=("enable_hashjoin", "enable_nestloop"),
-    )
+    others = {quoted(MATCHED): chosen} if MATCHED in load.columns.values() else None
+    # From one range that is not used to the next, so that its documents are not even read.
+    starts, ends = zip((0, 0), *unused, (1 << 62, 1 << 62), strict=True)
+    taken = 0
+    for start, end in zip(ends[:-1], starts[1:], strict=True):
+        taken += load.insert(
+            f"LEFT JOIN {CHOICE} AS choice USING (number)"
+            f" WHERE new.number >= {start} AND new.number < {end}"
+            " AND (choice.number IS NULL OR choice.matched IS NOT NULL)",
+            others,
+            # Both are read in the order of their numbers, so that no document is sorted.
+            avoided=("enable_hashjoin", "enable_nestloop"),
+        )
     load.check_taken(taken, rows)
+
+
+_MOST_RANGES = 32
+"""Ranges of unused rows that are passed over. Each one is a statement."""
 
 
 def take_back(load: Load, origin: Origin, transaction: str | None) -> None:

@@ -36,6 +36,7 @@ from .postgres_load import (
     put_bindings,
     replace,
     take_back,
+    unused_rows,
 )
 from .postgres_rights import check_take_back
 from .postgres_rows import SLICE, RowEncoder, number_lines
@@ -173,7 +174,6 @@ class PostgresSink:
     def _finish(self) -> None:
         self._end_copy()
         connection, table = self._connection, self._table
-        drop_unused(connection, self._unused.items())
         table.take_turns(connection)
         shape = shape_of(table, connection)
         if table.write == "append":
@@ -188,6 +188,7 @@ class PostgresSink:
     def _settle(self) -> None:
         """Leave the rows to write in the temporary table, and no others."""
         if self._staged is not None:
+            drop_unused(self._connection, unused_rows(self._unused))
             leave_out(self._connection)
         if self._staged is None or 2 * self._staged.analyzed < self._count:
             analyze(self._connection, STAGE, self._table)
@@ -233,7 +234,7 @@ class PostgresSink:
             if self._staged is None:
                 append(load)
             else:
-                add_chosen(load, self._chosen)
+                add_chosen(load, self._chosen, unused_rows(self._unused))
         else:
             self._settle()
             self._move(load, shape)

@@ -65,6 +65,9 @@ class Matching(EachOnce):
             for row, events in zip(selected, self._matches(len(selected)), strict=False)
         ]
 
+    def writes_any(self, count: int, account: str) -> bool:
+        return not self._distinct or super().writes_any(count, account)
+
     def choose(self, count: int, account: str, matched: tuple[str, ...]) -> Choice:
         flags = self._are_first(count) if self._distinct else b"\1" * count
         return Choice(flags, [events or matched for events in self._matches(sum(flags))])

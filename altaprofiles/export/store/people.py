@@ -82,6 +82,14 @@ class Chooser(People, Protocol):
         """True if each person is written once."""
         ...
 
+    def writes_any(self, count: int, account: str) -> bool:
+        """Return whether any of the next rows is to be written. They remain the next ones.
+
+        Args:
+            count, account: as for `choose`.
+        """
+        ...
+
     def choose(self, count: int, account: str, matched: tuple[str, ...]) -> Choice:
         """Return which of the next rows to write, of all rows in their order.
 
@@ -156,6 +164,9 @@ class EachOnce:
     def keep(self, rows: Sequence[Row]) -> list[Row]:
         return [*compress(rows, self._are_first(len(rows)))]
 
+    def writes_any(self, count: int, account: str) -> bool:
+        return 1 in self._flags(self._kept, count)
+
     def choose(self, count: int, account: str, matched: tuple[str, ...]) -> Choice:
         return Choice(self._are_first(count))
 
@@ -163,6 +174,9 @@ class EachOnce:
         """Return a byte for each of the next `count` rows: 1 for the first row of a person."""
         start = self._kept
         self._kept += count
+        return self._flags(start, count)
+
+    def _flags(self, start: int, count: int) -> bytes:
         bits = self._repeats[start >> 3 : (start + count + 7) >> 3]
         flags = b"".join(map(_FLAGS.__getitem__, bits))
         return flags[start & 7 : (start & 7) + count]
