@@ -9,7 +9,7 @@ from ...base.sql import quoted
 from ..tables import Origin
 from . import postgres_sync
 from .postgres_runs import RUNS
-from .postgres_schema import add_indexes, check_accounts, create
+from .postgres_schema import add_index, check_accounts, create
 from .postgres_shape import Shape, shape_of
 from .postgres_table import PostgresTable, grant_on, row_of, texts_of
 
@@ -70,7 +70,7 @@ def check_rights(table: PostgresTable, connection: psycopg.Connection[Any]) -> N
         # In a transaction that is rolled back: defaults of the user and event triggers have a say
         # in it, and a type may have the name.
         create(table, connection)
-        add_indexes(table, connection)
+        add_index(table, connection)
         shape_of(table, connection)
         return
     _check_privileges(table, connection, shape)

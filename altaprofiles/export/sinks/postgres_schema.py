@@ -14,27 +14,23 @@ from .postgres_table import PostgresTable, escaped, row_of, texts_of
 if TYPE_CHECKING:
     import psycopg
 
-__all__ = ["add_indexes", "check_accounts", "create", "of_no_account", "prepare"]
+__all__ = ["add_index", "check_accounts", "create", "of_no_account", "prepare"]
 
 _NAMED = 3
 """Accounts named in an error."""
 
 
 def create(table: PostgresTable, connection: psycopg.Connection[Any]) -> None:
-    """Create the table, without its indexes."""
+    """Create the table, without its index."""
     columns = [f"{quoted(name)} {type_}" for name, type_ in table.columns.items()]
+    if table.content.of == "people" and table.is_keyed:
+        columns.append(f"PRIMARY KEY ({', '.join(table.content.identifies)})")
     connection.execute(f"CREATE TABLE {table.quoted} ({', '.join(columns)})")
     _mark(table, connection, [*table.flattened])
 
 
-def add_indexes(table: PostgresTable, connection: psycopg.Connection[Any]) -> None:
-    """Give a new table its key, and the index by which rows of earlier runs are found."""
-    if table.content.of == "people" and table.is_keyed:
-        _add_key(table, connection)
-    _add_index(table, connection)
-
-
-def _add_index(table: PostgresTable, connection: psycopg.Connection[Any]) -> None:
+def add_index(table: PostgresTable, connection: psycopg.Connection[Any]) -> None:
+    """Create the index by which rows of earlier runs are found, if the table is to have one."""
     if table.is_keyed:
         connection.execute(f"CREATE INDEX ON {table.quoted} {table.index}")
 
@@ -109,7 +105,7 @@ def prepare(
     if shape.is_owned:
         _mark(table, connection, shape.unmarked)
     if shape.may_index and not shape.is_indexed:
-        _add_index(table, connection)
+        add_index(table, connection)
     return notes
 
 

@@ -40,7 +40,7 @@ from .postgres_load import (
 )
 from .postgres_rights import check_take_back
 from .postgres_rows import SLICE, RowEncoder, number_lines
-from .postgres_schema import add_indexes, prepare
+from .postgres_schema import add_index, prepare
 from .postgres_server import PostgresServer
 from .postgres_shape import Shape, shape_of
 from .postgres_stage import WRITTEN, Staged
@@ -239,7 +239,7 @@ class PostgresSink:
             self._settle()
             self._move(load, shape)
         if is_new:
-            add_indexes(table, connection)
+            add_index(table, connection)
             analyze_new(connection, table)
 
     def _note_unfilled(self, shape: Shape) -> None:
