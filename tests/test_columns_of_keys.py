@@ -253,6 +253,8 @@ async def test_keys_not_found_that_were_floats_are_a_warning(
             (warning,) = [text for text in report.warnings if ".0" in text]
             assert warning.startswith(f"2 keys{LIKE_FLOATS}")
             assert ".astype('Int64'); but from 2**53 on, read the column again" in warning
+            # Once, with their number.
+            assert caplog.text.count(LIKE_FLOATS) == caplog.text.count(f"2 keys{LIKE_FLOATS}") <= 1
             caplog.clear()
             async for _ in session.profiles.get_many(keys, by="identity"):
                 pass

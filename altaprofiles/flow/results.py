@@ -36,8 +36,8 @@ class AsyncOnly:
 class _ReadOnce:
     """Tells who reads the results of a call once more after their end, where there are none.
 
-    After their own end, that is a warning. After a failure it is an error, because whoever asks for another result has
-    gone on as if none had been lost.
+    After their own end, that is a warning. After a failure it is an error alone, because whoever
+    asks for another result has gone on as if none had been lost.
 
     Args:
         name: the method that was called.
