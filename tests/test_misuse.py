@@ -112,7 +112,9 @@ CUT_OFF = r"^<results of {0}>: cut off by {1} before, .* call {0} again$"
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("kind", ["timeout", "error"])
-async def test_results_that_are_read_on_after_a_failure_do_not_look_complete(kind: str) -> None:
+async def test_results_that_are_read_on_after_a_failure_do_not_look_complete(
+    kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
     async with Emulator(people=60) as emulator:
         async with Session(
             clevertap=emulator.clevertap, alta=emulator.alta, retry=Retry(attempts=1)
@@ -158,9 +160,12 @@ async def test_results_that_are_read_on_after_a_failure_do_not_look_complete(kin
                     with pytest.raises(RuntimeError, match=CUT_OFF.format(name, failure)):
                         async for _ in results:
                             pass
+    assert "read to its end" not in caplog.text
 
 
-def test_blocking_results_that_are_read_on_after_a_failure_do_not_look_complete() -> None:
+def test_blocking_results_that_are_read_on_after_a_failure_do_not_look_complete(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     with (
         emulated(people=60) as emulator,
         altaprofiles.blocking(
@@ -174,6 +179,9 @@ def test_blocking_results_that_are_read_on_after_a_failure_do_not_look_complete(
                 next(results)
             with pytest.raises(RuntimeError, match=CUT_OFF.format(name, "ServerError")):
                 next(results, None)
+            with pytest.raises(RuntimeError, match=CUT_OFF.format(name, "ServerError")):
+                _ = [*results]
+    assert "read to its end" not in caplog.text
 
 
 READ_BEFORE = "<results of {0}>: read to its end before, and yields nothing more; call {0} again"

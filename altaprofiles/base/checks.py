@@ -317,7 +317,10 @@ def check_key(name: str, value: object, *, noun: str = "identifier") -> str:
     return _fitting(name, str.__str__(value), noun)
 
 
-AS_INTS = "convert to int, a column of pandas with .dropna().astype('Int64')"
+AS_INTS = (
+    "convert to int, a column of pandas with .dropna().astype('Int64'), or, with text among them, "
+    "as `altaprofiles guide dataframes` does"
+)
 """The fix of a whole number that is a float, as pandas has in columns with missing numbers."""
 
 READ_AGAIN = "read the column again from its source, as text or integers (in pandas: Int64)"

@@ -88,9 +88,10 @@ def _holder_of(lock: Path) -> str | None:
             # It may be the whole program, which must not be ended for one export.
             return held
         return (
-            f"{held}; to end it: `import asyncio; await asyncio.wait([task for task in "
-            f"asyncio.all_tasks() if task.get_name() == {name!r} and task.cancel()])`. If it is of "
-            f"a cell of IPython that was interrupted, it never ends by itself"
+            f"{held}; if it still runs, such as an export of another account into this table, "
+            f"await one after the other; to end it: `import asyncio; await asyncio.wait([task for "
+            f"task in asyncio.all_tasks() if task.get_name() == {name!r} and task.cancel()])`. If "
+            f"it is of a cell of IPython that was interrupted, it never ends by itself"
         )
     return None
 

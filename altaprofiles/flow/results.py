@@ -36,8 +36,8 @@ class AsyncOnly:
 class _ReadOnce:
     """Tells who reads the results of a call once more after their end, where there are none.
 
-    After their own end, that is a warning. After a failure, whoever asks for another result has
-    gone on as if none had been lost.
+    After their own end, that is a warning. After a failure it is an error alone, because whoever
+    asks for another result has gone on as if none had been lost.
 
     Args:
         name: the method that was called.
@@ -88,7 +88,8 @@ class PlainResults(_ReadOnce, Iterator[T]):
         self._failure: str | None = None
 
     def __iter__(self) -> PlainResults[T]:
-        self._warn_of_another_reading(getattr(self._generator, "gi_frame", self))
+        if self._failure is None:
+            self._warn_of_another_reading(getattr(self._generator, "gi_frame", self))
         return self
 
     def __next__(self) -> T:
@@ -123,7 +124,8 @@ class Results(_ReadOnce, AsyncOnly, AsyncGenerator[T, None]):
         self._reading = reading
 
     def __aiter__(self) -> Results[T]:
-        self._warn_of_another_reading(getattr(self._generator, "ag_frame", self))
+        if self._reading.failure is None:
+            self._warn_of_another_reading(getattr(self._generator, "ag_frame", self))
         return self
 
     def __anext__(self) -> Awaitable[T]:  # type: ignore[override]

@@ -163,14 +163,23 @@ class Lookups(Generic[V]):
         return Lookup(key, value)
 
     def get_many(
-        self, keys: Items[Key], *, by: str, concurrency: int | None, ordered: bool
+        self,
+        keys: Items[Key],
+        *,
+        by: str,
+        concurrency: int | None,
+        ordered: bool,
+        is_reported: bool = False,
     ) -> AsyncGenerator[Lookup[V], None]:
-        """Yield the result of each of `keys`: see `Profiles.get_many`."""
+        """Yield the result of each of `keys`: see `Profiles.get_many`.
+
+        `is_reported` tells that the caller warns of keys like floats by itself, with their number.
+        """
         self._endpoint.check_by(by)
         check_items("keys", keys)
         # Calls start in the order of the keys.
         indexes = count()
-        warned = False
+        warned = is_reported
 
         async def look_up(key: Key) -> Lookup[V]:
             nonlocal warned

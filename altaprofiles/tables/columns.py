@@ -169,13 +169,16 @@ def _whole(value: Any) -> int | None:
 
 
 def _real(value: Any) -> float | None:
-    if type(value) is not int and type(value) is not float:
+    """Return a number as a float; None for an integer that would be rounded, as for other types."""
+    if type(value) is float:
+        return value if math.isfinite(value) else None
+    if type(value) is not int:
         return None
     try:
         number = float(value)
     except OverflowError:
         return None
-    return number if math.isfinite(number) else None
+    return number if number == value else None
 
 
 def _time(value: Any) -> datetime | None:

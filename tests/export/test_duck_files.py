@@ -25,6 +25,8 @@ from ..support.exporting import Job, exporter
 from ..support.jobs import EVENTS, Emulated, at_emulator
 from ..support.sinks import opened, put_in_place, rows_of, target_of
 from ..support.tables import record, time_of
+from ..support.tasks import PATIENCE
+from ..support.terminals import environment
 from ..support.thorough import of_each_kind
 from ..support.waiting import until
 
@@ -156,6 +158,50 @@ async def test_a_connection_of_this_process_is_named_before_the_first_request(
     with duckdb.connect(str(path)), pytest.raises(ExportError, match="close that connection"):
         await case.run(path)
     assert case.requests == 0
+
+
+def test_the_fix_of_a_result_that_a_notebook_has_shown_works(tmp_path: Path) -> None:
+    path = made(tmp_path / "p.duckdb")
+    done = subprocess.run(
+        [sys.executable, "-c", NOTEBOOK, path],
+        env=environment(tmp_path, {"IPYTHONDIR": str(tmp_path)}),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    refused, exported = done.stdout.splitlines()[-2:]
+    assert "keeps it open: with N of its Out[N], `%xdel _N` ends that" in refused
+    assert exported == "True"
+
+
+NOTEBOOK = """
+import asyncio, sys
+from IPython.core.interactiveshell import InteractiveShell
+from altaprofiles import ExportError, Session
+from altaprofiles.emulator import Emulator
+
+
+async def export():
+    async with Emulator(people=5) as emulator, Session(clevertap=emulator.clevertap) as session:
+        days = {"start": 20260101, "end": 20260131}
+        try:
+            report = await session.export("Charged", **days, to=sys.argv[1], table="fresh")
+        except ExportError as error:
+            return error
+        return report.complete
+
+
+shell = InteractiveShell.instance()
+# The connection has no name, and the last three results are others.
+shown = f"import duckdb; duckdb.connect({sys.argv[1]!r}).sql('from duckdb_tables()')"
+for cell in ("0", shown, "1", "2", "3", "4"):
+    shell.run_cell(cell, store_history=True).raise_error()
+print(asyncio.run(export()))
+shell.run_cell("%xdel _2").raise_error()
+print(asyncio.run(export()))
+"""
 
 
 @pytest.mark.parametrize("existing", [False, True])

@@ -146,6 +146,8 @@ errors = [run(cell), run(cell)]
 (line,) = re.findall("`(import .*?)`", str(errors[-1]))
 errors += [run(line), run(cell)]
 print("errors:", *(type(error).__name__ for error in errors))
+# What is right for an export that still runs stands before how to end it.
+print("advice:", "await one after the other; to end it: " in str(errors[1]))
 print("complete:", shell.user_ns["report"].complete)
 """
 
@@ -172,4 +174,5 @@ async def test_a_cell_that_ipython_has_interrupted_is_ended_by_the_line(tmp_path
     output = done.stdout.decode() + done.stderr.decode()
     lines = output.splitlines()
     assert "errors: KeyboardInterrupt ExportLocked NoneType NoneType" in lines, output
+    assert "advice: True" in lines
     assert "complete: True" in lines

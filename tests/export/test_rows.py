@@ -278,6 +278,12 @@ def test_dates_and_anything_else_are_text(tmp_path: Path, other: str) -> None:
     assert cells == ["$D_1487576752", other.strip('"')]
 
 
+# Those with a point or an exponent are floats in JSON, which are the nearest doubles.
+INTEGERS = [str(2**53), str(2**53 + 1), str(-(2**53) - 1), str(2**53 + 2), str(10**22)]
+INTEGERS += [str(10**23), "1" + "0" * 400, "1e23", "9007199254740993.0"]
+IN_A_DOUBLE = [2.0**53, None, None, 2.0**53 + 2, 1e22, None, None, 1e23, 2.0**53]
+
+
 @pytest.mark.parametrize(
     ("kind", "values", "cells"),
     [
@@ -288,6 +294,7 @@ def test_dates_and_anything_else_are_text(tmp_path: Path, other: str) -> None:
         ),
         ("int64", ["7", "7.0", "7.5", '"7"', "99999999999999999999", "true"], [7, 7, *[None] * 4]),
         ("double", ["7", "7.5", '"7"', "true", "1e999"], [7.0, 7.5, None, None, None]),
+        ("double", INTEGERS, IN_A_DOUBLE),
         ("bool", ["true", "false", "1", '"true"'], [True, False, None, None]),
         ("text", ['"a"', "7", "[1]"], ["a", "7", "[1]"]),
     ],
@@ -305,6 +312,9 @@ def test_a_named_type_decides_the_text_in_csv(tmp_path: Path) -> None:
     )
     assert (cells, mended) == (["2017-02-20T07:45:52Z", ""], 1)
     assert written(tmp_path / "q.csv", ['"$D_1487576752"'], flatten=["x"])[0] == ["$D_1487576752"]
+    cells, mended = written(tmp_path / "r.csv", INTEGERS, flatten={"x": "double"})
+    numbers = [float(cell) if cell else None for cell in cells]
+    assert (numbers, mended) == (IN_A_DOUBLE, IN_A_DOUBLE.count(None))
 
 
 def test_a_type_that_is_not_named_is_found(tmp_path: Path) -> None:

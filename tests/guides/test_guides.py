@@ -56,6 +56,8 @@ PRINTED = {
         "int64[pyarrow]\n10\n",
         "5555555555   12.5        pizza\n1      nobody    3.0         <NA>\n0 failed",
         "user1   user1         aId3               WEB",
+        "['5550000000', '000001', '000012']",
+        "{'complete': [True], 'mended': [0]}",
         "\nAndroid ",
         "cohort, month, people: [('202601', '202601', ",
         "\nCharged ",

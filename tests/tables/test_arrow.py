@@ -170,6 +170,9 @@ def test_a_flattened_key_of_a_page_is_text_unless_a_type_is_named() -> None:
     )
     assert page.to_arrow(["n"])["n"].to_pylist() == ["7", "1.50", "x"]
     assert page.to_arrow({"n": "double"})["n"].to_pylist() == [7.0, 1.5, None]
+    large = page_of(b'{"profileData":{"n":9007199254740993}}')
+    assert large.to_arrow({"n": "double"})["n"].to_pylist() == [None]
+    assert to_arrow(large.profiles, {"n": "double"})["n"].to_pylist() == [None]
 
 
 def test_a_flattened_key_named_as_a_column_gets_a_prefix() -> None:

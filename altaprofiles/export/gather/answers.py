@@ -149,7 +149,11 @@ class Answers(Generic[V]):
         )
         file = await run.threads.run(lambda: Spool(self.path(run.store), self._offset))
         lookups = self._lookups.get_many(
-            self._unanswered(run, at_end, more), by=self._by, concurrency=None, ordered=False
+            self._unanswered(run, at_end, more),
+            by=self._by,
+            concurrency=None,
+            ordered=False,
+            is_reported=True,
         )
         try:
             run.report()

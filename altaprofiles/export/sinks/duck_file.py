@@ -67,7 +67,9 @@ def connect(
             refusal = ExportLocked(f"{name} is open in another program{_by(text)}; close it there")
         elif "different configuration" in text:
             refusal = ExportError(
-                f"{name} is open in this process already; close that connection first"
+                f"{name} is open in this process already; close that connection first. In a "
+                f"notebook, a result that a cell has shown keeps it open: with N of its Out[N], "
+                f"`%xdel _N` ends that, and so does a restart of the kernel"
             )
         else:
             refusal = ExportError(
