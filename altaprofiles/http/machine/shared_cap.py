@@ -60,7 +60,9 @@ class SharedCap(Cap):
         return super().is_full or self._slots.is_full(self._size.allowed)
 
     def holders(self) -> str:
-        return processes(self._slots.holders(), os.getpid()) or "other processes"
+        own, pids = os.getpid(), self._slots.holders()
+        # Those of earlier versions are not known.
+        return "" if pids == [own] else processes(pids, own) or "other processes"
 
     async def acquire(
         self, *, bulk: bool = False, ends: float = math.inf, patience: float = math.inf
@@ -168,7 +170,7 @@ class SharedCap(Cap):
                 "is stopped keeps its slots until it goes on or is ended",
                 self._shared_pace.api,
                 duration(waited),
-                self.holders(),
+                self.holders() or "this process",
             )
 
     def _begin(self, *, bulk: bool) -> Turn:
