@@ -223,6 +223,22 @@ class Engine:
         return view
 
     @property
+    def options(self) -> list[str]:
+        """The options that differ from the defaults, in words. What a hook holds is not shown."""
+        present, found = self._options, []
+        if present.retry != Retry():
+            found.append(f"retry={present.retry}")
+        if present.limits.timeout != Timeout():
+            found.append(f"timeout={present.limits.timeout}")
+        if present.deadline is not None:
+            found.append(f"deadline={present.deadline:g} s")
+        if present.bulk is not None:
+            found.append(f"bulk={present.bulk}")
+        if present.hooks:
+            found.append("on_event=…")
+        return found
+
+    @property
     def budget(self) -> int:
         """The `Retry.budget` of the session."""
         return self._own.retry.budget
