@@ -1307,7 +1307,7 @@ class Session:
         clevertap, alta = self._credentials
         state = "" if self._engine.state == "new" else f", {self._engine.state}"
         options = "".join(f", {one}" for one in self._engine.options)
-        return f"Session(clevertap={clevertap!r}, alta={alta!r}{state}{options})"
+        return f"Session(clevertap={clevertap!r}, alta={alta!r}{options}{state})"
 
     def _loads(self) -> list[Load]:
         """Return the slots in use, for hooks that measure them: none before and after its life."""

@@ -585,7 +585,7 @@ async def test_a_view_is_neither_entered_nor_closed(services: Both) -> None:
             await view.__aenter__()
         with pytest.raises(ConfigurationError, match="is not closed"):
             await view.aclose()
-        assert repr(view) == repr(session)[:-1] + ", deadline=600 s)"
+        assert repr(view) == repr(session).removesuffix(", open)") + ", deadline=600 s, open)"
         assert await session.cdp.get(user_id="u") == {}
     with pytest.raises(ConfigurationError, match="closed"):
         await view.cdp.get(user_id="u")
