@@ -1306,7 +1306,8 @@ class Session:
             return "<Session without arguments>"
         clevertap, alta = self._credentials
         state = "" if self._engine.state == "new" else f", {self._engine.state}"
-        return f"Session(clevertap={clevertap!r}, alta={alta!r}{state})"
+        options = "".join(f", {one}" for one in self._engine.options)
+        return f"Session(clevertap={clevertap!r}, alta={alta!r}{options}{state})"
 
     def _loads(self) -> list[Load]:
         """Return the slots in use, for hooks that measure them: none before and after its life."""

@@ -366,6 +366,18 @@ def test_a_password_in_a_base_url_is_refused_and_not_shown(
     assert "hunter2" not in repr(caught.value)
 
 
+@both
+@pytest.mark.parametrize(
+    "base_url", ["127.0.0.1:9", "localhost:8080", "10.0.0.1/v", "[::1]:8080", "gateway.example:443"]
+)
+def test_a_base_url_without_its_scheme_is_shown(
+    build: Build, secret: str, field: str, base_url: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=r"^base_url: ") as caught:
+        build(base_url=base_url)
+    assert repr(base_url) in str(caught.value)
+
+
 # ------------------------------------------------------------------------------------- what to send
 
 NOT_A_HEADER = ["a\r\nX-Evil: 1", "a\nb", "a\rb", "a\x00b", "a b", " a", "a\n", "a\x7f", "é", "密"]
@@ -986,7 +998,8 @@ def test_a_prefix_stands_before_every_name(monkeypatch: pytest.MonkeyPatch) -> N
     assert CleverTap.from_env("SHOP_") == CleverTap.from_env(prefix="SHOP_") == project
     assert Alta.from_env(prefix="SHOP_") == agent
     session = Session.from_env(prefix="SHOP_", retry=Retry(attempts=2))
-    assert repr(session) == f"Session(clevertap={project!r}, alta={agent!r})"
+    retry = Retry(attempts=2)
+    assert repr(session) == f"Session(clevertap={project!r}, alta={agent!r}, retry={retry!r})"
     monkeypatch.setenv("SHOP_ALTAPROFILES_SHARED", "/srv/slots")
     assert CleverTap.from_env("SHOP_").shared == Alta.from_env("SHOP_").shared == "/srv/slots"
     assert CleverTap.from_env().shared is True

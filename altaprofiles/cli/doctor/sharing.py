@@ -8,7 +8,7 @@ from typing import Any
 import anyio
 
 from ...accounts import Resolved
-from ...base.wording import numbered
+from ...base.wording import numbered, processes
 from ...errors import ConfigurationError
 from ...http.machine.commons import common_name, use_of
 from ..exits import Exit
@@ -32,12 +32,13 @@ async def check_sharing(service: str, found: Resolved[Any]) -> Finding:
         use = await anyio.to_thread.run_sync(use_of, place, common_name(account.url, account.owner))
     except ConfigurationError as error:
         return Finding(f"{service}: {found.in_its_words(str(error))}", None, Exit.USAGE)
-    users = "none does now"
+    users = "shared by no process now"
     if use.pids:
-        verb = "does" if len(use.pids) == 1 else "do"
-        users = f"{len(use.pids)} {verb} now ({', '.join(map(str, use.pids))})"
+        pids = ", ".join(map(str, use.pids))
+        users = f"shared by {numbered(len(use.pids), 'process')} now ({pids})"
+    holders = f" by {processes(use.holders)}" if use.holders else ""
     rate = "" if use.rate is None else f", at {use.rate:.3g} requests a second after refusals"
     return Finding(
         f"{service}: the processes of this machine keep the limits together, in {use.folder}; "
-        f"{users}, with {numbered(use.held, 'slot')} in use{rate}"
+        f"{users}, with {numbered(use.held, 'slot')} in use{holders}{rate}"
     )

@@ -23,7 +23,7 @@ from .locks import Lock
 from .record import Part, Record, stored
 from .seats import Seat, seated, take_seat
 from .shared_pace import SharedPace
-from .slots import Slots
+from .slots import Slots, holders
 
 __all__ = ["Commons", "Use", "common_name", "use_of"]
 
@@ -285,12 +285,14 @@ class Use(Struct, frozen=True):
         folder: their folder.
         pids: the IDs of the processes that share them.
         held: slots that are held.
+        holders: the IDs of the processes that hold them.
         rate: the learned rate, in requests per second, or None without one.
     """
 
     folder: Path
     pids: list[int]
     held: int
+    holders: list[int]
     rate: float | None = None
 
 
@@ -310,8 +312,9 @@ def use_of(place: Path | None, name: str) -> Use:
                     pids = sorted({seat.pid for seat in seated(folder)})
                     slots = [folder.lock(slot) for slot in folder.names(".slot")]
                     held = sum(not slot.is_free() for slot in slots)
+                    holding = holders(slots)
                     rate = _rate_in(stored(lock)) if pids else None
-            return Use(folder.path, pids, held, rate)
+            return Use(folder.path, pids, held, holding, rate)
         finally:
             folder.close()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 
 __all__ = ["Lock", "replace"]
 
@@ -87,6 +88,25 @@ class Lock:
             return False
         _flock(self.number, _UNLOCK)
         return True
+
+    def read(self, length: int) -> bytes:
+        """Return the beginning of the file, whoever holds it; nothing if it cannot be read."""
+        try:
+            if hasattr(os, "pread"):
+                return os.pread(self.number, length, 0)
+            os.lseek(self.number, 0, os.SEEK_SET)
+            return os.read(self.number, length)
+        except OSError:
+            return b""
+
+    def write(self, data: bytes) -> None:
+        """Replace the beginning of the file, as far as there is space on the disk."""
+        with suppress(OSError):
+            if hasattr(os, "pwrite"):
+                os.pwrite(self.number, data, 0)
+            else:
+                os.lseek(self.number, 0, os.SEEK_SET)
+                os.write(self.number, data)
 
     def move(self, number: int) -> None:
         """Use another open file from now on, whose lock is taken if this one's is held.

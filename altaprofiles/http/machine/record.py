@@ -9,7 +9,6 @@ import time
 import zlib
 from collections import deque
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from typing import Protocol, TypeVar
 
 from msgspec import MsgspecError, Raw, msgpack
@@ -84,7 +83,7 @@ class Record:
     def refresh(self) -> None:
         """Take over the changes of other processes. Costs one short read if there are none."""
         lock = self._lock
-        if lock is not None and _read(lock.number, _HEAD.size) != self._head:
+        if lock is not None and lock.read(_HEAD.size) != self._head:
             self.attempt(_nothing)
 
     def change(self, operation: Callable[[], T]) -> T | None:
@@ -148,7 +147,7 @@ class Record:
     def _load(self) -> None:
         if self._lock is None:
             return
-        data = _read(self._lock.number, _MOST)
+        data = self._lock.read(_MOST)
         head = data[: _HEAD.size]
         if self._head and head == self._head:
             return
@@ -179,12 +178,13 @@ class Record:
         self._changes = (self._changes + 1) & 0xFFFFFFFF
         body = msgpack.encode({name: Raw(value) for name, value in content.items()})
         self._head = _HEAD.pack(zlib.crc32(body), len(body), self._changes)
-        _write(self._lock.number, self._head + body)
+        # On a full disk, as after a kill, the checksum is wrong.
+        self._lock.write(self._head + body)
 
 
 def stored(lock: Lock) -> dict[str, bytes]:
     """Return the value of each part in an open file; empty without a whole record."""
-    return _content(_read(lock.number, _MOST)) or {}
+    return _content(lock.read(_MOST)) or {}
 
 
 def _nothing() -> None:
@@ -204,23 +204,3 @@ def _content(data: bytes) -> dict[str, bytes] | None:
     except MsgspecError:
         return None
     return {name: bytes(value) for name, value in raw.items()}
-
-
-def _read(number: int, length: int) -> bytes:
-    try:
-        if hasattr(os, "pread"):
-            return os.pread(number, length, 0)
-        os.lseek(number, 0, os.SEEK_SET)
-        return os.read(number, length)
-    except OSError:
-        return b""
-
-
-def _write(number: int, data: bytes) -> None:
-    # On a full disk, as after a kill, the checksum is wrong.
-    with suppress(OSError):
-        if hasattr(os, "pwrite"):
-            os.pwrite(number, data, 0)
-        else:
-            os.lseek(number, 0, os.SEEK_SET)
-            os.write(number, data)

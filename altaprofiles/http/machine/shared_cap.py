@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import math
+import os
 import time
 from collections.abc import Callable
 
+from ...base.wording import duration, processes
 from ..limits import Cap, Turn
 from ..sizing import Size
 from .commons import Commons
 from .shared_pace import SharedPace
 
 __all__ = ["SharedCap"]
+
+logger = logging.getLogger("altaprofiles")
+
+_SLOW = 10.0
+"""Seconds behind other processes that are worth a warning; the next one comes after three times."""
 
 _LOOK, _LOOK_WHILE_CLOSED = 0.02, 0.1  # seconds between two looks at what others have changed
 
@@ -45,10 +53,16 @@ class SharedCap(Cap):
         self._needs = commons.needs[kind]
         self._calls = 0
         self._number = 0.0
+        self._warns_after = _SLOW
 
     @property
     def is_full(self) -> bool:
         return super().is_full or self._slots.is_full(self._size.allowed)
+
+    def holders(self) -> str:
+        own, pids = os.getpid(), self._slots.holders()
+        # Those of earlier versions are not known.
+        return "" if pids == [own] else processes(pids, own) or "other processes"
 
     async def acquire(
         self, *, bulk: bool = False, ends: float = math.inf, patience: float = math.inf
@@ -127,6 +141,8 @@ class SharedCap(Cap):
             is_open=wait == 0,
         )
         if delay > 0:
+            if wait == 0:
+                self._note_wait(now)
             look = _LOOK if pace.closed_since is None else _LOOK_WHILE_CLOSED
             return max(delay, min(wait, look))
         if is_free:
@@ -140,6 +156,22 @@ class SharedCap(Cap):
             return min(wait, _LOOK)
         self._number = pace.number
         return 0.0
+
+    def _note_wait(self, now: float) -> None:
+        """Report a wait during which others hold every slot, after longer and longer pauses."""
+        since = self._slots.queued_at
+        waited = 0.0 if since is None else now - since
+        if waited < _SLOW:
+            self._warns_after = _SLOW
+        elif waited >= self._warns_after and not self.in_flight and self.is_full:
+            self._warns_after = 3 * waited
+            logger.warning(
+                "%s: calls have waited for a slot for %s, and every slot is held by %s; one that "
+                "is stopped keeps its slots until it goes on or is ended",
+                self._shared_pace.api,
+                duration(waited),
+                self.holders() or "this process",
+            )
 
     def _begin(self, *, bulk: bool) -> Turn:
         size = self._size

@@ -33,6 +33,7 @@ class SharedPace(Pace):
         options: those of `Pace`.
 
     Attributes:
+        api: the name of the service.
         record: the record of the verdicts. It is set before the first request.
         count: returns the requests in flight of other processes. It is set before the first one.
         number: the number of the request that `start` has begun.
@@ -51,7 +52,7 @@ class SharedPace(Pace):
         jitter: Callable[[], float],
     ) -> None:
         super().__init__(floor=floor, ceiling=ceiling, per_minute=per_minute, jitter=jitter)
-        self._api = api
+        self.api = api
         self._young = 0
         self._counted = (0, 0)  # answers and strays of the episode that the record has
         self.number = 0.0
@@ -96,7 +97,7 @@ class SharedPace(Pace):
             logger.warning(
                 "every request to %s waits until it serves again: it has refused those of another "
                 "session on the same account",
-                self._api,
+                self.api,
             )
 
     @property

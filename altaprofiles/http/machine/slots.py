@@ -6,7 +6,9 @@ Never waits: whoever gets no slot asks again after the time that `Slots.take` re
 from __future__ import annotations
 
 import math
+import os
 import random
+from collections.abc import Iterable
 from contextlib import suppress
 
 from msgspec import Struct, msgpack
@@ -16,7 +18,9 @@ from .folder import Folder
 from .locks import Lock
 from .record import Record
 
-__all__ = ["Slots"]
+__all__ = ["Slots", "holders"]
+
+_PID = 4  # bytes of a process ID in the file of a slot
 
 
 class _Claim(Struct, array_like=True, frozen=True):
@@ -40,7 +44,8 @@ class Slots:
     The rules, and the reason for each:
 
     1. *A slot is a file, and whoever holds its lock has it.* The system drops the locks of a
-       process that ends, however it ends.
+       process that ends, however it ends. The holder writes its ID into the file, so that those
+       who wait for a process that is stopped can name it.
     2. *Only the head of the line takes a slot*: the process that holds the lock of the line. The
        others ask for that lock every few milliseconds, and the head asks for a slot more often.
        With locks alone, the process that has just released a slot would take it again each time.
@@ -119,6 +124,8 @@ class Slots:
         """Forget the slots that another process has since `Folder.renew`, in whole or in part."""
         held = [slot for slot in self._held if slot.is_held]
         self._bare += len(self._held) - len(held)
+        for slot in held:
+            _sign(slot)
         self._held = held
         self._calls = [token for token in self._calls if token.is_held]
 
@@ -247,6 +254,10 @@ class Slots:
         slots = (*self._slots, *self._above)
         return sum(not slot.is_held and not slot.is_free() for slot in slots)
 
+    def holders(self) -> list[int]:
+        """Return the IDs of the processes that hold slots, this one among them."""
+        return holders((*self._slots, *self._above))
+
     def is_full(self, slots: int) -> bool:
         """Return whether every one of the first `slots` slots is held."""
         return not any(slot.is_free() for slot in self._slots[:slots])
@@ -319,6 +330,7 @@ class Slots:
         for number in range(start, start + slots):
             slot = self._slots[number % slots]
             if not slot.is_held and slot.take():
+                _sign(slot)
                 return slot
         return None
 
@@ -336,3 +348,16 @@ class Slots:
             if folder is not None:
                 # None counts twice.
                 self._look_above(folder)
+
+
+def holders(slots: Iterable[Lock]) -> list[int]:
+    """Return the IDs of the processes that hold slots, in order.
+
+    Processes of an earlier version, which write none, are left out.
+    """
+    held = (slot for slot in slots if slot.is_held or not slot.is_free())
+    return sorted({int.from_bytes(slot.read(_PID), "little") for slot in held} - {0})
+
+
+def _sign(slot: Lock) -> None:
+    slot.write(os.getpid().to_bytes(_PID, "little"))

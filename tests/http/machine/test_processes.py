@@ -8,19 +8,25 @@ import random
 import shutil
 import signal
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
 
-from altaprofiles import CleverTap, ConfigurationError, Session
+from altaprofiles import CleverTap, ConfigurationError, RequestTimeout, Retry, Session
+from altaprofiles.cli.app import App
+from altaprofiles.cli.doctor import examine
 from altaprofiles.emulator import Emulator
 from altaprofiles.http.machine.commons import common_name, use_of
 
 from ...support.terminals import emulated
-from ...support.waiting import wait_until
+from ...support.waiting import until, wait_until
 from ...support.workers import workers
 
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="workers are forked")
+pytestmark = [
+    pytest.mark.skipif(os.name != "posix", reason="workers are forked"),
+    pytest.mark.anyio,
+]
 
 THINK = 0.02
 """Seconds for which a request is in flight: long enough for others to meet it."""
@@ -239,6 +245,54 @@ def test_a_stopped_process_at_the_head_of_the_line_is_passed(tmp_path: Path) -> 
         more(emulator, 60)
         some.stop_all()
     assert emulator.stats.too_many == 0
+
+
+async def test_a_stopped_process_that_holds_every_slot_is_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, ahead, clock = tmp_path / "slots", 0.0, time.monotonic
+    with (
+        emulated(people=100, think=3600, max_in_flight=3) as emulator,
+        workers(emulator, place, callers=3) as some,
+    ):
+        pid = some.start()
+        await until(lambda: emulator.stats.in_flight["clevertap"] == 3)
+        os.kill(pid, signal.SIGSTOP)
+        account = CleverTap(
+            emulator.clevertap.account_id,
+            emulator.clevertap.passcode,
+            base_url=emulator.url,
+            shared=place,
+        )
+        async with Session(clevertap=account) as session:
+            with pytest.raises(RequestTimeout) as caught:
+                await session.profiles.get(identity="user_1", deadline=0.05)
+            told = f"it waited for one of 3 slots, held by the process {pid}; no request was sent"
+            assert str(caught.value).endswith(told)
+            (advice,) = caught.value.__notes__
+            assert f"look into the process {pid}: one that is stopped keeps" in advice
+            assert caplog.messages == []
+            for name, value in emulator.environment.items():
+                monkeypatch.setenv(name, value)
+            monkeypatch.setenv("ALTAPROFILES_SHARED", str(place))
+            monkeypatch.delenv("ALTA_TOKEN")
+            monkeypatch.setattr(examine, "QUICK", Retry(deadline=0.05))
+            findings = [one async for one in examine.examine(App(), {})]
+            pids = ", ".join(map(str, sorted((pid, os.getpid()))))
+            users = f"shared by 2 processes now ({pids}), with 3 slots in use by the process {pid}"
+            assert any(users in one.text for one in findings)
+            assert f"held by the process {pid}" in findings[-1].text
+            assert findings[-1].advice == advice.rstrip(".")
+            monkeypatch.setattr(time, "monotonic", lambda: clock() + ahead)
+            call = asyncio.ensure_future(session.profiles.get(identity="user_1"))
+            await until(lambda: session._clevertap_service().load.waiting == 1)  # noqa: SLF001
+            ahead = 11
+            await until(lambda: caplog.messages, during=call)
+            (warning,) = caplog.messages
+            assert f"every slot is held by the process {pid}; one that is stopped" in warning
+            some.kill(pid)
+            await until(lambda: lookups(emulator) == 4, during=call)
+            call.cancel()
 
 
 def test_a_forked_child_has_files_of_its_own(tmp_path: Path) -> None:
