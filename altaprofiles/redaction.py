@@ -94,8 +94,7 @@ def masked(text: str, secrets: Iterable[str], keys: Iterable[str] = ()) -> str:
     Args:
         text: text of a service, a proxy or a driver, without words of this library.
         secrets: masked wherever they are. Parts are masked as well: of 6 characters anywhere, and
-            of 3 at the start or the end of `text`, where an excerpt can cut a secret short. One of
-            up to 3 characters, which is a typing error, is masked only as a word of its own.
+            of 3 at the start or the end of `text`, where an excerpt can cut a secret short.
         keys: identifiers of people. One of fewer than 6 characters is masked only as a word of its
             own, so that the key 1 does not hide every 1.
     """
@@ -112,8 +111,6 @@ def masked(text: str, secrets: Iterable[str], keys: Iterable[str] = ()) -> str:
     numbers = [_number(key) for key in keys]
     values = {number for key in keys if (number := _value(key)) is not None}
     secret_texts, key_texts = _spellings(forms), _spellings([*keys, *numbers])
-    short = {text for text in secret_texts if len(text) <= _EDGE}
-    secret_texts, key_texts = secret_texts - short, key_texts | short
     for view in views:
         view.hide_numbers(values, hidden)
         view.hide_parts(secret_texts, hidden)

@@ -9,7 +9,6 @@ import json
 import logging
 import os
 import pickle
-import re
 import socket
 import subprocess
 import sys
@@ -398,21 +397,7 @@ async def test_no_word_of_ours_is_masked_whatever_the_secret(secret: str) -> Non
             with pytest.raises(StatusError) as caught:
                 await session.cdp.get(user_id="7")
     assert str(caught.value).startswith("Alta answered HTTP 500 (code 50000): ")
-    assert re.search(rf"\b{secret}\b", caught.value.message) is None
-
-
-@pytest.mark.anyio
-@pytest.mark.parametrize("passcode", ["s", "on", "ref"])
-async def test_a_secret_of_few_characters_is_not_masked_inside_words(passcode: str) -> None:
-    with socket.socket() as unheard:
-        unheard.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{unheard.getsockname()[1]}"
-        clevertap = CleverTap("W9R", passcode, base_url=url)
-        async with Session(clevertap=clevertap, retry=Retry(attempts=1)) as session:
-            with pytest.raises(ConnectError, match="refused") as caught:
-                await session.profiles.get(identity="7")
-    assert "***" not in str(caught.value)
-    assert masked(f"X-Passcode: {passcode}", [passcode]) == "X-Passcode: ***"
+    assert secret not in caught.value.message
 
 
 @pytest.mark.anyio
