@@ -584,7 +584,8 @@ def test_an_account_is_there_in_python_as_on_the_command_line(
     assert Alta.from_account(name).requests_per_minute == 90
     session = Session.from_account(name, retry=Retry(attempts=2))
     assert repr(session) == (
-        f"Session(clevertap={project.credentials!r}, alta={agent.credentials!r})"
+        f"Session(clevertap={project.credentials!r}, alta={agent.credentials!r}, "
+        f"retry={Retry(attempts=2)!r})"
     )
     other = Session.from_account("other")
     assert repr(other) == f"Session(clevertap={CleverTap.from_account('other')!r}, alta=None)"
