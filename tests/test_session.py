@@ -291,32 +291,29 @@ asyncio.run(main())
 """
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="forks")
-def test_the_end_of_a_block_in_a_forked_process_hides_no_error() -> None:
+def printed_by(program: str) -> list[str]:
+    """Return the lines that a program prints, which forks and ends without a word of an error."""
     done = subprocess.run(
-        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", LEFT],
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", program],
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
-    used, broken, unused = done.stdout.splitlines()
+    return done.stdout.splitlines()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="forks")
+def test_the_end_of_a_block_in_a_forked_process_hides_no_error() -> None:
+    used, broken, unused = printed_by(LEFT)
     assert used.endswith("from which this one was forked; open one in each process, after None")
     assert (broken, unused) == ("mine, after None", "nothing")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="forks")
 def test_a_forked_process_is_told_to_open_its_own() -> None:
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORKED],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    told, of_closed, at_close, own = done.stdout.splitlines()
+    told, of_closed, at_close, own = printed_by(FORKED)
     assert told.endswith("from which this one was forked; open one in each process")
     assert at_close == told
     assert of_closed == "this Session is closed, or its event loop is; open a new one"

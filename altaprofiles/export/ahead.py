@@ -301,11 +301,9 @@ class Ahead:
         needs_blocks = self.stage is None or self.stage.needs_blocks
         for stored in [] if found is None else found.stored:
             is_staged = is_held and stored.block.staged is not None
-            if is_staged and not needs_blocks:
+            is_read = needs_blocks or not is_staged
+            if not (is_read and writes_any(stored.block.count, stored.block.account)):
                 yield stored.block
-                continue
-            if not writes_any(stored.block.count, stored.block.account):
-                yield replace(stored.block, staged=None)
                 continue
             data = None if self._scratch is None else self._scratch.get(stored.place)
             if data is None:

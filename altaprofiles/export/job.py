@@ -42,7 +42,7 @@ from .manifest import accounts_in, encode_manifest, of_state
 from .output import Output
 from .part import Part
 from .place import MANIFEST, Place
-from .plan import EventsPlan, KeysPlan, Plan, difference_in_words
+from .plan import DISCARD, EventsPlan, KeysPlan, Plan, difference_in_words
 from .report import Progress, Report
 from .reporting import CallbackFailed
 from .sinks import Encoder, Target
@@ -815,13 +815,10 @@ def _discarding_by(status: str | None) -> Iterator[None]:
     except (ExportError, AccountsFailed) as error:
         errors = [error, *(error.errors.values() if isinstance(error, AccountsFailed) else ())]
         for one in errors if status is not None else ():
-            if _DISCARD in str(one):
-                text = str(one).replace(_DISCARD, f"`{status} --discard-unfinished`")
+            if DISCARD in str(one):
+                text = str(one).replace(DISCARD, f"`{status} --discard-unfinished`")
                 one.args = (text, *one.args[1:])
         raise
-
-
-_DISCARD = "`resume=False`"
 
 
 async def _in_place(

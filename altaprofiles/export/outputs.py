@@ -62,7 +62,6 @@ class Success(Struct, frozen=True, kw_only=True):
         accounts: all accounts of which everything was written then.
         syncs: the account and the last day of each sync, if it has one, as "account" and "through",
             by the name of the account; the name of a single one is empty.
-        adds: whether a sync keeps it: then it has rows of earlier runs, which `people` leaves out.
     """
 
     output: str
@@ -77,7 +76,11 @@ class Success(Struct, frozen=True, kw_only=True):
     account: str | None = None
     accounts: Collection[str] = ()
     syncs: Mapping[str, Mapping[str, str | None]] = {}
-    adds: bool = False
+
+    @property
+    def adds(self) -> bool:
+        """True if a sync keeps it: then it has rows of earlier runs, which `people` leaves out."""
+        return bool(self.syncs)
 
     def is_newer(self, one: Unfinished) -> bool:
         """Return whether it was written after an unfinished export of the same rows was begun."""
@@ -390,7 +393,6 @@ def _parsed(content: bytes) -> Success | None:
         account=manifest.options.get("account"),
         accounts=manifest.written_accounts,
         syncs=manifest.syncs,
-        adds=bool(manifest.syncs),
     )
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ..http.service import Service
 
 __all__ = [
+    "DISCARD",
     "IDENTITY",
     "EventsPlan",
     "KeysPlan",
@@ -34,6 +35,9 @@ __all__ = [
     "in_words",
     "parse_plan",
 ]
+
+DISCARD = "`resume=False`"
+"""The advice to discard an export, for callers of a function that has this argument."""
 
 IDENTITY = "identity"
 """The key of a join that is a member of the record itself, and not one of its properties."""
@@ -332,7 +336,7 @@ def check_same(begun: Plan, now: Plan, where: str) -> None:
     )
     raise PlanMismatch(
         f"{where} has the name of this export, but holds another one, which is unfinished: "
-        f"{parts}. Give it its own name again, discard it with `resume=False`, or choose another "
+        f"{parts}. Give it its own name again, discard it with {DISCARD}, or choose another "
         f"`to` or `spool`{hidden if _OF_FILTERS.intersection(differences) else ''}",
         differences=differences,
     )

@@ -176,16 +176,19 @@ class Reporting(Generic[S]):
         interrupted until another one awaits, and a stopped process stands as well.
         """
         now = time.monotonic()
-        if self._looked is not None and now - self._looked > _STANDING:
-            self._began += now - self._looked
+        self._began += self._stood_still(now)
         self._looked = now
+
+    def _stood_still(self, now: float) -> float:
+        """Return the time in which the loop has stood still since the last look."""
+        gap = 0.0 if self._looked is None else now - self._looked
+        return gap if gap > _STANDING else 0.0
 
     @property
     def seconds(self) -> float:
         """Time since this run began, without that in which its event loop stood still."""
-        if self._looked is not None:
-            self.look()
-        return time.monotonic() - self._began
+        now = time.monotonic()
+        return now - self._began - self._stood_still(now)
 
     def totals(self) -> Totals:
         """Return the counters over this run and earlier ones."""

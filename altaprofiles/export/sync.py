@@ -267,9 +267,7 @@ class Sync:
             else:
                 places = {name: getattr(self._some, name) for name in _PLACES}
                 difference = difference_in_words(one.plan, replace(one.plan, **places))
-                sentence = one.warning(place.status, difference)
-                logger.warning("%s", sentence)
-                self._warnings.append(sentence)
+                self._warn(one.warning(place.status, difference))
 
     def _warn_of_lost_days(self, target: Target, through: date) -> None:
         """Warn of days that this sync has brought, and that somebody has removed. Blocking."""
@@ -283,10 +281,12 @@ class Sync:
                 f"the files of {len(lost):,} days from {lost[0]} to {lost[-1]}, which syncs have "
                 f"brought; to bring them"
             )
-        sentence = (
+        self._warn(
             f"{target.label} lacks {files} again, sync once with `late_days` of at least {late} "
             f"(--late-days {late})"
         )
+
+    def _warn(self, sentence: str) -> None:
         logger.warning("%s", sentence)
         self._warnings.append(sentence)
 

@@ -19,7 +19,7 @@ from ..redaction import readable
 from ..sources.lookups import CDP
 from .output import Output
 from .place import Place
-from .plan import EventsPlan, KeysPlan, Plan, parse_plan
+from .plan import DISCARD, EventsPlan, KeysPlan, Plan, parse_plan
 from .sinks.folder import names_folder
 from .sinks.postgres_url import without_password
 from .store.journal import Journal
@@ -219,7 +219,7 @@ def _look(folder: Path) -> Unfinished:
         return Unfinished(path=folder, size=size, is_running=True)
     except (ExportError, OSError, msgspec.DecodeError) as error:
         discard = "`altaprofiles status OUT --discard-unfinished`"
-        fault = failure_text(error).replace("`resume=False`", discard)
+        fault = failure_text(error).replace(DISCARD, discard)
         if isinstance(error, FileNotFoundError):
             # A killed run has deleted the spools first, or has made none yet.
             fault, is_empty = "its journal is missing", not _holds_spools(folder)

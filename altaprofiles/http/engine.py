@@ -711,10 +711,12 @@ def _state(call: _Call, tries: Tries) -> str:
         wait = "it waited for an answer; "
     elif tries.is_waiting:
         cap = call.service.cap(call.request.operation)
-        holders = cap.holders()
-        slots = f"one of {numbered(cap.allowed, 'slot')}"
-        slots += f", held by {holders}" if holders else ""
-        wait = f"it waited for {slots if cap.is_full else 'its turn in the pace of requests'}; "
+        awaited = "its turn in the pace of requests"
+        if cap.is_full:
+            holders = cap.holders()
+            by = f", held by {holders}" if holders else ""
+            awaited = f"one of {numbered(cap.allowed, 'slot')}{by}"
+        wait = f"it waited for {awaited}; "
     else:
         wait = "it waited before the next attempt; " if tries.sent else ""
     sent = numbered(tries.sent, "request") if tries.sent else "no request"

@@ -32,6 +32,7 @@ import pytest
 from altaprofiles.emulator import Emulator
 from altaprofiles.emulator.bindings import Bindings
 
+from ..support.disks import mounted
 from ..support.exporting import Exporter, Job, Outcome, exporter
 from ..support.jobs import folder_of, journal, workspace_of
 from ..support.servers import Scripted, http, scripted
@@ -944,16 +945,8 @@ async def test_killed_at_each_step_of_going_on(tmp_path: Path, kind: str, earlie
 async def tmpfs(folder: Path, options: str) -> AsyncIterator[Path]:
     """Mount a small file system; skip the test if that is not allowed."""
     folder.mkdir()
-    mount = shutil.which("mount")
-    if mount is None or os.geteuid() != 0:
-        pytest.skip("mounting takes root")
-    command = [mount, "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
-    if subprocess.run(command, capture_output=True, check=False).returncode:  # noqa: ASYNC221
-        pytest.skip("no file system can be mounted here")
-    try:
+    with mounted("-t", "tmpfs", "-o", options, "tmpfs", at=folder):
         yield folder
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)  # noqa: ASYNC221, S607
 
 
 def remount(folder: Path, options: str) -> None:

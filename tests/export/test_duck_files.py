@@ -21,6 +21,7 @@ from altaprofiles.emulator import Emulator
 from altaprofiles.export.sinks.duck import DuckDbTarget
 from altaprofiles.export.tables import Origin
 
+from ..support.containers import run_apart
 from ..support.exporting import Job, exporter
 from ..support.jobs import EVENTS, Emulated, at_emulator
 from ..support.sinks import opened, put_in_place, rows_of, target_of
@@ -122,15 +123,8 @@ async def test_a_file_that_stays_open_costs_nothing(
 
 def test_a_file_that_is_open_in_another_container_says_so(tmp_path: Path) -> None:
     path = made(tmp_path / "p.duckdb")
-    # Of its own, as far as processes go.
-    apart = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc"]
-    command = [sys.executable, "-m", "altaprofiles", "describe", str(path)]
-    if shutil.which("unshare") is None:
-        pytest.skip("only Linux has namespaces")
     with held(path):
-        done = subprocess.run([*apart, *command], capture_output=True, text=True, check=False)
-    if "unshare" in done.stderr:
-        pytest.skip("this machine allows no namespaces")
+        done = run_apart([sys.executable, "-m", "altaprofiles", "describe", path])
     words = "is open in another program (in another container or on another machine); close it"
     assert words in " ".join(done.stderr.split())
 

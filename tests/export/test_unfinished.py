@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import shutil
 import sqlite3
 import subprocess
 import sys
@@ -32,6 +31,7 @@ from altaprofiles.export.store.lock import Lock
 from altaprofiles.export.store.workspaces import Workspaces
 from altaprofiles.export.unfinished import Unfinished, unfinished_at
 
+from ..support.containers import run_apart
 from ..support.jobs import (
     BINDINGS,
     EVENTS,
@@ -270,8 +270,6 @@ def test_a_lock_of_another_process_names_it_or_says_that_it_is_elsewhere(tmp_pat
     path = tmp_path / "lock.sqlite"
     python = [sys.executable, "-c"]
     held = f"another export is working on this output: {path} is in use by "
-    if shutil.which("unshare") is None:
-        pytest.skip("this machine has no command for namespaces")
     holder = subprocess.Popen(
         [*python, HOLD, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -281,14 +279,8 @@ def test_a_lock_of_another_process_names_it_or_says_that_it_is_elsewhere(tmp_pat
         with pytest.raises(ExportLocked) as caught:
             Lock.acquire(path)
         assert str(caught.value).startswith(f"{held}the process {holder.pid}; wait for it, stop")
-        # In a container of its own, as far as processes go.
-        apart = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc"]
-        done = subprocess.run(
-            [*apart, *python, REFUSED, path], capture_output=True, text=True, check=False
-        )
+        done = run_apart([*python, REFUSED, path])
         holder.communicate("")
-    if "unshare" in done.stderr:
-        pytest.skip("this machine allows no namespaces")
     words = "a process that cannot be seen from here, such as one in another container, or on "
     assert done.stdout.startswith(f"{held}{words}"), done
     Lock.acquire(path).release()

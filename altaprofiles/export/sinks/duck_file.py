@@ -183,8 +183,11 @@ def explained(name: str) -> Iterator[None]:
     except AltaProfilesError:
         raise
     except Exception as error:
-        refusal = _full_disk(name, error) or _out_of_memory(name, error)
-        refusal = refusal or ExportError(f"{name}: {_reason(error)}")
+        refusal = (
+            _full_disk(name, error)
+            or _out_of_memory(name, error)
+            or ExportError(f"{name}: {_reason(error)}")
+        )
     else:
         return
     try:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from ...base.sql import quoted
@@ -303,9 +304,9 @@ def add_chosen(load: Load, rows: int, unused: Sequence[tuple[int, int]]) -> None
     chosen = f"CASE WHEN choice.number IS NULL THEN new.{MATCHED} ELSE choice.{MATCHED} END"
     others = {quoted(MATCHED): chosen} if MATCHED in load.columns.values() else None
     # From one range that is not used to the next, so that its documents are not even read.
-    starts, ends = zip((0, 0), *unused, (1 << 62, 1 << 62), strict=True)
+    edges = [0, *chain.from_iterable(unused), _BEHIND_ALL]
     taken = 0
-    for start, end in zip(ends[:-1], starts[1:], strict=True):
+    for start, end in zip(edges[::2], edges[1::2], strict=True):
         taken += load.insert(
             f"LEFT JOIN {CHOICE} AS choice USING (number)"
             f" WHERE new.number >= {start} AND new.number < {end}"
@@ -316,6 +317,9 @@ def add_chosen(load: Load, rows: int, unused: Sequence[tuple[int, int]]) -> None
         )
     load.check_taken(taken, rows)
 
+
+_BEHIND_ALL = 1 << 62
+"""A number that no staged row has."""
 
 _MOST_RANGES = 32
 """Ranges of unused rows that are passed over. Each one is a statement."""

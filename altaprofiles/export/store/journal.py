@@ -18,7 +18,9 @@ from typing import Any, Self
 
 from msgspec import Struct
 
+from ...base.sql import sqlite_code
 from ...errors import ExportError, ExportLocked
+from ..plan import DISCARD
 from .key_table import FAILED, FOUND, NOT_FOUND, KeyList, KeyTable
 
 __all__ = ["ChainRow", "Journal", "Part"]
@@ -298,7 +300,7 @@ def _connect_to_read(path: Path) -> tuple[sqlite3.Connection, int]:
     try:
         return _connected(path)
     except sqlite3.OperationalError as error:
-        if _code_of(error) != sqlite3.SQLITE_IOERR:
+        if sqlite_code(error) != sqlite3.SQLITE_IOERR:
             raise
         # Without a lock, SQLite makes a file of an index beside it, for which a full disk has no
         # room. Under the lock it keeps that in memory.
@@ -334,24 +336,19 @@ def _newer(path: Path, version: int) -> ExportError:
     return ExportError(
         f"{path.parent} was started by a newer version of altaprofiles, whose journals have "
         f"version {version} instead of {_VERSION}; finish it with that one, or discard it with "
-        f"`resume=False`"
+        f"{DISCARD}"
     )
 
 
 def _damaged(path: Path, why: object) -> ExportError:
     return ExportError(
         f"the journal of this export is damaged ({path}: {why}), so that it cannot be resumed; "
-        f"restore the file, or discard the unfinished export with `resume=False`"
+        f"restore the file, or discard the unfinished export with {DISCARD}"
     )
 
 
 def _log_of(path: Path) -> Path:
     return path.with_name(f"{path.name}-wal")
-
-
-def _code_of(error: sqlite3.Error) -> int:
-    """Return the primary code of an error, or 0."""
-    return (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
 
 
 def _check_room(path: Path) -> None:
@@ -378,7 +375,7 @@ def _explained(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        code = _code_of(error)
+        code = sqlite_code(error)
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             raise ExportLocked(
                 f"another export is working on this output: {path} is in use; wait for it, stop "

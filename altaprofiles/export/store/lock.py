@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Self
 
 from ...base.paths import check_own_file, check_own_folder
+from ...base.sql import sqlite_code
 from ...errors import ExportError, ExportLocked
 
 __all__ = ["Lock"]
@@ -163,7 +164,7 @@ def _begin(db: sqlite3.Connection, path: Path) -> None:
 
 
 def _explained(path: Path, error: sqlite3.Error) -> Exception:
-    code = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
+    code = sqlite_code(error)
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return ExportLocked(
             f"another export is working on this output: {path} is in use{_by(path)}; wait for it, "

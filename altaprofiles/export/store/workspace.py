@@ -18,8 +18,9 @@ import msgspec
 from ...base.jsontext import failure_text
 from ...base.open_files import more_files
 from ...base.paths import check_own_file, check_own_folder
+from ...base.sql import sqlite_code
 from ...errors import ExportError, ExportLocked, Incomplete
-from ..plan import Plan, check_same, parse_plan
+from ..plan import DISCARD, Plan, check_same, parse_plan
 from .journal import Journal
 from .spool import sync_folder
 
@@ -284,8 +285,7 @@ TAKES_NO_MORE = (*_FULL, errno.EFBIG)
 def _is_full(error: BaseException | None) -> bool:
     """Return whether a disk without space, or without space for this user, is behind an error."""
     return any(
-        (isinstance(one, OSError) and one.errno in _FULL)
-        or (getattr(one, "sqlite_errorcode", None) or 0) & 0xFF == sqlite3.SQLITE_FULL
+        (isinstance(one, OSError) and one.errno in _FULL) or sqlite_code(one) == sqlite3.SQLITE_FULL
         for one in _causes(error)
     )
 
@@ -370,7 +370,7 @@ def _check_empty(folder: Path) -> None:
     if any(folder.glob(_SPOOLS)):
         raise ExportError(
             f"{folder} holds parts of an export, but its journal is missing or empty, so that "
-            f"they cannot be resumed; restore {JOURNAL}, or discard them with `resume=False`"
+            f"they cannot be resumed; restore {JOURNAL}, or discard them with {DISCARD}"
         )
 
 
