@@ -48,6 +48,7 @@ __all__ = [
     "of_added_to_days",
     "of_changed_in_days",
     "of_left_out",
+    "of_text_on_days",
     "of_unfilled",
     "unbound_keys",
     "unbound_row",
@@ -145,6 +146,32 @@ def of_changed_in_days(
         f"{label} has {column.name!r} as {column.kind} now, and {files} it as "
         f"{' or '.join(types)}, which not every reader can unite; name that type again in "
         f"`flatten`, or sync once with `late_days` of at least {late_days}, and the same `flatten`"
+    )
+
+
+def of_text_on_days(
+    name: str, days: int, types: Sequence[str], wrong: tuple[str, str], late_days: int
+) -> str:
+    """Return the note on a flattened column that is text for the sake of other accounts' rows.
+
+    Args:
+        name: the column.
+        days: number of days on which a sync writes it as text.
+        types: types of the column on other days, beside text.
+        wrong: the first and the last day that have another type than the sync names.
+        late_days: the argument that brings all of those.
+    """
+    note = (
+        f"the column {name!r} is text on {days:,} of the days, where rows of other accounts have "
+        f"values of another type in it"
+    )
+    if not types:
+        return note
+    first, last = wrong
+    return (
+        f"{note}; other days have it as {' or '.join(types)}, which not every reader can unite; "
+        f"for one type, remove the files of the days from {first} to {last}, and sync every "
+        f"account once with `late_days` of at least {late_days}, and the same `flatten`"
     )
 
 

@@ -214,6 +214,37 @@ def test_a_type_that_changes_is_noted_with_the_days_that_have_another(tmp_path: 
         assert "'plan' is text on 1 of the days, where rows of other accounts" in note
 
 
+def test_a_type_that_changes_for_several_accounts_names_the_days_to_remove(tmp_path: Path) -> None:
+    def notes(first: int, last: int, account: str, kind: str) -> Sequence[str]:
+        given = rows(dict.fromkeys(range(first, last + 1), "a"), account, plan=7)
+        at = origin(account, first, last, last)
+        return written(tmp_path, at, given, flatten={"plan": kind}).notes
+
+    assert [notes(0, 4, account, "int64") for account in "AB"] == [[], []]
+    is_text = "the column 'plan' is text on 2 of the days, where rows of other accounts have values"
+    remedy = (
+        f"remove the files of the days from {day(0)} to {day(4)}, and sync every account once with "
+        f"`late_days` of at least 6, and the same `flatten`"
+    )
+    for account in "AB":
+        [note] = notes(3, 5, account, "double")
+        assert note.startswith(is_text), account
+        assert "; other days have it as int64 or double, which not every reader can unite" in note
+        assert note.endswith(remedy), account
+    # Text takes the rows of the others.
+    [note] = notes(5, 6, "A", "text")
+    assert note.startswith(f"{tmp_path}/ has 'plan' as text now, and the files of 3 other days")
+    assert note.endswith("or sync once with `late_days` of at least 7, and the same `flatten`")
+    assert notes(5, 6, "B", "text") == []
+    for number in range(7):
+        (tmp_path / f"day={day(number)}" / "people.parquet").unlink()
+    assert [notes(0, 7, account, "double") for account in "AB"] == [[], []]
+    found = sql(f"""
+        SELECT typeof(plan), count(*) FROM read_parquet('{tmp_path}/*/*.parquet') GROUP BY 1
+    """)
+    assert found == [("DOUBLE", 16)]
+
+
 def test_flattened_columns_may_differ_between_accounts(tmp_path: Path) -> None:
     for account, flatten, plan in (
         ("A", {"plan": "int64", "City": "text"}, 7),

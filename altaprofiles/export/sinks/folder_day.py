@@ -67,13 +67,13 @@ class Earlier:
         return compute.coalesce(compute.take(self._added_at, places), otherwise)
 
     def clashing(self, columns: Sequence[Column]) -> set[str]:
-        """Return the names of columns that other accounts' rows have with another type."""
+        """Return the names of columns that other accounts' rows make text, by another type."""
         if not self.has_others:
             return set()
         types = {field.name.casefold(): field.type for field in self.schema}
         return {
             field.name
-            for field in schema_of(columns)
+            for field in schema_of([column for column in columns if column.kind != "text"])
             if types.get(field.name.casefold(), field.type) != field.type
         }
 

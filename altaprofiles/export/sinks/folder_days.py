@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import date, timedelta
 from itertools import dropwhile, groupby
@@ -33,7 +33,7 @@ from ...tables.rows import Row, Table
 from ..formats import Write
 from ..state import SyncState
 from ..store.spool import sync_folder
-from ..tables import Origin, of_added_to_days, of_changed_in_days
+from ..tables import Origin, of_added_to_days, of_changed_in_days, of_text_on_days
 from .files import open_same_file, set_access
 from .folder import STATE, Days, FolderTarget, day_of
 from .folder_day import DayFile, Earlier, types_in
@@ -118,10 +118,9 @@ class _Changed:
 
     def note(self, label: str, through: date) -> str:
         """Return the note on it."""
-        names = {schema_of([Column("", kind)]).field(0).type: kind for kind in KINDS}
-        types = dict.fromkeys(str(names.get(type_, type_)) for type_ in self.others.values())
+        types = _named(self.others.values())
         late = _late_days(min(self.others), through)
-        return of_changed_in_days(label, self._column, [*types], len(self.others), late)
+        return of_changed_in_days(label, self._column, types, len(self.others), late)
 
 
 class DaysSink:
@@ -135,7 +134,8 @@ class DaysSink:
         self._new = origin.sync
         self._turn = target.turn()
         self._tables: dict[tuple[str, ...], Table] = {(): table}
-        self._texts: dict[str, int] = {}
+        self._texts: dict[str, list[str]] = {}
+        self._notes_on_texts: list[str] = []
         self._staged: list[_Staged] = []
         self._day: DayFile | None = None
         self._date: str | None = None
@@ -227,12 +227,7 @@ class DaysSink:
 
     @property
     def notes(self) -> list[str]:
-        sentences = [
-            f"the column {name!r} is text on {number} of the days, where rows of other accounts "
-            f"have values of another type in it"
-            for name, number in self._texts.items()
-        ]
-        sentences += self._notes_on_columns
+        sentences = [*self._notes_on_texts, *self._notes_on_columns]
         if self._left_out:
             days = numbered(len(self._left_out), "day")
             sentences.append(f"{self._target.name} keeps {days} as a later sync has fetched them")
@@ -270,7 +265,7 @@ class DaysSink:
         columns = self._tables[()].columns
         texts = tuple(sorted(earlier.clashing(columns)))
         for name in texts:
-            self._texts[name] = self._texts.get(name, 0) + 1
+            self._texts.setdefault(name, []).append(str(self._date))
         if texts not in self._tables:
             content, flatten = self._target.content, self._target.flatten
             names = [column.name for column in columns[len(columns) - len(flatten) :]]
@@ -296,13 +291,42 @@ class DaysSink:
         sync_folder(target.path)
         accounts = sorted([*self._others, self._new], key=lambda one: one.account)
         target.put(Days(target.content.of, tuple(accounts)))
+        if self._texts:
+            self._notes_on_texts = self._describe_texts()
         self._turn.end()
+
+    def _describe_texts(self) -> list[str]:
+        """Return the notes on columns that are text on days with rows of other accounts."""
+        days = {
+            day: types
+            for entry in sorted(self._target.path.iterdir())
+            if (day := day_of(entry.name)) is not None
+            for types, has_rows in [types_in(self._target.file_of(day))]
+            if has_rows
+        }
+        wanted = {field.name: field.type for field in schema_of(self._tables[()].columns)}
+        notes = []
+        for name, texts in self._texts.items():
+            found = {day: types.get(name.casefold()) for day, types in days.items()}
+            differing = [day for day, type_ in found.items() if type_ not in (None, wanted[name])]
+            others = [type_ for day, type_ in found.items() if type_ and day not in texts]
+            wrong = (differing[0], differing[-1])
+            late = _late_days(differing[0], self._new.through)
+            types = [type_ for type_ in _named(others) if type_ != "text"]
+            notes.append(of_text_on_days(name, len(texts), types, wrong, late))
+        return notes
 
     def abort(self) -> None:
         if self._day is not None:
             self._day.abort()
             self._day = None
         self._turn.end()
+
+
+def _named(types: Iterable[Any]) -> list[str]:
+    """Return the names in `flatten` of Arrow types, each once."""
+    names = {schema_of([Column("", kind)]).field(0).type: kind for kind in KINDS}
+    return [*dict.fromkeys(str(names.get(type_, type_)) for type_ in types)]
 
 
 def _late_days(first: str, through: date) -> int:
