@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from importlib.abc import MetaPathFinder
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -119,9 +120,21 @@ def file_filled(to: str, people: int) -> Run:
     return filled(to, people)
 
 
+class _Absent(MetaPathFinder):
+    """Lets a package look as if it were not installed."""
+
+    def __init__(self, package: str) -> None:
+        self._package = package
+
+    def find_spec(self, fullname: str, path: object, target: object = None) -> None:
+        if fullname.partition(".")[0] == self._package:
+            raise ModuleNotFoundError(f"No module named {fullname!r}", name=fullname)
+
+
 def _hide_pandas() -> None:
-    # So an import of it fails, as where it is not installed. Each contender has its own process.
-    sys.modules["pandas"] = None  # type: ignore[assignment]
+    """Let pandas look as if it were not installed, for the whole process."""
+    # None in `sys.modules` is not enough: to pyarrow's compiled import it is the module.
+    sys.meta_path.insert(0, _Absent("pandas"))
 
 
 def _count(to: str) -> int:
