@@ -459,6 +459,16 @@ def test_a_query_shows_its_event_and_days_but_no_value_of_a_filter() -> None:
     assert repr(aiter(charged(session))) == "<results of by_event>"
 
 
+def test_a_page_that_is_read_like_a_list_names_its_people() -> None:
+    page: Any = Page([b'{"identity": "7"}'], b"", "c1", None)
+    fault = r"Page\(1 .*\) is not read with `for`, `in` or an index: `page\.profiles` is the list"
+    for wrong in (lambda: [*page], lambda: page[0], lambda: "7" in page, lambda: next(iter(page))):
+        with pytest.raises(TypeError, match=fault):
+            wrong()
+    assert not isinstance(page, Iterable)
+    assert [person.identity for person in page.profiles] == ["7"]
+
+
 def test_no_object_of_the_package_shows_its_address_alone() -> None:
     session = Session(alta=Alta("to-ken"))
     page = Page([b'{"identity": "7"}'] * 5000, b"", "c1", None)

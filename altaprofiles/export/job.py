@@ -651,7 +651,7 @@ class Job(Generic[R, S]):
 
     def options(self, place: Place) -> dict[str, Any]:
         """Return the arguments beside the plan, as the manifest names them."""
-        options = {**self._parts[0].gathering.options, **place.layout}
+        options = {**self._parts[0].gathering.options, **place.layout, "write": place.target.write}
         if self._finishes is not None and len(self._finishes.arguments.get("accounts", [])) > 1:
             # The report is of one of them.
             options["account"] = self._finishes.account

@@ -62,6 +62,7 @@ class Success(Struct, frozen=True, kw_only=True):
         accounts: all accounts of which everything was written then.
         syncs: the account and the last day of each sync, if it has one, as "account" and "through",
             by the name of the account; the name of a single one is empty.
+        write: the way in which rows were written; None of an earlier version.
     """
 
     output: str
@@ -76,11 +77,12 @@ class Success(Struct, frozen=True, kw_only=True):
     account: str | None = None
     accounts: Collection[str] = ()
     syncs: Mapping[str, Mapping[str, str | None]] = {}
+    write: str | None = None
 
     @property
     def adds(self) -> bool:
-        """True if a sync keeps it: then it has rows of earlier runs, which `people` leaves out."""
-        return bool(self.syncs)
+        """True if it may have rows of earlier runs as well, which `people` leaves out."""
+        return bool(self.syncs) or self.write in ("upsert", "append")
 
     def is_newer(self, one: Unfinished) -> bool:
         """Return whether it was written after an unfinished export of the same rows was begun."""
@@ -119,7 +121,7 @@ class OutputState(Struct, frozen=True, kw_only=True):
 
 
 def outputs_in(folder: Path) -> list[OutputState]:
-    """Return the state of each output in a folder, by name.
+    """Return the state of each output in a folder, by path from the current folder.
 
     Raises:
         OSError: the folder cannot be read.
@@ -333,8 +335,10 @@ def _state(stem: Path, folder: Path, to: str | None, spool: str | None) -> Outpu
         table = own
     given = name = to or arguments.get("to") or (success and success.output) or stem.name
     if to is None and "://" not in name:
+        ending = table_ending(table) if "." in stem.name else ""
+        local = stem.with_name(stem.name.removesuffix(ending))
         # As it is called from the current folder.
-        name = stem.name.removesuffix(table_ending(table)) if "." in stem.name else stem.name
+        name = str(local.relative_to(Path.cwd()) if local.is_relative_to(Path.cwd()) else local)
     if "://" not in name and not names_folder(name) and (names_folder(given) or stem.is_dir()):
         name += "/"
     return OutputState(
@@ -393,6 +397,7 @@ def _parsed(content: bytes) -> Success | None:
         account=manifest.options.get("account"),
         accounts=manifest.written_accounts,
         syncs=manifest.syncs,
+        write=manifest.options.get("write"),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Never
 
 from msgspec import Raw, Struct
 
@@ -222,6 +222,17 @@ class Page(Struct, frozen=True, dict=True):
                 "`arrow_schema()`, or select and cast columns of `page.to_arrow()`"
             ) from None
         return stream
+
+    # Type checkers refuse it by themselves.
+    if not TYPE_CHECKING:
+
+        def __getitem__(self, _: object) -> Never:
+            # `for`, `list` and `in` call it where there is no `__iter__`, with which a page would
+            # count as an Iterable.
+            raise TypeError(
+                f"{self!r} is not read with `for`, `in` or an index: `page.profiles` is the list "
+                f"of its people"
+            )
 
     def __repr__(self) -> str:
         last = "" if self.next_cursor else ", last"

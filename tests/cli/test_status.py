@@ -358,6 +358,27 @@ def test_a_path_that_leads_nowhere(env: dict[str, str], tmp_path: Path) -> None:
     assert "SEKRET" not in done.stderr
 
 
+def test_a_folder_of_outputs_lists_them(
+    env: dict[str, str], small: Emulator, tmp_path: Path
+) -> None:
+    (tmp_path / "reports").mkdir()
+    for out in ("reports/a.ndjson", "reports/b.duckdb"):
+        done = run(env, *NIGHT, *MONDAY, "-o", out, cwd=tmp_path)
+        assert done.code == 0, done.stderr
+    for folder, name in {"reports": "reports", "reports/": "reports", ".": ""}.items():
+        cwd = tmp_path / "reports" if folder == "." else tmp_path
+        done = run(env, "status", folder, "--json", cwd=cwd)
+        names = [json.loads(line)["output"] for line in done.stdout.splitlines()]
+        assert names == [str(Path(name, one)) for one in ("a.ndjson", "b.duckdb")]
+    done = run(env, "status", "reports", cwd=tmp_path)
+    # Only the second may have people of earlier runs.
+    whole, added = (line for line in done.stdout.decode().splitlines() if " people" in line)
+    assert (" people in that run" in whole, " people in that run" in added) == (False, True)
+    done = run(env, "status", "reports", "--discard-unfinished", cwd=tmp_path)
+    assert done.code == 2
+    assert "--discard-unfinished needs the output, and FILE is a folder" in done.stderr
+
+
 def test_a_table_that_is_not_there_is_named(
     env: dict[str, str], small: Emulator, tmp_path: Path
 ) -> None:

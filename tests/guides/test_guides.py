@@ -18,7 +18,7 @@ import pytest
 from sybil import Example, Sybil
 from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser
 
-from altaprofiles import Alta, CleverTap, Session
+from altaprofiles import Alta, CleverTap, Lookup, Session
 from altaprofiles.accounts import Accounts
 from altaprofiles.cli import cli
 from altaprofiles.emulator import Emulator
@@ -49,12 +49,12 @@ PRINTED = {
         " has an iOS device",
         "the next page is None",
     ],
-    "look-ups": ["None\n", "1 1 0"],
+    "look-ups": ["None\n", "\n0 to ask for again\n", "1 1 0"],
     "into-databases": ["│ Customer Type ", "│ platform_info ", "with_email"],
     "dataframes": [
         "Int64 Customer Type",
         "int64[pyarrow]\n10\n",
-        "5555555555   12.5        pizza\n1      nobody    3.0         <NA>\n0 failed",
+        "5555555555   12.5      found        pizza\n1      nobody    3.0  not found         <NA>",
         "user1   user1         aId3               WEB",
         "['5550000000', '000001', '000012']",
         "{'complete': [True], 'mended': [0]}",
@@ -145,6 +145,10 @@ def values() -> dict[str, Any]:
         "end": 20260131,
         "to": "given.ndjson",
         "hook": print,
+        "path": "given.sqlite",
+        "keys": ["7"],
+        "lookup": Lookup("7"),
+        "results": [],
         "clevertap": right,
     }
 

@@ -101,6 +101,11 @@ def test_a_person_and_nobody(service: Served) -> None:
     assert service.ask("/people/nobody").status == 404
 
 
+def test_an_identity_with_a_slash_meets_the_same_route(service: Served, emulator: Emulator) -> None:
+    emulator.add({"identity": "team 386/å", "name": "Ann"})
+    assert service.ask("/people/team%20386%2F%C3%A5").body["name"] == "Ann"
+
+
 def test_a_fault_of_the_request_is_4xx(service: Served) -> None:
     answer = service.ask("/people/%20")
     assert (answer.status, answer.body) == (

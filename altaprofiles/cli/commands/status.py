@@ -80,13 +80,13 @@ def status(
 ) -> None:
     """Print when outputs were last written, and unfinished exports.
 
-    Without FILE or URL, those of the current folder; with {account} in it, the output of each
-    saved account. An unfinished export is resumed by the same
+    Without FILE or URL, those of the current folder, and of another one if FILE is a folder; with
+    {account} in it, the output of each saved account. An unfinished export is resumed by the same
     command that started it, or by --finish-unfinished. It stays until then, and other exports to
-    the same output run beside it. Cursors live for four days; after that, a chain that is not
-    done is fetched from its beginning. The last success of a file in a bucket is read there. The
-    days of a sync are read in its table, from whatever folder or machine it is kept; on a server
-    only if URL names it, else in the manifest. The people of a sync are those of its last run.
+    the same output run beside it. Cursors live for four days; after that, a chain that is not done
+    is fetched from its beginning. The last success of a file in a bucket is read there. The days of
+    a sync are read in its table, from whatever folder or machine it is kept; on a server only if
+    URL names it, else in the manifest. The people of a sync are those of its last run.
 
     \b
     Examples:
@@ -108,6 +108,13 @@ def status(
         for one in outs:
             states = outputs_at(one, table=table, spool=spool, asks=asks, elsewhere=elsewhere)
             found += [(state, one) for state in states]
+        if others := _outputs_below(out, found):
+            if action is not None:
+                raise click.UsageError(
+                    f"--{action}-unfinished needs the output, and FILE is a folder of outputs, "
+                    f"which the command lists without that option"
+                )
+            found = [(state, None) for state in others]
         if not (found or any(map(_may_be_there, outs))):
             _refuse(app, out, spool, action)
     if action is None:
@@ -151,6 +158,17 @@ def _outputs(app: App, out: str) -> list[str]:
             f"name of the output itself"
         )
     return [filled(out, name) for name in names]
+
+
+def _outputs_below(out: str, found: list[tuple[OutputState, str | None]]) -> list[OutputState]:
+    """Return the outputs in the folder `out`, unless it is an output itself."""
+    from ...export.outputs import days_of, outputs_in
+
+    if "://" in out or not Path(out).is_dir():
+        return []
+    if any(_is_known(state, days_of(state, to)) for state, to in found):
+        return []
+    return outputs_in(Path(out))
 
 
 def _may_be_there(out: str) -> bool:
