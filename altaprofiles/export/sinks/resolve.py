@@ -214,7 +214,7 @@ def _check_no_stream(text: str) -> None:
 _UPLOADS = {
     "s3": "aws s3 sync days/ s3://bucket/days/",
     "gs": "gcloud storage rsync -r days/ gs://bucket/days/",
-    "az": "azcopy sync days/ https://ACCOUNT.blob.core.windows.net/container/days/",
+    "az": "az storage blob upload-batch -s days -d container --destination-path days --overwrite",
 }
 """Commands that upload what has changed in a folder, by the scheme of the bucket."""
 
