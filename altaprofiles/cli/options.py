@@ -12,6 +12,7 @@ import click
 
 from ..base.checks import whole_in
 from ..redaction import LOOKS_LIKE_DATABASE
+from .app import App
 from .numbers import WholeNumber
 from .relative_days import day_or_seconds
 
@@ -292,7 +293,26 @@ def _flattened(key: str) -> tuple[str, Kind | None]:
             f"mean '{name}:{meant}'? The column of a key of just that name is '{key}:text'",
             param_hint="--flatten",
         )
+    if name and suffix:
+        click.get_current_context().ensure_object(App).warn(
+            f"--flatten: {key!r} is the whole name of a property, as {suffix!r} is no TYPE, which "
+            f"is {', '.join(KINDS[:-1])} or {KINDS[-1]}; if that is meant, write '{key}:text', and "
+            f"this warning stays away"
+        )
     return key, None
+
+
+def _advise_on_columns(keys: Iterable[str]) -> None:
+    """Say which keys have the name of another column, and what their own is named."""
+    from ..tables.layout import RESERVED, column_names
+
+    names = [*keys]
+    for key, column in zip(names, column_names(names, reserved=RESERVED), strict=True):
+        if column != key:
+            click.get_current_context().ensure_object(App).info(
+                f"--flatten: {key!r} is a column of tables already, without this option; the "
+                f"property of that name in profileData becomes the column {column!r}"
+            )
 
 
 _OTHER_TYPES = {
@@ -330,7 +350,9 @@ _FLATTEN = click.option(
     multiple=True,
     help="A key of the profile that gets a column of its own, such as City or 'Signup "
     "Date:timestamp'. TYPE is bool, int64, double, text or timestamp; by default the "
-    "values decide in Parquet files and DuckDB, and it is text elsewhere. Repeatable.",
+    "values decide in Parquet files and DuckDB, and it is text elsewhere. Tables have the "
+    "person's email, name and so on without it; a key of such a name becomes profile_data.email. "
+    "Repeatable.",
 )
 
 _DOTS = "In PostgreSQL, the part before a dot is the schema; in DuckDB a dot belongs to the name."
@@ -422,7 +444,9 @@ def table_options(command: F) -> F:
 def _with_output(command: F, options: Sequence[Callable[[F], F]]) -> F:
     @wraps(command)
     def with_output(*args: Any, **values: Any) -> Any:
-        return command(*args, **values | {"flatten": dict(map(_flattened, values["flatten"]))})
+        flatten = dict(map(_flattened, values["flatten"]))
+        _advise_on_columns(flatten)
+        return command(*args, **values | {"flatten": flatten})
 
     return _with_options(cast("F", with_output), options)
 

@@ -146,7 +146,7 @@ async def assemble(
             with anyio.CancelScope(shield=True):
                 await threads.run(sink.abort)
             raise
-    notes = [*_notes(sink), *kinds.advice]
+    notes = [*_notes(sink, target), *kinds.advice]
     if file is None:
         return Written(written, None, None, sink.mended, sink.absorbed, notes)
     with file:
@@ -154,11 +154,11 @@ async def assemble(
     return Written(written, size, digest, sink.mended, sink.absorbed, notes)
 
 
-def _notes(sink: Sink) -> list[str]:
+def _notes(sink: Sink, target: Target) -> list[str]:
     mistyped = sink.mended.mistyped
     if not mistyped:
         return [*sink.notes]
-    return [*sink.notes, f'{mistyped_words(mistyped)}; as "text" a column keeps every value']
+    return [*sink.notes, f"{mistyped_words(mistyped)}; {target.to_keep_values([*mistyped])}"]
 
 
 async def _adopt(

@@ -22,6 +22,7 @@ from .formats import FileFormat, Format, checked_format
 from .sinks.compression import COMPRESSIONS
 from .sinks.postgres_server import PostgresServer
 from .sinks.postgres_url import SCHEMES, check_conninfo, parse, table_of
+from .sinks.remote import Remote
 from .stored_tables import duckdb_rows, duckdb_table, parquet_files, parquet_rows, postgres_rows
 from .stored_text import csv_rows_of, ndjson_rows, text_rows
 from .tables import Content
@@ -81,6 +82,12 @@ def stored(
     scheme, slashes = to.partition("://")[:2]
     if slashes and scheme.lower() in SCHEMES:
         return _postgres(to, table)
+    if slashes and (of_bucket := Remote.scheme_of(to)) is not None:
+        # Without the address, which may hold credentials.
+        raise InvalidArgument(
+            f"to: a file in a bucket ({of_bucket}://) is not read; download it first, and name the "
+            f"copy"
+        )
     if slashes:
         raise InvalidArgument(
             "to: not a PostgreSQL URL, which is the only kind of URL that is read; write "

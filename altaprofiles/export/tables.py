@@ -37,6 +37,7 @@ from ..tables.kinds import Kinds
 from ..tables.layout import CORE_COLUMNS, RESERVED, Column, Kind
 from ..tables.mended import Mended
 from ..tables.rows import Row, Table, lifted_columns
+from .formats import Write
 from .state import SyncState
 
 __all__ = [
@@ -50,6 +51,7 @@ __all__ = [
     "of_left_out",
     "of_text_on_days",
     "of_unfilled",
+    "to_keep_values",
     "unbound_keys",
     "unbound_row",
     "under_other_keys",
@@ -101,15 +103,35 @@ def of_added(label: str, columns: Sequence[str], content: Content) -> str:
         content: the kind of rows.
     """
     noun, them, names = _new_columns(columns)
+    return (
+        f"{label} has {noun}, null in the rows that this run did not bring: {names}; to fill "
+        f"{them}, {_once_for_all(content)}"
+    )
+
+
+def to_keep_values(change: str, content: Content, write: Write) -> str:
+    """Return the advice on columns of a table that are null where a value has another type.
+
+    Args:
+        change: the statement that makes text of the columns.
+        content: the kind of rows.
+        write: the way in which rows are written.
+    """
+    filled = {
+        "upsert": f"; to fill rows that are null by then, {_once_for_all(content)}",
+        "replace": ", and export again",
+        "append": "; rows that are null by then stay so",
+    }
+    return f'to keep every value, run: {change}; then name the type "text"{filled[write]}'
+
+
+def _once_for_all(content: Content) -> str:
     remedy = "export everyone"
     if content.has_key:
         remedy = "look up all keys of the table"
     elif content.has_events:
         remedy = "export all events and days of the table"
-    return (
-        f"{label} has {noun}, null in the rows that this run did not bring: {names}; to fill "
-        f"{them}, {remedy} once, with the same `flatten`"
-    )
+    return f"{remedy} once, with the same `flatten`"
 
 
 def of_added_to_days(label: str, columns: Sequence[str], days: int, late_days: int) -> str:

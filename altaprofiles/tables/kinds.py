@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 
 from ..base.dates import moment_in
 from ..base.wording import nearest
-from .layout import Kind
+from .layout import CORE, Kind
 from .parts import profile_data, properties
 
 __all__ = ["Kinds", "Tally", "ValueKind"]
@@ -67,6 +67,8 @@ class Kinds:
         for key in self.unseen:
             close = nearest(key, self._names, cutoff=0.75)
             guess = "" if close is None else f"; did you mean {close!r}?"
+            if key.casefold() in CORE:
+                guess = f"; {key.casefold()!r} is a column without `flatten`"
             sentences.append(f"nobody has the property {key!r}, so that its column is empty{guess}")
         return sentences
 

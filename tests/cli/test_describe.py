@@ -482,6 +482,8 @@ def test_what_is_not_an_output(env: dict[str, str], outputs: Path, tmp_path: Pat
         ("empty", "the folder holds no Parquet files"),
         ("empty/", "the folder holds no Parquet files"),
         ("people.xlsx", "there is no file"),
+        ("s3://bucket/people.parquet", "a file in a bucket (s3://) is not read; download it"),
+        ("gs://me:s3cret@bucket/people.csv", "a file in a bucket (gs://) is not read"),
         ("mysql://me:s3cret@host/db", "not a PostgreSQL URL"),
         ("postgresql://me:s3cret@host", "followed by a database"),
     ):

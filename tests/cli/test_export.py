@@ -225,6 +225,37 @@ def test_a_property_that_nobody_has_is_named_in_the_report(
         assert done.stderr.count(near) == done.stderr.count(far) == 1
 
 
+def test_a_key_that_may_be_meant_otherwise_is_told_of_at_first(
+    env: dict[str, str], tmp_path: Path
+) -> None:
+    command = ["export", "Charged", *DAYS, "-o", "p.csv", "--json"]
+    flattened = ("--flatten", "Amount:money", "--flatten", "email", "--flatten", "Name:text")
+    done = run(env, *command, *flattened, cwd=tmp_path)
+    assert done.code == 0, done.stderr
+    header = (tmp_path / "p.csv").read_text().splitlines()[0]
+    assert header.endswith(',"Amount:money","profile_data.email","profile_data.Name"')
+    of_type, of_email, of_name = (
+        done.stderr.index(words)
+        for words in (
+            "'Amount:money' is the whole name of a property, as 'money' is no TYPE",
+            "'email' is a column of tables already",
+            "'Name' is a column of tables already",
+        )
+    )
+    assert "write 'Amount:money:text', and this warning stays away" in done.stderr
+    assert "becomes the column 'profile_data.email'" in done.stderr
+    # Only the values tell that nobody has these properties.
+    assert of_type < of_email < of_name < done.stderr.index("nobody has the property")
+    [_, told, _] = json.loads(done.stdout)["warnings"]
+    assert told.endswith("its column is empty; 'email' is a column without `flatten`")
+    # A name that holds a colon can be meant, and so can a property of that name.
+    meant = ("--flatten", "Amount:money:text", "--flatten", "email")
+    done = run(env, *command, "--quiet", *meant, cwd=tmp_path)
+    assert done.code == 0, done.stderr
+    assert "TYPE" not in done.stderr
+    assert "of tables already" not in done.stderr
+
+
 def test_an_ending_that_tells_another_format_is_warned_of(
     env: dict[str, str], tmp_path: Path
 ) -> None:

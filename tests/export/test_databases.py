@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import duckdb
 import pytest
 
-from altaprofiles import Alta, ExportError, Filter, Incomplete, LookupReport
+from altaprofiles import Alta, ExportError, Filter, Incomplete, InvalidArgument, LookupReport
 from altaprofiles.emulator import Emulator
 
 from ..support.joining import DOWN, Both, both, user
@@ -239,3 +240,57 @@ async def test_a_sync_is_not_told_to_pass_what_it_does_not_take(
             await session.sync("Charged", since="2026-01-01", until="2026-01-02", to=to)
         assert fix in str(caught.value)
         assert emulator.stats.requests == sent
+
+
+def person(identity: str, day: int, **data: Any) -> dict[str, Any]:
+    """Return a record with one event on a day of January 2026."""
+    events = {"Charged": {"count": 1, "first_seen": 1_767_225_600 + 86_400 * (day - 1) + 3600}}
+    return {"identity": identity, "events": events, "profileData": data}
+
+
+async def test_a_column_of_a_type_becomes_text_as_the_warning_says(
+    place: tuple[str, Query], request: pytest.FixtureRequest
+) -> None:
+    to, query = place
+    run = request.getfixturevalue("postgres").run if "://" in to else query
+    dates = "$D_1608322766", "soon"
+    records = [
+        person("1", 1, score=7, email=dates[0]),
+        person("2", 1, score="gold", email=dates[1]),
+        person("3", 3, score="silver", email=dates[1]),
+    ]
+    days: Any = {"since": "2026-01-01", "timezone": "UTC", "late_days": 0, "to": to}
+    texts: Any = {"score": "text", "email": "text"}
+    values = 'SELECT identity, score, "profile_data.email" FROM profiles ORDER BY 1'
+    async with Emulator(records=records) as emulator, session_for(emulator) as session:
+        typed: Any = {"score": "int64", "email": "timestamp"}
+        report = await session.sync("Charged", until="2026-01-02", flatten=typed, **days)
+        (warning,) = [one for one in report.warnings if "of another type" in one]
+        sent = emulator.stats.requests
+        for key, fix in (("score", "int64"), ("email", "timestamp")):
+            flatten: Any = typed | {key: "text"}
+            with pytest.raises(InvalidArgument) as caught:
+                await session.sync("Charged", until="2026-01-03", flatten=flatten, **days)
+            assert repr(fix) in str(caught.value)
+            (change,) = re.findall("run: (ALTER TABLE .*); then name", str(caught.value))
+            assert change.partition("ALTER COLUMN")[2] in warning
+            run(change)
+            typed = flatten
+        assert emulator.stats.requests == sent
+        await session.sync("Charged", until="2026-01-03", flatten=texts, **days)
+        assert query(values) == [("1", "7", dates[0]), ("2", None, None), ("3", "silver", "soon")]
+        # The rows that no later night brings are filled as the warning says.
+        remedy = "export all events and days of the table once, with the same `flatten`"
+        assert warning.endswith(remedy)
+        await session.export("Charged", start=20260101, end=20260103, flatten=texts, to=to)
+        assert query(values)[1] == ("2", "gold", "soon")
+        # The statement of the warning is one that a table of before takes.
+        await session.sync(
+            "Charged",
+            until="2026-01-01",
+            flatten={"score": "int64", "email": "timestamp"},
+            table="other",
+            **days,
+        )
+        run(re.findall("run: (ALTER TABLE .*); then name", warning)[0].replace("profiles", "other"))
+        await session.sync("Charged", until="2026-01-03", flatten=texts, table="other", **days)

@@ -112,12 +112,25 @@ async def test_what_a_bucket_cannot_hold_is_refused(arguments: dict[str, Any], w
     assert words in await refusal(**arguments)
 
 
-@pytest.mark.parametrize("to", ["s3://bucket/people.parquet", "s3://bucket/people/"])
-async def test_a_sync_to_a_bucket_is_refused(to: str) -> None:
+@pytest.mark.parametrize(
+    "to",
+    [
+        "s3://bucket/people.parquet",
+        "s3://bucket/people/",
+        "S3://bucket",
+        f"s3://AKIA:{SECRET}@bucket/people/",
+    ],
+)
+async def test_a_sync_to_a_bucket_is_refused_for_what_it_is(to: str) -> None:
     async with Emulator(people=1) as emulator, session_for(emulator) as session:
-        with pytest.raises(InvalidArgument, match=r"^to: 's3://bucket/people"):
+        with pytest.raises(
+            InvalidArgument, match=r"^to: an output in a bucket \(s3://\)"
+        ) as caught:
             await session.sync(EVENT, since=date(2026, 1, 1), to=to)
         assert not any(emulator.stats.requests.values())
+    assert "sync into a folder here" in str(caught.value)
+    assert "file name" not in str(caught.value)
+    assert SECRET not in str(caught.value)
 
 
 async def test_without_fsspec_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -496,7 +496,7 @@ def test_what_cannot_work_is_refused_with_the_fix(
         ("x.xlsx", "to: the ending of 'x.xlsx' implies no table; use a table of a DuckDB file"),
         ("x", "to: the ending of 'x' implies no table; use a table of a DuckDB file or of "),
         ("x.csv", "to: 'x.csv' cannot keep the state of a sync; use a table of a DuckDB file"),
-        ("s3://bucket/x.duckdb", "to: 's3://bucket/x.duckdb' cannot keep the state of a sync"),
+        ("s3://bucket/x.duckdb", "(s3://) cannot keep the state of a sync; sync into a folder"),
         ("ftp://host/x", "which format='postgres' needs, or a path"),
     ],
 )

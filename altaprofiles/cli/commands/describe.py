@@ -50,8 +50,9 @@ def describe(
     """Print the properties of people in an output, and their types.
 
     A property has the number of people with a value, and the types of these values. FILE is any
-    output of `export` and `lookup`, a folder of Parquet files included; - is NDJSON from standard
-    input. It is read to its end, and nothing is sent to the services. No value is printed.
+    output of `export` and `lookup`, a folder of Parquet files included, but for one in a bucket:
+    download it first; - is NDJSON from standard input. It is read to its end, and nothing is sent
+    to the services. No value is printed.
 
     The types are those that --flatten has: bool, int64, double, text, timestamp; json is a list, an
     object, or a number that is too large. A property whose values have several types becomes a

@@ -37,7 +37,7 @@ from ..formats import Format, Write
 from ..output import Output
 from ..state import SyncState
 from ..store.spool import sync_folder
-from ..tables import Origin
+from ..tables import Origin, to_keep_values
 from .arrow_blocks import ArrowEncoder, EncodedRows
 from .duck_file import (
     OutOfMemory,
@@ -54,7 +54,7 @@ from .duck_load import Load
 from .duck_rows import Incoming, Numbered, in_sql
 from .duck_stage import DuckStage, Staged
 from .duck_state import read_states, rows_of
-from .duck_table import OWN_PREFIX, DuckTable, folded
+from .duck_table import OWN_PREFIX, TYPES, DuckTable, as_text, folded
 from .encoding import Encoded, Encoder
 from .files import check_place, check_same_file, open_same_file
 from .parquet import ParquetSink, import_parquet
@@ -149,7 +149,7 @@ class DuckDbTarget(FileTarget, frozen=True, kw_only=True):
                     table = table.replaced()
                 check_values(table, self.content, self.flatten, self.write)
                 columns = self.content.columns(self.flatten, None)
-                found = fit(table, columns, self.flatten, self.write)
+                found = fit(table, columns, self.content, self.flatten, self.write)
                 # A trial, because DuckDB refuses it if another table refers to this one.
                 connection.execute("BEGIN")
                 if self.write == "replace" and connection.execute(_REFERENCES).fetchone():
@@ -165,6 +165,15 @@ class DuckDbTarget(FileTarget, frozen=True, kw_only=True):
         with suppress(ExportLocked), self._turn(), self._connected() as connection:
             table = DuckTable.read(connection, self.table, self.name)
             table.check_accounts(connection, origin)
+
+    def to_keep_values(self, columns: Sequence[str]) -> str:
+        # A table that is replaced gets other types by itself.
+        if self.write == "replace":
+            return super().to_keep_values(columns)
+        lifted = self.content.columns(self.flatten, Kinds(self.flatten))
+        types = {column.name: TYPES[column.kind] for column in lifted}
+        changes = "; ".join(as_text(self.table, name, types[name]) for name in columns)
+        return to_keep_values(changes, self.content, self.write)
 
     def present(self) -> str | None:
         if self.write != "replace" or not self.path.exists():
@@ -287,7 +296,7 @@ class DuckDbSink:
         if target.write == "replace":
             self._table.check_accounts(self._connection, self._origin)
             self._table = self._table.replaced()
-        self._fit = fit(self._table, table.columns, target.flatten, target.write)
+        self._fit = fit(self._table, table.columns, target.content, target.flatten, target.write)
         return target.content.table(self._fit.kinds, None, self._origin)
 
     def _new_table(self) -> NewTable:

@@ -9,8 +9,8 @@ from msgspec import Struct
 from ...errors import ExportError, InvalidArgument
 from ...tables.layout import KINDS, Column, Kind
 from ..formats import Write
-from ..tables import OPTIONAL, Content
-from .duck_table import OTHER_NAME, TYPES, DuckTable, folded
+from ..tables import OPTIONAL, Content, to_keep_values
+from .duck_table import OTHER_NAME, TYPES, DuckTable, as_text, folded
 
 __all__ = ["Fit", "check_values", "fit"]
 
@@ -43,13 +43,18 @@ class Fit(Struct, frozen=True):
 
 
 def fit(
-    table: DuckTable, columns: Sequence[Column], keys: Mapping[str, Kind | None], write: Write
+    table: DuckTable,
+    columns: Sequence[Column],
+    content: Content,
+    keys: Mapping[str, Kind | None],
+    write: Write,
 ) -> Fit:
     """Return how the columns of an export fit those of the table.
 
     Args:
         table: the table.
         columns: the columns of the export.
+        content: the kind of rows.
         keys: the flattened keys, which are the last columns.
         write: the way in which rows are written.
 
@@ -71,7 +76,11 @@ def fit(
             retyped.append(column)
             continue
         if named is not None:
-            raise InvalidArgument(_clash(table.label, key, column.name, named, type_))
+            clash = _clash(table.label, key, column.name, named, type_)
+            if named == "text":
+                change = as_text(table.name, column.name, type_)
+                clash += f"; or, {to_keep_values(change, content, write)}"
+            raise InvalidArgument(clash)
         if type_ == "DOUBLE" and kind == "int64":
             wider.append(column.name)
             continue

@@ -17,7 +17,7 @@ from .duck_fit import Fit
 from .duck_people import SAME, People, insertion, staged
 from .duck_rows import Incoming
 from .duck_state import Execute, forget_states, write_state
-from .duck_table import RUNS, RUNS_COLUMNS, TYPES, DuckTable, definitions, folded, is_named
+from .duck_table import RUNS, RUNS_COLUMNS, TYPES, DuckTable, as_text, definitions, folded, is_named
 
 __all__ = ["Load"]
 
@@ -177,20 +177,9 @@ class Load:
         [(count,)] = self._execute(f"SELECT count(*) FROM {self._rows} AS new WHERE {clash}")
         if not count:
             return
-        column = quoted(name)
         types = {folded(one): type_ for one, type_ in self._table.columns.items()}
         type_ = types[folded(name)]
-        text = f"CAST({column} AS VARCHAR)"
-        if type_ == TYPES["timestamp"]:
-            # As CleverTap writes dates, where that loses nothing.
-            text = (
-                f"CASE WHEN epoch_us({column}) % 1000000 = 0"
-                f" THEN '$D_' || (epoch_us({column}) // 1000000)"
-                f" ELSE strftime(make_timestamp(epoch_us({column})), '%Y-%m-%dT%H:%M:%S.%fZ') END"
-            )
-        self._execute(
-            f"ALTER TABLE {self._table.quoted} ALTER COLUMN {column} TYPE VARCHAR USING {text}"
-        )
+        self._execute(as_text(self._table.name, name, type_))
         self._texts.add(name)
         self.notes.append(
             f"the column {name!r} of {self._table.label} was {type_} and is text now, because "

@@ -30,6 +30,7 @@ __all__ = [
     "RUNS_COLUMNS",
     "TYPES",
     "DuckTable",
+    "as_text",
     "definitions",
     "folded",
     "is_named",
@@ -66,6 +67,26 @@ OTHER_NAME = "name another table with `table`, or rename this one"
 def definitions(columns: Sequence[Column]) -> str:
     """Return new columns in SQL, with their types."""
     return ", ".join(f"{quoted(one.name)} {TYPES[one.kind]}" for one in columns)
+
+
+def as_text(table: str, column: str, type_: str) -> str:
+    """Return the statement that makes text of a column.
+
+    Args:
+        table: the name of the table.
+        column: the name of the column.
+        type_: its type.
+    """
+    name = quoted(column)
+    text = f"CAST({name} AS VARCHAR)"
+    if type_ == TYPES["timestamp"]:
+        # As CleverTap writes dates, where that loses nothing.
+        text = (
+            f"CASE WHEN epoch_us({name}) % 1000000 = 0"
+            f" THEN '$D_' || (epoch_us({name}) // 1000000)"
+            f" ELSE strftime(make_timestamp(epoch_us({name})), '%Y-%m-%dT%H:%M:%S.%fZ') END"
+        )
+    return f"ALTER TABLE {quoted(table)} ALTER COLUMN {name} TYPE VARCHAR USING {text}"
 
 
 _FOLDING = str.maketrans(ascii_uppercase, ascii_lowercase)

@@ -80,6 +80,15 @@ class FilesTarget(FolderTarget, frozen=True, kw_only=True):
                         f"once with write='replace' (--write replace)"
                     )
 
+    def to_keep_values(self, columns: Sequence[str]) -> str:
+        advice = super().to_keep_values(columns)
+        if self.write == "replace":
+            return advice
+        return (
+            f"{advice}: export once with write='replace' (--write replace), or into another "
+            f"folder, as a column has one type in all files"
+        )
+
     def accept(self, origin: Origin) -> None:
         if self.write == "replace" and self.path.exists():
             self.check_accounts(self.state(), origin)

@@ -7,6 +7,7 @@ the people of this export only ("replace"); or their rows are added to those of 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -16,7 +17,7 @@ from ...tables.rows import Table
 from ..formats import Format, Write
 from ..output import Output
 from ..state import SyncState
-from ..tables import Origin
+from ..tables import Origin, to_keep_values
 from .encoding import Encoder
 from .postgres_rights import check_origin, check_rights
 from .postgres_rows import BlockEncoder
@@ -133,6 +134,10 @@ class PostgresTarget(Target, frozen=True, kw_only=True):
             return self.server.guard(lambda: read_all(self.table, connection))
         finally:
             connection.close()
+
+    def to_keep_values(self, columns: Sequence[str]) -> str:
+        types = {name: self.table.columns[name] for name in columns}
+        return to_keep_values(self.table.as_text(types), self.content, self.write)
 
     def present(self) -> str | None:
         if self.write != "replace":

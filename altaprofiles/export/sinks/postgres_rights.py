@@ -29,6 +29,7 @@ def check_rights(table: PostgresTable, connection: psycopg.Connection[Any]) -> N
         connection: a connection in a transaction, which the caller rolls back.
 
     Raises:
+        ConfigurationError: a flattened column has another type in the table.
         ExportError: a right is missing, or the database or the table is unsuitable.
     """
     database, encoding, is_standby, is_read_only, may_stage, schema, may_create = row_of(

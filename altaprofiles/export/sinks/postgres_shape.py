@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
-from ..tables import OPTIONAL
+from ...errors import InvalidArgument
+from ..tables import OPTIONAL, to_keep_values
 from .postgres_keys import check_key, finds_rows, indexes_of, is_empty
 from .postgres_table import (
     MAX_COLUMNS,
@@ -84,6 +85,7 @@ def shape_of(table: PostgresTable, connection: psycopg.Connection[Any]) -> Shape
     """Return the state of the table on the server.
 
     Raises:
+        ConfigurationError: a flattened column has another type there.
         ExportError: an export cannot go into the existing table.
     """
     row = row_of(
@@ -216,12 +218,15 @@ def _check_column(
             )
         return
     if wanted != column.type:
-        kind = _KINDS.get(column.type) if name in table.flattened else None
-        advice = "" if kind is None else f"flatten it as {kind!r}, "
-        raise table.error(
-            f"the column {name!r} has the type {column.type}, and must have {wanted}; "
-            f"{advice}{RENAME}"
-        )
+        fault = f"has the type {column.type}, and must have {wanted}"
+        if name not in table.flattened:
+            raise table.error(f"the column {name!r} {fault}; {RENAME}")
+        kind = _KINDS.get(column.type)
+        advice = RENAME if kind is None else f"flatten it as {kind!r}, {RENAME}"
+        if wanted == TYPES["text"]:
+            change = table.as_text({name: column.type})
+            advice += f"; or, {to_keep_values(change, table.content, table.write)}"
+        raise InvalidArgument(f"flatten: the column {name!r} of {table.label} {fault}; {advice}")
     if column.is_generated:
         raise table.error(
             f"the column {name!r} is generated, so that no value can be written to it; {RENAME}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
@@ -221,6 +221,18 @@ class PostgresTable(Struct, frozen=True):
             " OR tgrelid IN (SELECT relid FROM pg_partition_tree(c.oid))) ORDER BY 1",
             [self.quoted],
         )
+
+    def as_text(self, types: Mapping[str, str]) -> str:
+        """Return the statement that makes text of some columns, of these types."""
+        changes = []
+        for name, type_ in types.items():
+            column = quoted(name)
+            change = f"ALTER COLUMN {column} TYPE text"
+            if type_ == TYPES["timestamp"]:
+                # As CleverTap writes dates.
+                change += f" USING '$D_' || trim_scale(extract(epoch FROM {column})::numeric)"
+            changes.append(change)
+        return f"ALTER TABLE {self.quoted} {', '.join(changes)}"
 
     def error(self, reason: str) -> ExportError:
         """Return the error of a table that an export cannot go into."""

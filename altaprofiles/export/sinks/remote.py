@@ -67,6 +67,12 @@ class Remote:
         self._place = place
         self.address = f"{scheme}://{place}"
 
+    @staticmethod
+    def scheme_of(text: str) -> str | None:
+        """Return the scheme of an address in a bucket, valid or not; None for any other text."""
+        found = _SCHEME.match(text)
+        return None if found is None else found[1].lower()
+
     @classmethod
     def parse(cls, text: str) -> Remote | None:
         """Return the object that `text` names, or None for a path or a URL of another kind.

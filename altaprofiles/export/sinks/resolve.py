@@ -66,13 +66,20 @@ def resolve(output: Output, content: Content) -> Target:
     text = text_of(output.to)
     _check_no_stream(text)
     is_sync = output.sync is not None
+    if is_sync and (scheme := Remote.scheme_of(text)) is not None:
+        # Before all else, so that no advice is on the address. It may hold credentials.
+        raise InvalidArgument(
+            f"to: an output in a bucket ({scheme}://) cannot keep the state of a sync; sync into a "
+            f"folder here, whose path ends in a slash, and upload that after each run, such as "
+            f"with `{_UPLOADS[scheme]}`"
+        )
     if (remote := Remote.parse(text)) is None:
         target = _class_of(text, output.format, _formats_of_sync() if is_sync else TARGETS, is_sync)
     else:
         text = remote.address
         uploaded = [one for one in TARGETS if one.uploads]
         target = _class_of(remote.name, output.format, uploaded, is_sync)
-        if not target.uploads and not is_sync:
+        if not target.uploads:
             known = ", ".join(one.format for one in uploaded)
             raise InvalidArgument(
                 f"to: {shown(text)} is of the format {target.format}, which is not written to a "
@@ -81,7 +88,7 @@ def resolve(output: Output, content: Content) -> Target:
             )
     if target is FilesTarget and is_sync:
         target = DaysTarget
-    if is_sync and (remote is not None or not target.keeps_state()):
+    if is_sync and not target.keeps_state():
         raise InvalidArgument(f"to: {shown(text)} cannot keep the state of a sync; {_OF_SYNC}")
     flatten = check_flatten(output.flatten, reserved=content.reserved)
     passed = {
@@ -203,6 +210,13 @@ def _check_no_stream(text: str) -> None:
             return
         path = path.parent / path.readlink()
 
+
+_UPLOADS = {
+    "s3": "aws s3 sync days/ s3://bucket/days/",
+    "gs": "gcloud storage rsync -r days/ gs://bucket/days/",
+    "az": "az storage blob upload-batch -s days -d container --destination-path days --overwrite",
+}
+"""Commands that upload what has changed in a folder, by the scheme of the bucket."""
 
 _OF_SYNC = "use a table of a DuckDB file or of PostgreSQL, or a folder, whose path ends in a slash"
 

@@ -279,6 +279,7 @@ class Target(Struct, frozen=True, kw_only=True):
         """Raise if the target cannot be written to. Changes nothing. Blocking.
 
         Raises:
+            ConfigurationError: the options do not fit what the target has.
             ExportError: the reason.
         """
         raise NotImplementedError
@@ -321,6 +322,10 @@ class Target(Struct, frozen=True, kw_only=True):
             OSError: the target cannot be read.
         """
         return []
+
+    def to_keep_values(self, columns: Sequence[str]) -> str:
+        """Return the advice on flattened columns that are null where a value has another type."""
+        return 'as "text" a column keeps every value'
 
     def present(self) -> str | None:
         """Return what an output would replace, such as "9 bytes of p.csv", or None. Blocking.
