@@ -269,10 +269,11 @@ class App:
         label, variables = _SERVICES[missing]
         accounts = Accounts.read()
         if (picked := accounts.pick(name)) is not None:
-            others = "" if len(accounts.tables) == 1 else "pass another as --account NAME, or "
+            steps = accounts.steps_without(
+                picked, label, needs_both=service == "both", is_alone=len(self.accounts) < 2
+            )
             raise Failure(
-                f"account {picked!r} in {accounts.path} has no {label} credentials; "
-                f"{others}run: altaprofiles login {shlex.quote(picked)}",
+                f"account {picked!r} in {accounts.path} has no {label} credentials; {steps}",
                 Exit.CREDENTIALS,
             )
         raise Failure(
@@ -646,7 +647,7 @@ class App:
         os._exit(128 + number)
 
 
-_SERVICES = {
+_SERVICES: dict[str, tuple[Literal["CleverTap", "Alta"], str]] = {
     "clevertap": ("CleverTap", "CLEVERTAP_ACCOUNT_ID and CLEVERTAP_PASSCODE"),
     "alta": ("Alta", "ALTA_TOKEN"),
 }

@@ -1026,3 +1026,46 @@ def test_the_environment_is_ignored(
     done = run({**env, **other}, "count", "App Launched", *DAYS, *BOTH)
     assert done.code == 0, done.stderr
     assert os.fsdecode(done.stdout).count("\n") == 2
+
+
+def test_one_agent_of_several_accounts_is_reached_by_what_the_errors_say(
+    env: dict[str, str], accounts: Accounts, tmp_path: Path
+) -> None:
+    agent: dict[str, Any] = {}
+    for name in ("shop", "outlet"):
+        table = accounts.tables[name]
+        lines = {key: table.pop(key) for key in [*table] if key.startswith("alta_")}
+        agent = agent or lines
+    accounts.set("agent", **agent)
+    who = ("who", "--identity", "nobody", "--account")
+    # The account of the agent alone lacks the other service; another account can have both.
+    done = run(env, *who, "agent")
+    assert done.code == 3
+    assert (
+        "copy the alta_… lines of [accounts.agent] into [accounts.shop] and pass --account shop"
+        in done.stderr
+    )
+    # Not --account NAME, as no account has both: the lines are what works.
+    export = ("export", "App Launched", *DAYS, *BOTH, "--with-cdp", "-o", "joined.csv")
+    for name in ("shop", "outlet"):
+        done = run(env, *export, cwd=tmp_path)
+        assert done.code == 3
+        step = f"copy the alta_… lines of [accounts.agent] into [accounts.{name}], or run: "
+        assert f"account {name!r} in " in done.stderr
+        assert f"no Alta credentials; {step}altaprofiles login {name}\n" in done.stderr
+        accounts.set(name, **agent)
+    done = run(env, *export, cwd=tmp_path)
+    assert done.code == 0, done.stderr
+    assert run(env, *who, "shop").code == 5
+    # Then another account has both, and only the reader knows which is meant.
+    accounts.set("web", account_id="AAA-AAA-AAAZ", passcode="p")
+    done = run(env, *who, "web")
+    assert (
+        "; pass --account shop or --account outlet, or run: altaprofiles login web" in done.stderr
+    )
+    accounts.set("web", account_id="AAA-AAA-AAAZ")
+    del accounts.tables["web"]["passcode"]
+    accounts.write()
+    done = run(env, *who, "web")
+    assert "`passcode`" not in done.stderr
+    assert done.stderr.rstrip().endswith("; run: altaprofiles login web")
