@@ -691,9 +691,17 @@ def test_an_account_of_the_other_service_is_named(place: Path) -> None:
     write(place, SHOP)
     with pytest.raises(MissingCredentials, match=r"'other' has no Alta .* login other$"):
         Alta.from_account("other")
-    write(place, '[accounts.agent]\nalta_token = "token"\n')
-    with pytest.raises(MissingCredentials, match=r"'agent' has no CleverTap credentials"):
+    agent = '[accounts.agent]\nalta_token = "token"\n'
+    write(place, agent)
+    # No other account has any.
+    with pytest.raises(MissingCredentials, match=r"'agent' has no CleverTap credentials; run: "):
         CleverTap.from_account("agent")
+    write(place, agent + '[accounts.web]\naccount_id = "A"\n')
+    words = (
+        r"'web' has no Alta credentials; pass the name of one that has: 'agent', or pass `token`"
+    )
+    with pytest.raises(MissingCredentials, match=words):
+        Alta.from_account("web")
 
 
 @pytest.mark.parametrize("name", [7, True, b"shop", ["shop"], Path("shop")])
@@ -850,7 +858,9 @@ def test_a_secret_of_the_caller_goes_before_that_of_the_file_and_the_keyring(
 def test_a_token_of_the_caller_is_all_that_an_agent_needs(place: Path) -> None:
     write(place, SHOP)
     assert Alta.from_account("other", token=vault) == Alta(vault, name="other")
-    with pytest.raises(MissingCredentials, match=r"'other' has no Alta .* one or `token`, or run"):
+    with pytest.raises(
+        MissingCredentials, match=r"'other' has no Alta .*, or pass `token`, or run"
+    ):
         Alta.from_account("other")
     write(place, '[accounts.a]\nregion = "in1"\n')
     with pytest.raises(MissingCredentials, match="'a': account_id is missing"):

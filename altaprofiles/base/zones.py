@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 import zoneinfo
 from datetime import UTC, date, datetime, tzinfo
@@ -40,7 +41,7 @@ def zone_of(argument: str, name: object) -> tzinfo:
             "in; run: pip install tzdata"
         )
     raise InvalidArgument(
-        f"{argument}: there is no time zone {shown_setting(name)}{_meant(name, known)}; use a "
+        f"{argument}: there is no time zone {_shown(name, known)}{_meant(name, known)}; use a "
         "name of the IANA database, such as 'Asia/Kolkata' or 'UTC'"
     )
 
@@ -48,6 +49,17 @@ def zone_of(argument: str, name: object) -> tzinfo:
 def today(zone: tzinfo) -> date:
     """Return the current day in a time zone."""
     return datetime.fromtimestamp(time.time(), zone).date()
+
+
+_PLACE = re.compile(r"(?:/[A-Za-z_-]{2,20}){1,2}|/GMT[+-][0-9]{1,2}")
+
+
+def _shown(name: str, known: set[str]) -> str:
+    """Return a name as text. That of a place in a known area, in any case, is not a secret."""
+    area, separator, place = name.partition("/")
+    areas = {one.partition("/")[0].lower() for one in known if "/" in one}
+    is_place = area.lower() in areas and _PLACE.fullmatch(separator + place) is not None
+    return repr(str.__str__(name)) if is_place else shown_setting(name)
 
 
 _ABBREVIATED = 4

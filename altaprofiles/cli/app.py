@@ -86,6 +86,7 @@ class App:
         self._resolved: dict[tuple[str | None, str], Resolved[Any]] = {}
         self._waits: list[Waits] = []
         self._is_logging = False
+        self._messages: dict[str | None, list[str]] = {}
 
     @cached_property
     def console(self) -> Console:
@@ -269,10 +270,11 @@ class App:
         label, variables = _SERVICES[missing]
         accounts = Accounts.read()
         if (picked := accounts.pick(name)) is not None:
-            others = "" if len(accounts.tables) == 1 else "pass another as --account NAME, or "
+            steps = accounts.steps_without(
+                picked, label, needs_both=service == "both", is_alone=len(self.accounts) < 2
+            )
             raise Failure(
-                f"account {picked!r} in {accounts.path} has no {label} credentials; "
-                f"{others}run: altaprofiles login {shlex.quote(picked)}",
+                f"account {picked!r} in {accounts.path} has no {label} credentials; {steps}",
                 Exit.CREDENTIALS,
             )
         raise Failure(
@@ -529,13 +531,33 @@ class App:
         """Log an error."""
         _logger().error("%s", text)
 
-    def report(self, error: BaseException, account: str | None = None) -> int | None:
+    def report(self, error: BaseException) -> int | None:
         """Log `error` and return its exit code, or None if no user can have caused it.
 
-        Args:
-            error: the error.
-            account: the name of the account that it is about, if there are several.
+        With --json it is written to stdout as well.
         """
+        self._messages = {}
+        code = self._report(error)
+        if code is not None and code != Exit.PIPE:
+            messages = {name: "\n".join(texts) for name, texts in self._messages.items()}
+            self._write_failure(error, messages)
+        return code
+
+    def report_usage(self, error: click.ClickException, message: str) -> None:
+        """Write wrong usage to stdout if the command has --json: click logs and raises it."""
+        self._write_failure(error, {None: message})
+
+    def _write_failure(self, error: BaseException, messages: Mapping[str | None, str]) -> None:
+        if not click.get_current_context().params.get("as_json"):
+            return
+        from .failure import lines_of
+
+        # The failure itself is what the exit code is of.
+        with suppress(OSError):
+            for line in lines_of(error, messages):
+                self.write(line)
+
+    def _report(self, error: BaseException, account: str | None = None) -> int | None:
         from ..base.wording import DOCTOR
         from ..errors import AltaProfilesError, Forbidden, Incomplete, RateLimited, Unauthorized
 
@@ -581,7 +603,7 @@ class App:
 
         if not isinstance(error, AccountsFailed):
             return None
-        codes = [self.report(one, account) for account, one in error.errors.items()]
+        codes = [self._report(one, account) for account, one in error.errors.items()]
         if str(error):
             self._log_error(error)
         resumed = [
@@ -615,6 +637,7 @@ class App:
             )
         lines = [text or type(error).__name__, *getattr(error, "__notes__", ())]
         message = _with_option_names("\n".join(lines), click.get_current_context().command)
+        self._messages.setdefault(account, []).append(message)
         if account is not None:
             message = f"{account}: {message}"
         facts = {} if account is None else {"account": account}
@@ -646,7 +669,7 @@ class App:
         os._exit(128 + number)
 
 
-_SERVICES = {
+_SERVICES: dict[str, tuple[Literal["CleverTap", "Alta"], str]] = {
     "clevertap": ("CleverTap", "CLEVERTAP_ACCOUNT_ID and CLEVERTAP_PASSCODE"),
     "alta": ("Alta", "ALTA_TOKEN"),
 }

@@ -89,6 +89,9 @@ class Command(click.Command):
         try:
             resolve_days(ctx)
             return super().invoke(ctx)
+        except click.ClickException as error:
+            app.report_usage(error, _message(error, ctx))
+            raise
         except (Exception, KeyboardInterrupt) as error:
             try:
                 code = app.report(error)

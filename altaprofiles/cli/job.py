@@ -14,7 +14,6 @@ import click
 from msgspec.structs import replace
 
 from ..base.task_account import of_account
-from ..errors import Incomplete
 from ..export.accounts import AccountsFailed
 from ..export.job import Job
 from ..export.output import Output
@@ -142,15 +141,10 @@ def run_accounts(
                         {name: (session, displays[name]) for name, session in sessions.items()}
                     )
 
-            with _writing_incomplete(app, as_json=as_json):
-                named, failure = [(None, _run(app, all_of_them, resume))], None
+            named, failure = [(None, _run(app, all_of_them, resume))], None
     for name, report in named:
         check(report)
         _finish(app, report, as_json=as_json, account=name)
-    if isinstance(failure, AccountsFailed) and as_json:
-        for name, error in failure.errors.items():
-            found = error.report if isinstance(error, Incomplete) else None
-            write_report(app, found, name, failure.errors)
     if failure is not None:
         raise failure
 
@@ -182,8 +176,7 @@ def run_job(
             async with session:
                 return await job(session, display)
 
-        with _writing_incomplete(app, as_json=as_json):
-            report = _run(app, main, resume)
+        report = _run(app, main, resume)
     _finish(app, report, as_json=as_json)
 
 
@@ -245,17 +238,6 @@ def _kept_report(keep: Callable[[Any], object]) -> Iterator[None]:
     except CancelledError as error:
         if (report := vars(error).get("report")) is not None:
             keep(report)
-        raise
-
-
-@contextmanager
-def _writing_incomplete(app: App, *, as_json: bool) -> Iterator[None]:
-    try:
-        yield
-    except (Incomplete, AccountsFailed) as error:
-        if as_json and error.report is not None:
-            errors = error.errors if isinstance(error, AccountsFailed) else None
-            write_report(app, error.report, errors=errors)
         raise
 
 

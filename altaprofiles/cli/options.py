@@ -376,7 +376,8 @@ _JSON = click.option(
     "--json",
     "as_json",
     is_flag=True,
-    help="Print the report as JSON instead of the output's path, even if it is incomplete.",
+    help="Print the report as JSON instead of the output's path. A failure prints an object with "
+    "`error` as well, and with the report of an output that is incomplete.",
 )
 
 

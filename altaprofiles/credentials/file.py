@@ -280,21 +280,69 @@ class AccountsFile:
             ConfigurationError: a value is invalid.
         """
         account = self.named(name)
-        arguments = self.arguments(account, service, secret)
+        advice = ", or pass `passcode` to CleverTap.from_account"
+        arguments = self.arguments(account, service, secret, advice=advice)
         if arguments is None:
-            other = "one" if service == "CleverTap" else "one or `token`"
+            others = self.having(service)
+            steps = [f"pass the name of one that has: {', '.join(map(repr, others))}"]
+            steps = (steps if others else []) + (["pass `token`"] if service == "Alta" else [])
+            steps.append(f"run: altaprofiles login {shlex.quote(account)}")
             raise MissingCredentials(
-                f"{self._where(account)} has no {service} credentials; pass the name of another "
-                f"{other}, or run: altaprofiles login {shlex.quote(account)}"
+                f"{self._where(account)} has no {service} credentials; {', or '.join(steps)}"
             )
         return arguments
+
+    def having(self, *services: Literal["CleverTap", "Alta"]) -> list[str]:
+        """Return the names of the accounts that have each of `services`, by the file alone."""
+        keys = ["account_id" if one == "CleverTap" else "alta_token" for one in services]
+        return [name for name, table in self.tables.items() if table.keys() >= {*keys}]
+
+    def steps_without(
+        self,
+        name: str,
+        missing: Literal["CleverTap", "Alta"],
+        *,
+        needs_both: bool,
+        is_alone: bool,
+    ) -> str:
+        """Return the steps of a user of the command line whose account lacks a service.
+
+        Args:
+            name: the name of the account.
+            missing: the service.
+            needs_both: whether the command asks both services, with credentials of one account.
+            is_alone: whether the command asks this account only, so that another can replace it.
+        """
+        login = f"run: altaprofiles login {shlex.quote(name)}"
+        others = self.having(*(("CleverTap", "Alta") if needs_both else (missing,)))
+        if is_alone and others:
+            others = [shlex.quote(other) for other in others]
+            return f"pass --account {' or --account '.join(others)}, or {login}"
+        # One agent can serve several accounts, each of which names its key.
+        of, into = name, name
+        if needs_both and missing == "Alta" and (agents := self.having("Alta")):
+            both = self.having("CleverTap", "Alta")
+            of = min(agents, key=both.__contains__)
+        elif needs_both and is_alone and (projects := self.having("CleverTap")):
+            into = projects[0]
+        if of == into:
+            return login
+        copy = f"copy the alta_… lines of {_table(of)} into {_table(into)}"
+        if into != name:
+            copy += f" and pass --account {shlex.quote(into)}"
+        return f"{copy}, or {login}"
 
     def names_alta(self, name: str) -> bool:
         """Return whether the account `name` has a key that belongs to Alta alone."""
         return any(key in _ALTA and key not in _CLEVERTAP for key in self.tables[name])
 
     def arguments(
-        self, name: str, service: Literal["CleverTap", "Alta"], secret: Secret | None = None
+        self,
+        name: str,
+        service: Literal["CleverTap", "Alta"],
+        secret: Secret | None = None,
+        *,
+        advice: str = "",
     ) -> Arguments | None:
         """Return the arguments of the credentials of the account `name`, or None if it has none.
 
@@ -302,24 +350,27 @@ class AccountsFile:
             name: the name of the account.
             service: the service.
             secret: takes the place of the secret in the file and in the keyring.
+            advice: what a caller in Python can do besides about a passcode that is missing.
 
         Raises:
             ConfigurationError: a key is missing.
         """
-        return (self._of_clevertap if service == "CleverTap" else self._of_alta)(name, secret)
+        if service == "Alta":
+            return self._of_alta(name, secret)
+        return self._of_clevertap(name, secret, advice)
 
-    def _of_clevertap(self, name: str, secret: Secret | None) -> Arguments | None:
+    def _of_clevertap(self, name: str, secret: Secret | None, advice: str) -> Arguments | None:
         given = self._given(name, _CLEVERTAP)
+        login = f"run: altaprofiles login {shlex.quote(name)}"
         if "account_id" not in given:
             if given.keys() - {"shared"}:
-                raise MissingCredentials(f"{self._where(name)}: account_id is missing")
+                raise MissingCredentials(f"{self._where(name)}: account_id is missing; {login}")
             return None
         source = self._complete(name, "passcode", "passcode", given, secret)
         if source is None:
             raise MissingCredentials(
                 f"{self._where(name)}: passcode is missing, and the keyring has none; "
-                f"run: altaprofiles login {shlex.quote(name)}, or pass `passcode` to "
-                f"CleverTap.from_account"
+                f"{login}{advice}"
             )
         return Arguments("CleverTap", given, self._where(name), source)
 
@@ -393,7 +444,7 @@ class AccountsFile:
     def _toml(self) -> str:
         lines = [] if self.default is None else [f"default = {_toml_text(self.default)}", ""]
         for name, table in self.tables.items():
-            lines.append(f"[accounts.{_toml_key(name)}]")
+            lines.append(_table(name))
             for key, value in table.items():
                 text = _toml_text(value) if isinstance(value, str) else str(value).lower()
                 lines.append(f"{_toml_key(key)} = {text}")
@@ -514,6 +565,10 @@ def _from_keyring(user: str) -> str | None:
             return None
         raise MissingCredentials(f"the keyring cannot be read: {error}") from None
     return None if secret is None else as_secret(secret)
+
+
+def _table(name: str) -> str:
+    return f"[accounts.{_toml_key(name)}]"
 
 
 def _toml_key(key: str) -> str:

@@ -6,9 +6,11 @@ import logging
 import os
 import re
 import stat
+from bisect import bisect_right
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterator, Sequence
 from contextlib import suppress
 from itertools import chain, islice
+from operator import itemgetter
 from pathlib import Path
 from typing import TypeAlias
 
@@ -114,7 +116,9 @@ class KeyFile:
         self._by = by
         self._column = column
         self.table = keys_table
-        self._number = self._first = 0
+        self._number = 0
+        # The indexes at which a line less the index of its key changes, as behind a blank line.
+        self._offsets: list[tuple[int, int]] = []
         ending = self.path.suffix.lower()
         self._read = self._reader(ending)
         status = status_of("keys", self.path)
@@ -161,26 +165,27 @@ class KeyFile:
             ConfigurationError: the file cannot be read, its content does not match its ending, or
                 it changes while it is read.
         """
-        is_empty = True
+        index = 0
         self.skipped = 0
+        self._offsets = [(0, 0)]
         try:
             for key in self._read():
                 if key is None or not key.strip():
                     self.skipped += self._is_table
                     continue
-                if is_empty:
-                    self._first = self._number
-                is_empty = False
+                if self._number - index != self._offsets[-1][1]:
+                    self._offsets.append((index, self._number - index))
+                index += 1
                 yield key
         except OSError as error:
             raise InvalidArgument(f"keys: {self.path} cannot be read: {error.strerror}") from None
-        if is_empty and self.skipped:
+        if not index and self.skipped:
             where = "" if self._column is None else f" in {self._column!r}"
             raise InvalidArgument(
                 f"keys: no row of {self.path} has a key{where}, {self.skipped:,} looked at; name "
                 f"another column"
             )
-        if is_empty:
+        if not index:
             logger.warning("%s holds no keys: nothing is looked up", self.path)
 
     @property
@@ -188,13 +193,16 @@ class KeyFile:
         """True if the file consists of rows, one of which may lack a key."""
         return self.path.suffix.lower() in _TABLES
 
-    def at_first_line(self, fault: str) -> str:
-        """Return the fault of the first key with its line in place of its index."""
-        subject, _, words = fault.partition(": ")
-        place = f"line {self._first} of {self.path}" if subject == "keys[0]" else subject
-        is_table = self._read == self._text and "U+0009" in words
-        fix = "; if this is a TSV file, save it as .csv, with commas" if is_table else ""
-        return f"{place}: {words}{fix}"
+    def place_of(self, index: int) -> str:
+        """Return the line, or the row of a table without lines, of a key that has been read."""
+        _, offset = self._offsets[bisect_right(self._offsets, index, key=itemgetter(0)) - 1]
+        has_lines = self.path.suffix.lower() not in (*_PARQUET, *_DUCKDB)
+        return f"{'line' if has_lines else 'row'} {index + offset} of {self.path}"
+
+    def advice_on(self, fault: str) -> str:
+        """Return advice on the fault of a key, or nothing."""
+        is_table = self._read == self._text and "U+0009" in fault
+        return "; if this is a TSV file, save it as .csv, with commas" if is_table else ""
 
     def _rows(self, rows: Iterator[tuple[int, str | None]]) -> Iterator[str | None]:
         before = _version(self.path.stat())

@@ -172,10 +172,16 @@ class EventsPlan(Struct, frozen=True, tag="events", tag_field="kind"):
         return f"the export of {events}{days}{filtered}{_joined(self)}"
 
     def check_begun(self, today: date) -> None:
-        """Raise `InvalidArgument` if all days are after `today`, when nobody can be there."""
+        """Raise `InvalidArgument` if all days are after `today`, when nobody can be there.
+
+        Args:
+            today: the day in the time zone in which days begin first, UTC+14:00, because a plan
+                does not know that of its project.
+        """
         if self.start is not None and (first := _date(self.start)) > today:
             raise InvalidArgument(
-                f"start: {first} is in the future, as it is {today}; pass days that have begun"
+                f"start: {first} is in the future, as it is {today} even in the time zone that is "
+                f"furthest ahead, UTC+14:00; pass days that have begun"
             )
 
     def to_come(self, today: date) -> str | None:
@@ -186,8 +192,8 @@ class EventsPlan(Struct, frozen=True, tag="events", tag_field="kind"):
         if last <= today:
             return None
         return (
-            f"the last day, {last}, is in the future, as it is {today}; nobody of days to come is "
-            f"in the output"
+            f"the last day, {last}, is in the future, as it is {today} even in the time zone that "
+            f"is furthest ahead, UTC+14:00; nobody of days to come is in the output"
         )
 
     def encode(self) -> bytes:

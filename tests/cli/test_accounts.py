@@ -1026,3 +1026,90 @@ def test_the_environment_is_ignored(
     done = run({**env, **other}, "count", "App Launched", *DAYS, *BOTH)
     assert done.code == 0, done.stderr
     assert os.fsdecode(done.stdout).count("\n") == 2
+
+
+def test_one_agent_of_several_accounts_is_reached_by_what_the_errors_say(
+    env: dict[str, str], accounts: Accounts, tmp_path: Path
+) -> None:
+    agent: dict[str, Any] = {}
+    for name in ("shop", "outlet"):
+        table = accounts.tables[name]
+        lines = {key: table.pop(key) for key in [*table] if key.startswith("alta_")}
+        agent = agent or lines
+    accounts.set("agent", **agent)
+    who = ("who", "--identity", "nobody", "--account")
+    # The account of the agent alone lacks the other service; another account can have both.
+    done = run(env, *who, "agent")
+    assert done.code == 3
+    assert (
+        "copy the alta_… lines of [accounts.agent] into [accounts.shop] and pass --account shop"
+        in done.stderr
+    )
+    # Not --account NAME, as no account has both: the lines are what works.
+    export = ("export", "App Launched", *DAYS, *BOTH, "--with-cdp", "-o", "joined.csv")
+    for name in ("shop", "outlet"):
+        done = run(env, *export, cwd=tmp_path)
+        assert done.code == 3
+        step = f"copy the alta_… lines of [accounts.agent] into [accounts.{name}], or run: "
+        assert f"account {name!r} in " in done.stderr
+        assert f"no Alta credentials; {step}altaprofiles login {name}\n" in done.stderr
+        accounts.set(name, **agent)
+    done = run(env, *export, cwd=tmp_path)
+    assert done.code == 0, done.stderr
+    assert run(env, *who, "shop").code == 5
+    # Then another account has both, and only the reader knows which is meant.
+    accounts.set("web", account_id="AAA-AAA-AAAZ", passcode="p")
+    done = run(env, *who, "web")
+    assert (
+        "; pass --account shop or --account outlet, or run: altaprofiles login web" in done.stderr
+    )
+    accounts.set("web", account_id="AAA-AAA-AAAZ")
+    del accounts.tables["web"]["passcode"]
+    accounts.write()
+    done = run(env, *who, "web")
+    assert "`passcode`" not in done.stderr
+    assert done.stderr.rstrip().endswith("; run: altaprofiles login web")
+
+
+def test_each_failure_of_a_command_with_json_is_an_object_on_stdout(
+    env: dict[str, str], accounts: Accounts, tmp_path: Path
+) -> None:
+    """A scheduler reads stdout: its one object says of every exit what is on stderr."""
+    accounts.set("outlet", passcode="wrong")
+    (tmp_path / "ids.csv").write_text("id,id\n1,2\n")
+    export = ("export", "App Launched", *DAYS, "-o", "p.csv")
+    sync = ("sync", "App Launched", "--since", "2026-01-01", "--timezone", "UTC", "-o", "c.duckdb")
+    outlet = ("--account", "outlet")
+    failures = [
+        (2, *export[:2], "--from", "today", "--to", "yesterday", *outlet, "-o", "p.csv"),
+        (2, *export, "--account", "shop", "--everyone"),
+        (2, "lookup", "ids.csv", "--by", "identity", "--column", "x", *outlet, "-o", "p.csv"),
+        (2, "status", "nosuch.csv"),
+        (3, "count", "App Launched", *DAYS, *outlet),
+        (3, *export, *outlet),
+        (3, *sync, *outlet),
+        (4, *export, "--account", "shop", "--max-time", "0.001"),
+    ]
+    failure: dict[str, Any] = {}
+    for code, *words in failures:
+        done = run(env, *map(str, words), "--json", cwd=tmp_path)
+        assert done.code == code, (words, done.stderr)
+        [line] = done.stdout.splitlines()
+        failure = json.loads(line)
+        assert failure["complete"] is False
+        assert f"error: {failure['error']}\n" in done.stderr
+    assert "--max-time" in failure["error"]
+    assert failure["people"] == 0
+    # An account of several has an object of its own where it has an output, or a count, of its own.
+    done = run(env, "count", "App Launched", *DAYS, *BOTH, "--json")
+    shop, outlet_failed = map(json.loads, done.stdout.splitlines())
+    assert shop["people"] == people(accounts.emulators["shop"])
+    assert [*outlet_failed] == ["account", "complete", "error"]
+    done = run(env, *export, *BOTH, "--json", cwd=tmp_path)
+    [line] = done.stdout.splitlines()
+    assert json.loads(line)["error"].startswith(
+        "p.csv is written once all accounts are complete, and"
+    )
+    # What the parser refuses is on stderr alone.
+    done = run(env, *export, "--account", "shop", "--json", "--nosuch", cwd=tmp_path)
+    assert (done.code, done.stdout) == (2, b"")

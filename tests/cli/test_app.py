@@ -403,7 +403,7 @@ def test_missing_credentials_say_what_to_do(env: dict[str, str], emulator: Emula
     told = run(env, "cdp", "--user-id", "nobody")
     assert (told.code, told.stdout) == (3, b"")
     assert "account 'shop' in " in told.stderr
-    assert "has no Alta credentials; pass another as --account NAME, or run:" in told.stderr
+    assert "has no Alta credentials; pass --account agent, or run:" in told.stderr
     completing = {"COMP_WORDS": "altaprofiles get --account a", "COMP_CWORD": "3"}
     done = run(env | completing | {"_ALTAPROFILES_COMPLETE": "bash_complete"})
     assert done.stdout == b"plain,agent\n"

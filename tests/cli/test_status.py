@@ -340,8 +340,10 @@ def test_a_path_that_leads_nowhere(env: dict[str, str], tmp_path: Path) -> None:
     words = "FILE|URL: there is no file 'nosuch', and nothing is unfinished for it; check the path"
     for options in ((), ("--json",)):
         done = run(env, "status", "nosuch", *options, cwd=tmp_path)
-        assert (done.code, done.stdout) == (2, b"")
+        assert done.code == 2
         assert done.stderr == f"error: {words}, {spool}\n"
+        failure = {"complete": False, "error": f"{words}, {spool}"} if options else None
+        assert json.loads(done.stdout or "null") == failure
     done = run(env, "status", "nosuch", "--spool", ".", cwd=tmp_path)
     assert (done.code, done.stderr) == (2, f"error: {words}\n")
     for option in ("--finish-unfinished", "--discard-unfinished"):

@@ -18,6 +18,8 @@ from urllib.parse import unquote
 import anyio
 import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from altaprofiles import (
@@ -462,6 +464,47 @@ async def test_keys_that_a_program_has_changed_are_said(tmp_path: Path) -> None:
         blanks, rounded = report.warnings
         assert blanks.startswith("2 keys not found have blanks at an end")
         assert rounded.startswith("4 keys not found are numbers as a spreadsheet shortens them")
+
+
+async def test_e_mail_addresses_with_capitals_that_are_not_found_are_said(tmp_path: Path) -> None:
+    directory = Directory()
+    directory.unknown = {"Ann@X.example", "BO@x.example", "cy@x.example"}
+    keys = [*directory.unknown, "Di@x.example"]
+    async with scripted(directory.answer) as server, session_for(server.url) as session:
+        report = await session.export_lookups(keys, by="email", to=tmp_path / "people.ndjson")
+        [capitals] = report.warnings
+        assert capitals.startswith(
+            "2 keys not found have upper-case letters, which stay as they are"
+        )
+        # They are sent as they are written.
+        assert {*keys} == {*directory.asked}
+        # An ID may have them.
+        other = await session.export_lookups(["A1", "x"], by="identity", to=tmp_path / "i.ndjson")
+        assert other.warnings == []
+
+
+@pytest.mark.parametrize("ending", [".csv", ".ndjson", ".txt", ".parquet"])
+async def test_an_invalid_key_of_a_file_is_named_by_its_line(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"ids{ending}"
+    long = "x" * 9000
+    cells = ["a", "", *(f"k{number}" for number in range(2500)), long, "", "b", long + "y"]
+    if ending == ".parquet":
+        pyarrow.parquet.write_table(pyarrow.table({"identity": cells}), path)
+    elif ending == ".ndjson":
+        path.write_text("".join(json.dumps({"identity": cell}) + "\n" for cell in cells))
+    else:
+        path.write_text("".join(f"{cell}\n" for cell in ["identity", *cells][ending == ".txt" :]))
+    is_header = ending == ".csv"
+    word = "row" if ending == ".parquet" else "line"
+    async with scripted(Directory().answer) as server, session_for(server.url) as session:
+        to = tmp_path / "people.ndjson"
+        column = None if ending == ".txt" else "identity"
+        report = await session.export_lookups(path, by="identity", column=column, to=to)
+    assert report.failed == 2
+    failed = Path(f"{to}.failed.ndjson").read_text().splitlines()
+    assert [json.loads(line)["message"].partition(": ")[0] for line in failed] == [
+        f"{word} {cells.index(key) + 1 + is_header} of {path}" for key in (long, long + "y")
+    ]
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,12 @@ __all__ = ["count"]
 )
 @click.argument("event", required=False, shell_complete=complete_event)
 @query_options
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON object for each account.")
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print a JSON object for each account, and for a failure one with `error`.",
+)
 @click.pass_obj
 def count(app: App, event: str | None, query: QueryOptions, as_json: bool) -> None:
     """Print how many people did EVENT, by CleverTap's own count.

@@ -42,7 +42,12 @@ _OF_SEVERAL = "Several types: --flatten KEY is text; KEY:TYPE is one type, and n
     type=click.Choice(["ndjson", "csv", "parquet", "duckdb"]),
     help="Format of a file; by default its ending decides.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON object instead of a table.")
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print a JSON object instead of a table; for a failure one with `error`.",
+)
 @click.pass_obj
 def describe(
     app: App, to: str, table: str | None, format: FileFormat | None, as_json: bool

@@ -66,7 +66,8 @@ def _complete_output(
     "--json",
     "as_json",
     is_flag=True,
-    help="Print a JSON object for each output, or for each export that was finished its report.",
+    help="Print a JSON object for each output, or for each export that was finished its report; "
+    "for a failure one with `error`.",
 )
 @click.pass_obj
 def status(

@@ -156,7 +156,7 @@ class KeysGathering(Generic[V]):
             async for batch in batches:
                 if not self._read:
                     self._first = next(iter(batch), None)
-                keys = [as_text_key(index, key) for index, key in enumerate(batch, self._read)]
+                keys = [self._as_text(index, key) for index, key in enumerate(batch, self._read)]
                 for text, error in keys:
                     self._first_refusal = self._first_refusal or error
                     data = text.encode()
@@ -167,6 +167,13 @@ class KeysGathering(Generic[V]):
         finally:
             await batches.aclose()
         return digest.hexdigest()
+
+    def _as_text(self, index: int, key: Key) -> tuple[str, ConfigurationError | None]:
+        text, error = as_text_key(index, key)
+        if error is not None and isinstance(self._keys, KeyFile):
+            # A file has lines, which its owner can look at.
+            text, error = as_text_key(index, key, self._keys.place_of(index))
+        return text, error
 
     def _settle(self, run: Run) -> bool:
         """Return whether an earlier run has asked for some of the same keys."""
@@ -200,8 +207,7 @@ class KeysGathering(Generic[V]):
         if refusal is not None and self._answers.count(INVALID) == self._answers.known:
             fault = str(refusal)
             if isinstance(self._keys, KeyFile):
-                # The first key is the first that is refused.
-                fault = self._keys.at_first_line(fault)
+                fault += self._keys.advice_on(fault)
             raise InvalidArgument(
                 f"keys: none of {self._read:,} can be asked for: {fault}", value=refusal.value
             )
@@ -278,6 +284,13 @@ class KeysGathering(Generic[V]):
             sentences.append(
                 f"{numbered(missing.shortened, 'key')} not found {are} as a spreadsheet shortens "
                 f"them (1.2E+11), which has lost digits; export the keys again, as text"
+            )
+        if self.plan.by == "email" and missing.with_capitals:
+            have = "has" if missing.with_capitals == 1 else "have"
+            sentences.append(
+                f"{numbered(missing.with_capitals, 'key')} not found {have} upper-case letters, "
+                f"which stay as they are; if CleverTap has such addresses in lower case, look them "
+                f"up in lower case"
             )
         if self._is_first_in_vain and self._meant is None:
             sentences += self._about_header()
