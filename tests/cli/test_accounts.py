@@ -1014,7 +1014,7 @@ def test_two_accounts_of_a_table_are_finished(
     assert counts_in(tmp_path / "crm.duckdb") == expected
     # The manifest is of the last one.
     shown = run(env, "status", cwd=tmp_path).stdout.decode()
-    written = re.search(r"written .* UTC, ([\d,]+) people for (\S+),", shown)
+    written = re.search(r"written .* UTC, ([\d,]+) people in that run for (\S+),", shown)
     assert written is not None, shown
     assert int(written[1].replace(",", "")) == expected[written[2]]
 
