@@ -1044,7 +1044,7 @@ class Session:
         that is on disk is never asked for again, whatever ends the process, unless the disk has
         changed it. The output is in the order of the keys. Keys that the service does not know are
         written to `<to>.not-found.txt`, one a line; keys without an answer to
-        `<to>.failed.ndjson`, with the reason; the `key` of a missing value is null there.
+        `<to>.failed.ndjson`, with the reason.
 
         `identity`, `email` and `object_id` are keys of CleverTap. Its people are written as by
         `export`; tables begin with the column `key`. `user_id` and `anonymous_id` are keys of Alta.
@@ -1062,8 +1062,9 @@ class Session:
                 file as in RFC 4180, of a Parquet file, or of a table in a DuckDB file; a key of
                 each line of an NDJSON file, such as one that `export` has written; or the lines of
                 any other file. Texts are in UTF-8. Blank lines are skipped, as are rows and
-                objects without a key, which `report.skipped` counts. Blanks around a key belong to
-                it. A key that occurs twice is asked for once.
+                objects without a key and missing values (None, NaN, `pandas.NA`), which
+                `report.skipped` counts. Blanks around a key belong to it. A key that occurs twice
+                is asked for once.
             by: the kind of key: "identity", "email", "object_id", "user_id" or "anonymous_id".
             column: the column of a file, or the key of each NDJSON line; required if there are
                 several columns, and for NDJSON lines that are objects. A CSV file of one

@@ -134,7 +134,7 @@ class Sync:
             PlanMismatch, ExportError, AltaProfilesError: as from `run`.
         """
         for sentence in self._warnings:
-            logger.warning("%s", sentence if self.name is None else f"{self.name}: {sentence}")
+            self._log(sentence)
         state = await self._state(workspaces, place.target, threads)
         left = await threads.run(lambda: self._left(place))
         for plan in self._plans(left):
@@ -271,24 +271,27 @@ class Sync:
 
     def _warn_of_lost_days(self, target: Target, through: date) -> None:
         """Warn of days that this sync has brought, and that somebody has removed. Blocking."""
-        lost = target.lost_days(self._days.since, through)
+        lost = target.lost_days(self.account, self._days.since, through)
         if not lost:
             return
         late = (through - lost[0]).days + 1
-        files = f"the file of the day {lost[0]}, which a sync has brought; to bring it"
+        days = f"the day {lost[0]}, which a sync has brought; to bring it"
         if len(lost) > 1:
-            files = (
-                f"the files of {len(lost):,} days from {lost[0]} to {lost[-1]}, which syncs have "
-                f"brought; to bring them"
+            days = (
+                f"{len(lost):,} days from {lost[0]} to {lost[-1]}, which syncs have brought; to "
+                f"bring them"
             )
         self._warn(
-            f"{target.label} lacks {files} again, sync once with `late_days` of at least {late} "
-            f"(--late-days {late})"
+            f"{target.label} lacks the rows of {days} again, sync this account once with "
+            f"`late_days` of at least {late} (--late-days {late})"
         )
 
     def _warn(self, sentence: str) -> None:
-        logger.warning("%s", sentence)
+        self._log(sentence)
         self._warnings.append(sentence)
+
+    def _log(self, sentence: str) -> None:
+        logger.warning("%s", sentence if self.name is None else f"{self.name}: {sentence}")
 
     def _failed(self, report: SyncReport) -> Incomplete:
         if len(self._failures) == 1:

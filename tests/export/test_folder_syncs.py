@@ -13,6 +13,7 @@ from typing import Any
 
 import duckdb
 import pytest
+from pyarrow import parquet
 
 from altaprofiles import ExportError, Incomplete, PlanMismatch, Session, SyncReport
 from altaprofiles.emulator import Emulator
@@ -119,15 +120,15 @@ async def test_days_that_somebody_has_removed_are_named_until_they_are_back(
 
     assert await warnings(4) == []
     shutil.rmtree(folder / f"day={day(1)}")
-    again = "again, sync once with `late_days` of at least"
+    again = "again, sync this account once with `late_days` of at least"
     # Brought by no night of its own, and even if a night has nothing to bring.
     for until, late in ((5, 2), (5, 0)):
         [note] = await warnings(until, late_days=late)
-        assert note.startswith(f"{folder}/ lacks the file of the day {day(1)}, which a sync ")
+        assert note.startswith(f"{folder}/ lacks the rows of the day {day(1)}, which a sync ")
         assert note.endswith(f"{again} 5 (--late-days 5)")
     (folder / f"day={day(3)}" / "people.parquet").unlink()
     [note] = await warnings(6, late_days=1)
-    assert f"the files of 2 days from {day(1)} to {day(3)}, which" in note
+    assert f"the rows of 2 days from {day(1)} to {day(3)}, which" in note
     assert note.endswith(f"{again} 6 (--late-days 6)")
     assert await warnings(6, late_days=6) == []
     assert people(folder) == in_emulator(emulator.population, range(7))
@@ -145,7 +146,50 @@ async def test_the_oldest_days_can_be_removed_on_purpose(
     shutil.rmtree(folder / f"day={day(3)}")
     report = await synced(emulator, folder, 6, timezone="UTC", late_days=1)
     [note] = report.warnings
-    assert f"lacks the file of the day {day(3)}, " in note
+    assert f"lacks the rows of the day {day(3)}, " in note
+
+
+async def test_a_day_that_another_account_has_brought_again_is_still_missed(
+    emulator: Emulator, tmp_path: Path
+) -> None:
+    folder = tmp_path / "crm"
+    async with Emulator(people=40, seed=6) as other:
+
+        async def warnings(one: Emulator, until: int, **options: Any) -> list[str]:
+            report = await synced(one, folder, until, timezone="UTC", **options)
+            return [*report.warnings]
+
+        assert [await warnings(one, 4) for one in (emulator, other)] == [[], []]
+        whole = rows(folder, "day, account, person")
+        shutil.rmtree(folder / f"day={day(0)}")
+        shutil.rmtree(folder / f"day={day(2)}")
+        # The oldest day may have been removed on purpose.
+        for one in (emulator, other):
+            [note] = await warnings(one, 4)
+            assert note.startswith(f"{folder}/ lacks the rows of the day {day(2)}, ")
+        assert await warnings(emulator, 4, late_days=5) == []
+        for until in (4, 5):
+            [note] = await warnings(other, until)
+            assert f"the rows of 2 days from {day(0)} to {day(2)}, " in note
+        assert await warnings(other, 5, late_days=6) == []
+        assert await warnings(emulator, 5) == []
+        last = [row for row in rows(folder, "day, account, person") if row[0] <= day(4)]
+        assert last == whole
+
+
+async def test_days_of_an_earlier_version_are_of_all_their_accounts(
+    emulator: Emulator, tmp_path: Path
+) -> None:
+    folder = tmp_path / "crm"
+    async with Emulator(people=40, seed=6) as other:
+        for one in (emulator, other):
+            await synced(one, folder, 4, timezone="UTC")
+        for path in folder.glob("day=*/people.parquet"):
+            table = parquet.read_table(path, partitioning=None)
+            parquet.write_table(table.replace_schema_metadata(), path)
+        for one in (emulator, other, emulator):
+            report = await synced(one, folder, 5, timezone="UTC")
+            assert not report.warnings
 
 
 async def test_one_event_is_enough(emulator: Emulator, tmp_path: Path) -> None:

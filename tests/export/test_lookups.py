@@ -124,8 +124,9 @@ async def test_found_and_not_found_failed_and_invalid(tmp_path: Path) -> None:
         report = caught.value.report
         assert isinstance(report, LookupReport)
         assert not report.complete
-        assert (report.keys, report.repeated) == (12, 0)
-        assert (report.found, report.not_found, report.failed) == (4, 2, 6)
+        # A missing value is a row without a key, as in a file.
+        assert (report.keys, report.repeated, report.skipped) == (11, 0, 1)
+        assert (report.found, report.not_found, report.failed) == (4, 2, 5)
         # In the order of the keys, not in that of the answers.
         assert found_in(to) == ["z", "7", "a", "m"]
         assert to.read_bytes().splitlines()[0] == b'{"identity": "z", "odd": [1, {"kept": null}]}'
@@ -140,12 +141,13 @@ async def test_found_and_not_found_failed_and_invalid(tmp_path: Path) -> None:
             json.loads(line)
             for line in tmp_path.joinpath("people.ndjson.failed.ndjson").read_bytes().splitlines()
         ]
-        assert [line["key"] for line in failed] == ["ill", "bad", "", "tab\t", None, "x" * 9000]
+        assert [line["key"] for line in failed] == ["ill", "bad", "", "tab\t", "x" * 9000]
         assert [line["error"] for line in failed] == [
             "ServerError",
             "BadRequest",
-            *["InvalidArgument"] * 4,
+            *["InvalidArgument"] * 3,
         ]
+        assert failed[-1]["message"].startswith("keys[11]: ")
         assert "HTTP 503" in failed[0]["message"]
         assert "control character" in failed[3]["message"]
         assert str(tmp_path / "people.ndjson.failed.ndjson") in caught.value.missing[0]
@@ -157,14 +159,34 @@ async def test_found_and_not_found_failed_and_invalid(tmp_path: Path) -> None:
         report = await session.export_lookups(keys, by="identity", to=to)
         assert directory.asked == {"ill": 1}
         assert report.complete
-        assert (report.found, report.not_found, report.failed) == (5, 2, 5)
-        assert report.resumed == 11
-        assert "12, 11 of them answered in earlier runs" in str(report)
+        assert (report.found, report.not_found, report.failed) == (5, 2, 4)
+        assert (report.resumed, report.skipped) == (10, 1)
+        assert "11, 10 of them answered in earlier runs" in str(report)
         assert found_in(to) == ["z", "7", "ill", "a", "m"]
     manifest = json.loads(tmp_path.joinpath("people.ndjson.manifest.json").read_bytes())
     assert manifest["sha256"] == report.sha256
-    assert manifest["plan"]["keys"] == 12
+    assert manifest["plan"]["keys"] == 11
     assert not tmp_path.joinpath("people.ndjson.export").exists()
+
+
+@pytest.mark.parametrize(
+    "column", [pd.Series(["z", None, "a", None]), pd.Series([7, None, 8], dtype="Int64")]
+)
+async def test_missing_values_of_a_column_are_skipped_as_those_of_a_file(
+    tmp_path: Path, column: pd.Series
+) -> None:
+    directory = Directory()
+    async with scripted(directory.answer) as server, session_for(server.url) as session:
+        to = tmp_path / "people.ndjson"
+        report = await session.export_lookups(column, by="identity", to=to)
+        assert (report.found, report.failed, report.repeated) == (2, 0, 0)
+        assert report.skipped == column.isna().sum()
+        assert f"{report.skipped} without a key, which were skipped" in str(report)
+        with pytest.raises(
+            InvalidArgument, match=r"^keys: none of \d has a value; "
+        ):
+            await session.export_lookups(column[column.isna()], by="identity", to=to)
+        assert len(found_in(to)) == 2
 
 
 async def test_a_report_names_no_file_that_is_not_there(tmp_path: Path) -> None:
@@ -803,24 +825,19 @@ async def test_an_invalid_key_is_not_taken_for_one_that_reads_like_it(tmp_path: 
         report = await session.export_lookups(keys, by="identity", to=to)
     assert directory.asked == {"None": 1, "nan": 1, "5": 1}
     assert found_in(to) == ["None", "nan", "5"]
-    assert (report.keys, report.repeated, report.found, report.failed) == (8, 1, 3, 5)
-    failed = [
-        json.loads(line)
-        for line in tmp_path.joinpath("people.ndjson.failed.ndjson").read_bytes().splitlines()
-    ]
-    # The text "None" would be somebody's key where that file is looked up in its turn.
-    assert [line["key"] for line in failed] == [None, None, None, None, "1.5"]
-    assert [line["error"] for line in failed] == ["InvalidArgument"] * 5
-    assert [
-        line["message"].partition("a missing value (")[2].partition(")")[0] for line in failed[:4]
-    ] == ["NoneType", "float64", "NaTType", "NAType"]
+    assert (report.keys, report.skipped, report.found, report.failed) == (4, 5, 3, 1)
+    [failed] = tmp_path.joinpath("people.ndjson.failed.ndjson").read_bytes().splitlines()
+    failure = json.loads(failed)
+    assert (failure["key"], failure["error"]) == ("1.5", "InvalidArgument")
+    assert failure["message"].startswith("keys[7]: ")
 
 
 @pytest.mark.parametrize("keys", [[None, float("nan")], ["\t"], ["", "", ""], [None] * 5000])
 async def test_a_source_of_invalid_keys_only(tmp_path: Path, keys: list[Any]) -> None:
     directory = Directory()
     async with scripted(directory.answer) as server, session_for(server.url) as session:
-        with pytest.raises(InvalidArgument, match=r"^keys: none of .* can be asked for: "):
+        fault = r"^keys: none of [\d,]+ (can be asked for: |has a value; )"
+        with pytest.raises(InvalidArgument, match=fault):
             await session.export_lookups(keys, by="identity", to=tmp_path / "people.ndjson")
     assert not directory.asked
     assert list(tmp_path.iterdir()) == []

@@ -156,7 +156,11 @@ class KeysGathering(Generic[V]):
             async for batch in batches:
                 if not self._read:
                     self._first = next(iter(batch), None)
-                keys = [self._as_text(index, key) for index, key in enumerate(batch, self._read)]
+                position = self._read + self._skipped
+                texts = [self._as_text(index, key) for index, key in enumerate(batch, position)]
+                # Rows without a key, as those of a file are.
+                keys = [one for one in texts if key_in_file(one[0]) is not None]
+                self._skipped += len(texts) - len(keys)
                 for text, error in keys:
                     self._first_refusal = self._first_refusal or error
                     data = text.encode()
@@ -166,6 +170,10 @@ class KeysGathering(Generic[V]):
                 run.report()
         finally:
             await batches.aclose()
+        if self._skipped and not self._read:
+            raise InvalidArgument(
+                f"keys: none of {self._skipped:,} has a value; pass the column of the keys"
+            )
         return digest.hexdigest()
 
     def _as_text(self, index: int, key: Key) -> tuple[str, ConfigurationError | None]:

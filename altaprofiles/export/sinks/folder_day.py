@@ -8,6 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from ...errors import ExportError
 from ...tables.arrow import schema_of
 from ...tables.layout import Column
@@ -15,9 +17,10 @@ from ...tables.rows import Row, Table
 from .files import PartialFile
 from .parquet import GROUP_ROWS, Groups, explained
 
-__all__ = ["DayFile", "Earlier", "types_in"]
+__all__ = ["DayFile", "Earlier", "accounts_in", "types_in"]
 
 _KEY = ("account", "person", "added_at")
+_ACCOUNTS = b"altaprofiles.accounts"
 
 
 class Earlier:
@@ -29,6 +32,8 @@ class Earlier:
 
     Attributes:
         has_own, has_others: whether there are rows of that account, and of others.
+        accounts: the accounts that the day was synced for, also if they have no row; none if there
+            is no file, and None if it is of an earlier version.
 
     Raises:
         ExportError: it is not a file of this library.
@@ -41,6 +46,7 @@ class Earlier:
         self._account = account
         self.schema: Any = None
         self.has_own = self.has_others = False
+        self.accounts: Sequence[str] | None = ()
         if not path.exists():
             return
         with explained(str(path), "read"):
@@ -52,6 +58,7 @@ class Earlier:
             rows = parquet.read_table(path, columns=[*_KEY], partitioning=None)
             own = rows.filter(compute.equal(rows["account"], account))
         self.schema = schema
+        self.accounts = _accounts(schema)
         self.has_own = own.num_rows > 0
         self.has_others = own.num_rows < rows.num_rows
         self._people = own["person"].combine_chunks()
@@ -115,6 +122,23 @@ def types_in(path: Path) -> tuple[dict[str, Any], bool]:
     return {}, False
 
 
+def accounts_in(path: Path) -> Sequence[str] | None:
+    """Return the accounts that a day's file says it was synced for; None if it does not say."""
+    from pyarrow import parquet
+
+    with suppress(ExportError, OSError), explained(str(path), "read"):
+        return _accounts(parquet.read_schema(path))
+    return None
+
+
+def _accounts(schema: Any) -> Sequence[str] | None:
+    content = (schema.metadata or {}).get(_ACCOUNTS)
+    try:
+        return None if content is None else msgspec.json.decode(content, type=list[str])
+    except msgspec.DecodeError:
+        return None
+
+
 class DayFile:
     """A day's new file: the rows of one account, and then those that other accounts have.
 
@@ -122,12 +146,13 @@ class DayFile:
         path: its path until it is put in place.
         table: the columns, and the cells of the new rows.
         earlier: the rows that the day has.
+        accounts: the accounts that the day has been synced for.
 
     Attributes:
         path: its path.
     """
 
-    def __init__(self, path: Path, table: Table, earlier: Earlier) -> None:
+    def __init__(self, path: Path, table: Table, earlier: Earlier, accounts: Sequence[str]) -> None:
         from pyarrow import parquet
 
         self.path = path
@@ -143,7 +168,9 @@ class DayFile:
         try:
             with explained(self._name):
                 self._writer = parquet.ParquetWriter(
-                    self._partial.file, self._schema, compression="zstd"
+                    self._partial.file,
+                    self._schema.with_metadata({_ACCOUNTS: msgspec.json.encode(accounts)}),
+                    compression="zstd",
                 )
         except BaseException:
             self._partial.discard()

@@ -36,7 +36,7 @@ from ..store.spool import sync_folder
 from ..tables import Origin, of_added_to_days, of_changed_in_days, of_text_on_days
 from .files import open_same_file, set_access
 from .folder import STATE, Days, FolderTarget, day_of
-from .folder_day import DayFile, Earlier, types_in
+from .folder_day import DayFile, Earlier, accounts_in, types_in
 
 __all__ = ["DaysTarget"]
 
@@ -76,11 +76,17 @@ class DaysTarget(FolderTarget, frozen=True, kw_only=True):
         """Return the path of a day's file."""
         return self.path / f"day={day}" / self.whole
 
-    def lost_days(self, first: date, last: date) -> list[date]:
-        days = [(day, self.file_of(day).exists()) for day in _range(first, last)]
+    def lost_days(self, account: str, first: date, last: date) -> list[date]:
+        files = [(day, self.file_of(day)) for day in _range(first, last)]
         # Whoever keeps a number of days only removes the oldest ones.
-        remaining = [*dropwhile(lambda day: not day[1], days)] or days
-        return [date.fromisoformat(day) for day, is_there in remaining if not is_there]
+        remaining = [*dropwhile(lambda day: not day[1].exists(), files)] or files
+        # A sync of another account may have brought a day again, with its own rows.
+        is_shared = len(self.states()) > 1
+        return [
+            date.fromisoformat(day)
+            for day, file in remaining
+            if not file.exists() or (is_shared and not _may_have(file, account))
+        ]
 
     def open(self, table: Table, origin: Origin) -> DaysSink:
         return DaysSink(self, table, origin)
@@ -257,8 +263,16 @@ class DaysSink:
         earlier = self._earlier(self._date)
         table = self._table(earlier)
         # No reader takes a file of that name for one of Parquet.
-        self._day = DayFile(self._turn.temporary / self._date, table, earlier)
+        path = self._turn.temporary / self._date
+        self._day = DayFile(path, table, earlier, self._accounts_of(self._date, earlier))
         return True
+
+    def _accounts_of(self, day: str, earlier: Earlier) -> list[str]:
+        """Return the accounts for which the new file of a day has been synced."""
+        accounts = earlier.accounts
+        if accounts is None:
+            accounts = [one.account for one in self._others if day <= str(one.through)]
+        return sorted({*accounts, self._new.account})
 
     def _table(self, earlier: Earlier) -> Table:
         """Return the table of a day, whose columns are text where those of other rows differ."""
@@ -327,6 +341,12 @@ def _named(types: Iterable[Any]) -> list[str]:
     """Return the names in `flatten` of Arrow types, each once."""
     names = {schema_of([Column("", kind)]).field(0).type: kind for kind in KINDS}
     return [*dict.fromkeys(str(names.get(type_, type_)) for type_ in types)]
+
+
+def _may_have(file: Path, account: str) -> bool:
+    """Return whether a day's file has been synced for an account, as far as it says so."""
+    accounts = accounts_in(file)
+    return accounts is None or account in accounts
 
 
 def _late_days(first: str, through: date) -> int:

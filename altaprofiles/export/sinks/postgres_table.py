@@ -181,7 +181,7 @@ class PostgresTable(Struct, frozen=True):
     @property
     def required(self) -> list[str]:
         """The columns that every export of this kind of rows has."""
-        known = (*OPTIONAL, *self.flattened) if self.content.of == "people" else ()
+        known = {*OPTIONAL, *self.flattened} if self.content.of == "people" else set()
         return [name for name in self.columns if name not in known]
 
     @property

@@ -313,10 +313,15 @@ class Target(Struct, frozen=True, kw_only=True):
         """
         raise ExportError(f"the states of {self.label} are not listed")
 
-    def lost_days(self, first: date, last: date) -> list[date]:
+    def lost_days(self, account: str, first: date, last: date) -> list[date]:
         """Return the days of a range whose rows are known to be gone, for days that were synced.
 
         Blocking. Only a target that is `by_day` knows any.
+
+        Args:
+            account: the account that they were synced for.
+            first: the first day.
+            last: the last day.
 
         Raises:
             OSError: the target cannot be read.
