@@ -182,9 +182,7 @@ async def test_missing_values_of_a_column_are_skipped_as_those_of_a_file(
         assert (report.found, report.failed, report.repeated) == (2, 0, 0)
         assert report.skipped == column.isna().sum()
         assert f"{report.skipped} without a key, which were skipped" in str(report)
-        with pytest.raises(
-            InvalidArgument, match=r"^keys: none of \d has a value; "
-        ):
+        with pytest.raises(InvalidArgument, match=r"^keys: none of \d has a value; "):
             await session.export_lookups(column[column.isna()], by="identity", to=to)
         assert len(found_in(to)) == 2
 
