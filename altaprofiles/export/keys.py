@@ -199,6 +199,10 @@ class KeyFile:
         has_lines = self.path.suffix.lower() not in (*_PARQUET, *_DUCKDB)
         return f"{'line' if has_lines else 'row'} {index + offset} of {self.path}"
 
+    def forget_places(self, index: int) -> None:
+        """Forget the places of keys before `index`: a file may have millions of blank rows."""
+        del self._offsets[: bisect_right(self._offsets, index, key=itemgetter(0)) - 1]
+
     def advice_on(self, fault: str) -> str:
         """Return advice on the fault of a key, or nothing."""
         is_table = self._read == self._text and "U+0009" in fault

@@ -9,6 +9,7 @@ import logging
 import os
 import pickle
 import re
+import tracemalloc
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -870,6 +871,29 @@ async def test_a_file_of_invalid_keys_only_is_refused_with_the_line(
             )
     assert re.fullmatch(rf"keys: none of \d can be asked for: {said}.*", str(caught.value))
     assert not server.heads
+
+
+async def test_blank_rows_take_no_memory(tmp_path: Path) -> None:
+    """Keys are named by their line, and the lines of all keys are not kept for that."""
+    peaks = []
+    # The first one imports what is imported once.
+    for rows in (10, 100, 40_000):
+        path = tmp_path / f"{rows}.csv"
+        path.write_text("id,email\n" + "1,\n2,ann@example.com\n" * rows + "3,a\x01b\n")
+        directory = Directory()
+        async with scripted(directory.answer) as server, session_for(server.url) as session:
+            tracemalloc.start()
+            try:
+                report = await session.export_lookups(
+                    path, by="email", column="email", to=tmp_path / f"{rows}.ndjson"
+                )
+                peaks.append(tracemalloc.get_traced_memory()[1])
+            finally:
+                tracemalloc.stop()
+        assert (report.keys, report.repeated, report.skipped) == (2, rows - 1, rows)
+        failed = Path(str(report.failed_file)).read_text()
+        assert f"line {2 * rows + 2} of {path}: holds the control character" in failed
+    assert peaks[2] < peaks[1] + 2_500_000, peaks
 
 
 # ------------------------------------------------------------------------------ files, and where

@@ -167,6 +167,8 @@ class KeysGathering(Generic[V]):
                     digest.update(b"%d:%b" % (len(data), data))
                 await run.threads.run(partial(self._put_keys, run.store, keys))
                 self._read += len(keys)
+                if isinstance(source, KeyFile):
+                    source.forget_places(self._read)
                 run.report()
         finally:
             await batches.aclose()
