@@ -32,7 +32,7 @@ import pytest
 from altaprofiles.emulator import Emulator
 from altaprofiles.emulator.bindings import Bindings
 
-from ..support.disks import mounted
+from ..support.disks import filled, mounted
 from ..support.exporting import Exporter, Job, Outcome, exporter
 from ..support.jobs import folder_of, journal, workspace_of
 from ..support.servers import Scripted, http, scripted
@@ -982,6 +982,39 @@ async def test_disk_full(tmp_path: Path) -> None:
             "people.ndjson",
             "people.ndjson.manifest.json",
         ]
+
+
+async def test_killed_while_a_full_disk_is_left_tidy_the_same_call_goes_on(tmp_path: Path) -> None:
+    """The disk refuses the end of the log half-way, so that the journal is nothing without it."""
+    async with (
+        Emulator(people=80, seed=3) as emulator,
+        tmpfs(tmp_path / "disk", "size=2m") as disk,
+        exporting(tmp_path, {**SMALL, "to": "people.ndjson"}, emulator) as export,
+    ):
+        spooled = {**export.job.arguments, "spool": str(disk)}
+        export.job = export.job_with(arguments=spooled)
+        await export.run_through()
+        end = "sqlite3 pragma journal_mode = delete"
+        spools = export.steps[: export.steps.index(end)].count("os.unlink")
+        # Begun anew, it is discarded first, and the journal is open by then.
+        gathered = export.job_with(die=(last_commit(export.steps), "after"))
+        anew = export.job_with(arguments={**spooled, "resume": False}, stop="sqlite3 commit")
+        jobs = [(None, export.job_with(stop=end), spools), (gathered, anew, 1)]
+        for first, job, number in jobs:
+            is_killed = True
+            while is_killed:
+                if first is not None:
+                    await export.processes.run(first)
+                child = await export.processes.start(
+                    job.but(die=(number, "after"), die_in="os.unlink")
+                )
+                await export.processes.stopped()
+                with filled(disk):
+                    os.kill(child, signal.SIGCONT)
+                    is_killed = (await export.processes.ended()).signal == signal.SIGKILL
+                export.check_same(await export.processes.run(export.job))
+                number += is_killed
+        assert list(disk.iterdir()) == []
 
 
 async def test_a_full_disk_is_that_of_the_output(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ __all__ = [
     "STAGED",
     "TAKES_NO_MORE",
     "Workspace",
+    "delete_stray_logs",
     "disk_remedy",
     "explaining_disk_errors",
     "files_in",
@@ -91,9 +92,9 @@ class Workspace:
 
     @classmethod
     def _open(cls, folder: Path, resume: bool) -> Self:
-        path = folder / JOURNAL
+        delete_stray_logs(folder)
         try:
-            journal = Journal.open(path)
+            journal = Journal.open(folder / JOURNAL)
         except ExportLocked:
             raise
         except ExportError:
@@ -357,9 +358,18 @@ def _cleared(folder: Path, journal: Journal) -> Journal:
 
 
 def _new_journal(folder: Path) -> Journal:
-    # The log first: SQLite would put what it holds into a new journal.
-    _delete(folder, f"{JOURNAL}-*", JOURNAL)
+    # The journal first: it may be damaged without its log.
+    _delete(folder, JOURNAL, f"{JOURNAL}-*")
     return Journal.open(folder / JOURNAL)
+
+
+def delete_stray_logs(folder: Path) -> None:
+    """Delete the log of a journal that is gone, as of a run that was killed in between.
+
+    SQLite deletes it where it makes a journal, but would put it into one that moves there.
+    """
+    if not (folder / JOURNAL).exists():
+        _delete(folder, f"{JOURNAL}-*")
 
 
 def _delete_spools(folder: Path) -> None:

@@ -28,7 +28,14 @@ from ..plan import EventsPlan, Plan, check_same
 from .journal import Journal
 from .lock import Lock
 from .spool import sync_folder
-from .workspace import JOURNAL, Workspace, explaining_disk_errors, files_in, made_folder
+from .workspace import (
+    JOURNAL,
+    Workspace,
+    delete_stray_logs,
+    explaining_disk_errors,
+    files_in,
+    made_folder,
+)
 
 __all__ = ["LOCK", "SUPERSEDED", "UPLOAD", "Workspaces", "workspaces_in"]
 
@@ -149,6 +156,7 @@ class Workspaces:
             # The earlier version was used again after this one, so that its export is newer.
             self.discard(plan.name)
         made_folder(folder)
+        delete_stray_logs(folder)
         for path in sorted(files_in(self.folder), key=lambda path: path.name == JOURNAL):
             path.replace(folder / path.name)
         sync_folder(folder)
