@@ -424,6 +424,69 @@ async def test_what_is_there_stays_until_the_new_output_is_whole(tmp_path: Path)
             export.check_same(await export.processes.run(export.job))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["events", "keys"])
+async def test_rows_are_added_once_although_it_is_killed_at_a_step_of_its_end(
+    tmp_path: Path, kind: str
+) -> None:
+    place = tmp_path / "place"
+    to = place / "people"
+    async with (
+        Emulator(people=60, seed=3) as emulator,
+        exporter(tmp_path / "processes") as processes,
+    ):
+        keys = {"keys": lookup_keys(emulator, 8), "by": "identity"}
+        arguments = keys if kind == "keys" else {**SMALL, "events": "Charged"}
+        job = Job(
+            arguments={**arguments, "to": f"{to}/", "write": "append"},
+            environment=emulator.environment,
+        )
+        place.mkdir()
+        outcome = await processes.run(job.but(listed=True))
+        expected, steps = outcome.report, outcome.steps
+        assert expected is not None, outcome
+        noted = max(n for n, step in enumerate(steps) if step == "os.replace")
+        # The last files are the note that it is over, and the lock.
+        over = [n for n, step in enumerate(steps) if step == "os.unlink"][-2]
+        ends = [(step, steps[:n].count(step)) for n, step in enumerate(steps) if noted <= n < over]
+        assert {"os.unlink", "os.rmdir", "os.replace"} <= {step for step, _ in ends}
+        for die_in, number in ends:
+            shutil.rmtree(place)
+            place.mkdir()
+            dying = job.but(die=(number, "after"), die_in=die_in)
+            died = (await processes.run(dying)).signal
+            added = {path.name: path.read_bytes() for path in to.glob("*.parquet")}
+            is_whole = (place / "people.manifest.json").exists()
+            left = sorted(str(path.relative_to(place)) for path in place.rglob("*"))
+            asked = emulator.stats.requests
+            outcome = await processes.run(job)
+            try:
+                assert outcome.report is not None, outcome
+                if is_whole:
+                    again = {path.name: path.read_bytes() for path in to.glob("*.parquet")}
+                    assert again == added
+                    assert emulator.stats.requests == asked
+                    assert outcome.report["complete"] is True
+                    figure = "found" if kind == "keys" else "people"
+                    assert outcome.report[figure] == expected[figure]
+                assert not (place / "people.export").exists()
+            except AssertionError as error:
+                error.add_note(
+                    f"killed {died} after {die_in} {number} of {ends}, which left {left}"
+                )
+                raise
+        # Hours later as well, but then it says so.
+        dying = job.but(die=(ends[0][1], "after"), die_in="os.replace")
+        shutil.rmtree(place)
+        place.mkdir()
+        await processes.run(dying)
+        asked = emulator.stats.requests
+        outcome = await processes.run(job.but(begun=job.begun + 13 * 3600 * 10**9))
+        assert outcome.report is not None, outcome
+        assert emulator.stats.requests == asked
+        assert outcome.report["warnings"][-1].endswith("UTC, and is of then")
+
+
 # ----------------------------------------------------------------------------- lookups at each step
 
 

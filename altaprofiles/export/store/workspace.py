@@ -34,6 +34,7 @@ __all__ = [
     "disk_remedy",
     "explaining_disk_errors",
     "files_in",
+    "is_outdated",
     "made_folder",
     "naming_full_disk",
     "oldest_change",
@@ -166,8 +167,7 @@ class Workspace:
     @property
     def is_outdated(self) -> bool:
         """True if what was gathered is no longer current."""
-        began: int = self.journal.state("began")
-        return _now() - began > _CURRENT_FOR * 1_000_000
+        return is_outdated(self.began)
 
     @property
     def is_superseded(self) -> bool:
@@ -330,6 +330,11 @@ def files_in(folder: Path) -> Iterator[Path]:
 
 def _now() -> int:
     return time.time_ns() // 1000
+
+
+def is_outdated(began: datetime) -> bool:
+    """Return whether what was gathered by an export that was begun then is no longer current."""
+    return _now() - (began - _EPOCH) // timedelta(microseconds=1) > _CURRENT_FOR * 1_000_000
 
 
 def oldest_change(folder: Path) -> float:
