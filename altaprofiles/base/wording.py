@@ -97,20 +97,28 @@ def percent(part: float) -> int:
     return int(100 * part + 1e-9)
 
 
-def processes(pids: Sequence[int], own: int | None = None) -> str:
+def processes(pids: Sequence[int], apart: Sequence[int] = (), *, own: bool = False) -> str:
     """Return processes in words, such as `this process and the process 31790`.
 
     Args:
         pids: their IDs.
-        own: that of this process, if it may be among them.
+        apart: the IDs of those in other containers.
+        own: whether this process is one of them.
     """
-    others = [str(pid) for pid in pids if pid != own]
-    names = ["this process"] if len(others) < len(pids) else []
-    if others:
-        *first, last = others
-        listed = f"es {', '.join(first)} and {last}" if first else f" {last}"
-        names.append(f"the process{listed}")
+    names = ["this process"] if own else []
+    if pids:
+        names.append(f"the process{_listed(pids)}")
+    if len(apart) == 1:
+        names.append(f"a process in another container (its number {apart[0]})")
+    elif apart:
+        numbers = _listed(apart).removeprefix("es ")
+        names.append(f"processes in other containers (their numbers {numbers})")
     return " and ".join(names)
+
+
+def _listed(pids: Sequence[int]) -> str:
+    *first, last = map(str, pids)
+    return f"es {', '.join(first)} and {last}" if first else f" {last}"
 
 
 def next_step(*, has_event: bool, has_filters: bool) -> str:

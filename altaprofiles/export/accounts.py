@@ -7,6 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
+from msgspec import Raw, Struct
+from msgspec.structs import replace
+
 from ..base.verdicts import can_pass
 from ..errors import (
     AltaProfilesError,
@@ -27,6 +31,7 @@ __all__ = [
     "AccountsFailed",
     "PeopleByAccount",
     "counts_of",
+    "decode_report",
     "failure_of",
     "next_run",
     "origin_of",
@@ -208,6 +213,26 @@ def united(reports: Mapping[str, R], common: Report) -> R:
     }
     values["accounts"] = dict(reports)
     return kind(**values)
+
+
+class _Shares(Struct):
+    """The part of a report that has one of each account."""
+
+    accounts: dict[str, Raw] | None = None
+
+
+def decode_report(data: bytes, kind: type[R]) -> R:
+    """Return a report that was encoded as JSON.
+
+    Raises:
+        DecodeError: it is of another version.
+    """
+    report = msgspec.json.decode(data, type=kind)
+    shares = msgspec.json.decode(data, type=_Shares).accounts
+    if shares is None:
+        return report
+    of_each = {name: msgspec.json.decode(one, type=kind) for name, one in shares.items()}
+    return replace(report, accounts=of_each)
 
 
 def summed(values: Sequence[Any]) -> Any:

@@ -35,7 +35,15 @@ from ..http.machine.folder import default_place
 from ..tables.kinds import Kinds
 from ..tables.mended import Mended
 from ..tables.rows import Table
-from .accounts import AccountsFailed, counts_of, failure_of, origin_of, people_of, united
+from .accounts import (
+    AccountsFailed,
+    counts_of,
+    decode_report,
+    failure_of,
+    origin_of,
+    people_of,
+    united,
+)
 from .assemble import Written, assemble, table_of, when_free
 from .holders import holding, naming_holder
 from .manifest import accounts_in, encode_manifest, of_state
@@ -53,7 +61,7 @@ from .state import SyncState
 from .store.lock import Lock
 from .store.people import Chooser
 from .store.spool import SpoolDamaged
-from .store.workspace import disk_remedy, explaining_disk_errors
+from .store.workspace import disk_remedy, explaining_disk_errors, is_outdated
 from .store.workspaces import LOCK, Workspaces
 from .synced import Settings, days_of
 from .tables import Origin
@@ -98,7 +106,8 @@ class Job(Generic[R, S]):
         self._output = output
         self._finishes = finishes
         self._is_of_several = len(parts) > 1
-        self._done = False
+        self._report: R | None = None
+        self._adds = False
         self._left: list[str] = []
         self._warnings: list[str] = []
         self._written: list[Written] = []
@@ -135,7 +144,7 @@ class Job(Generic[R, S]):
         try:
             async with running_beside(self._report_regularly):
                 report = await self._run_all(workspaces, place, threads)
-            self._done = True
+            self._report = report
             for part in self._parts:
                 part.report(complete=True)
         except BaseException as error:
@@ -189,8 +198,12 @@ class Job(Generic[R, S]):
                 )
 
     async def _run_all(self, workspaces: Workspaces, place: Place, threads: Threads) -> R:
+        self._adds = place.target.write == "append"
         with self._limited(place, self._parts):
             await self._start(workspaces, place, threads)
+            ended = await threads.run(lambda: self._report_before(workspaces, place))
+            if ended is not None:
+                return ended
             await threads.run(lambda: self._look_around(workspaces, place))
             await threads.run(partial(self._encode_ahead, place.target))
         await self._gather(place)
@@ -284,6 +297,27 @@ class Job(Generic[R, S]):
             settings = Settings.parse(self._output.sync, target.label)
             origin = replace(origin, sync=settings.moved(None, plan, store.began))
         target.accept(origin)
+
+    def _report_before(self, workspaces: Workspaces, place: Place) -> R | None:
+        """Return the report of a run that was killed when its rows had been added, or None.
+
+        Blocking. Without it, they would be added once more.
+        """
+        path = place.target.path
+        is_gone = path is not None and not path.exists()
+        if not self._adds or is_gone or any(part.error is not None for part in self._parts):
+            return None
+        ended = workspaces.ended([part.run.store for part in self._parts])
+        if ended is None or ended.report is None or ended.began is None:
+            return None
+        with suppress(msgspec.DecodeError):
+            report = decode_report(ended.report.encode(), type(self._describe(place)))
+            if not is_outdated(ended.began):
+                return report
+            warning = f"it {_of_then(ended.began)}"
+            logger.warning("%s", warning)
+            return replace(report, warnings=[*report.warnings, warning])
+        return None
 
     def _look_around(self, workspaces: Workspaces, place: Place) -> None:
         """Warn of days to come, and of what earlier runs of other plans have left."""
@@ -572,9 +606,7 @@ class Job(Generic[R, S]):
         for part in parts:
             if (store := part.run.store).is_outdated:
                 by = "it" if part.name is None else f"{part.name}: it"
-                warnings.append(
-                    f"{by} was begun at {store.began:%Y-%m-%d %H:%M} UTC, and is of then"
-                )
+                warnings.append(f"{by} {_of_then(store.began)}")
         for sentence in warnings:
             logger.warning("%s", sentence)
         self._warnings += warnings
@@ -749,13 +781,17 @@ class Job(Generic[R, S]):
         return f"{NOTHING_KEPT}; {again}{cure}"
 
     def _leave(self, workspaces: Workspaces) -> None:
-        if not self._done:
+        report = self._report
+        if report is None:
             for part in self._parts:
                 part.leave()
             return
         # Another error must not hide the one that has ended this run.
         with suppress(OSError, ExportError):
-            workspaces.end([part.run.store for part in self._parts])
+            workspaces.end(
+                [part.run.store for part in self._parts],
+                msgspec.json.encode(report) if self._adds else None,
+            )
 
     async def _report_regularly(self) -> None:
         # While nothing arrives, retries and slots say why; and some databases take their rows in
@@ -911,6 +947,11 @@ def _nobody(target: Target, replaced: str | None) -> str:
     """Return the warning about an output of nobody, which may be a mistake."""
     none = "0 people" if target.content.of == "people" else "0 users"
     return f"{none} in {target.name}" if replaced is None else f"{none}; it replaced {replaced}"
+
+
+def _of_then(began: datetime) -> str:
+    """Return the warning about rows that are no longer current, without its subject."""
+    return f"was begun at {began:%Y-%m-%d %H:%M} UTC, and is of then"
 
 
 def _cure_of_lateness(failure: AltaProfilesError | None) -> str:

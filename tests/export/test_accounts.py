@@ -160,10 +160,19 @@ async def test_killed_while_it_cleans_up_it_is_over_for_all_accounts_or_for_none
         export.forget()
         steps = outcome.steps
         over = max(n for n, step in enumerate(steps) if step == "os.replace")
+        # The last files are the note that it is over, and the lock.
+        forgotten = [n for n, step in enumerate(steps) if step == "os.unlink"][-2]
         for number in of_each_kind(range(over - 1, len(steps)), steps, half=0):
             outcome = await export.processes.run(export.job.but(die=(number, "after")))
             assert outcome.signal == signal.SIGKILL
-            complete(await export.processes.run(export.job))
+            asked = export.requests()
+            again = complete(await export.processes.run(export.job))
+            if number < forgotten:
+                assert export.requests() == asked
+            shares = again["accounts"]
+            assert {name: shares[name]["people"] for name in shares} == {
+                name: people[name]["people"] for name in people
+            }
             query = "select account, count(*) from profiles group by account"
             with duckdb.connect(str(export.to), read_only=True) as connection:
                 rows = dict(connection.execute(query).fetchall())
@@ -172,7 +181,7 @@ async def test_killed_while_it_cleans_up_it_is_over_for_all_accounts_or_for_none
                 for name, emulator in export.emulators.items()
             }
             twice = {account: 2 * count for account, count in once.items()}
-            assert rows == (once if number < over else twice), steps[number]
+            assert rows == (once if number < forgotten else twice), steps[number]
             assert not export.to.with_name(f"{export.to.name}.export").exists()
             export.forget()
 

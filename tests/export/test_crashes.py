@@ -32,7 +32,7 @@ import pytest
 from altaprofiles.emulator import Emulator
 from altaprofiles.emulator.bindings import Bindings
 
-from ..support.disks import mounted
+from ..support.disks import filled, mounted
 from ..support.exporting import Exporter, Job, Outcome, exporter
 from ..support.jobs import folder_of, journal, workspace_of
 from ..support.servers import Scripted, http, scripted
@@ -422,6 +422,69 @@ async def test_what_is_there_stays_until_the_new_output_is_whole(tmp_path: Path)
             await export.processes.run(export.job_with(die=(0, when), die_in=kind))
             assert export.to.read_bytes() == b"last week's\n"
             export.check_same(await export.processes.run(export.job))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["events", "keys"])
+async def test_rows_are_added_once_although_it_is_killed_at_a_step_of_its_end(
+    tmp_path: Path, kind: str
+) -> None:
+    place = tmp_path / "place"
+    to = place / "people"
+    async with (
+        Emulator(people=60, seed=3) as emulator,
+        exporter(tmp_path / "processes") as processes,
+    ):
+        keys = {"keys": lookup_keys(emulator, 8), "by": "identity"}
+        arguments = keys if kind == "keys" else {**SMALL, "events": "Charged"}
+        job = Job(
+            arguments={**arguments, "to": f"{to}/", "write": "append"},
+            environment=emulator.environment,
+        )
+        place.mkdir()
+        outcome = await processes.run(job.but(listed=True))
+        expected, steps = outcome.report, outcome.steps
+        assert expected is not None, outcome
+        noted = max(n for n, step in enumerate(steps) if step == "os.replace")
+        # The last files are the note that it is over, and the lock.
+        over = [n for n, step in enumerate(steps) if step == "os.unlink"][-2]
+        ends = [(step, steps[:n].count(step)) for n, step in enumerate(steps) if noted <= n < over]
+        assert {"os.unlink", "os.rmdir", "os.replace"} <= {step for step, _ in ends}
+        for die_in, number in ends:
+            shutil.rmtree(place)
+            place.mkdir()
+            dying = job.but(die=(number, "after"), die_in=die_in)
+            died = (await processes.run(dying)).signal
+            added = {path.name: path.read_bytes() for path in to.glob("*.parquet")}
+            is_whole = (place / "people.manifest.json").exists()
+            left = sorted(str(path.relative_to(place)) for path in place.rglob("*"))
+            asked = emulator.stats.requests
+            outcome = await processes.run(job)
+            try:
+                assert outcome.report is not None, outcome
+                if is_whole:
+                    again = {path.name: path.read_bytes() for path in to.glob("*.parquet")}
+                    assert again == added
+                    assert emulator.stats.requests == asked
+                    assert outcome.report["complete"] is True
+                    figure = "found" if kind == "keys" else "people"
+                    assert outcome.report[figure] == expected[figure]
+                assert not (place / "people.export").exists()
+            except AssertionError as error:
+                error.add_note(
+                    f"killed {died} after {die_in} {number} of {ends}, which left {left}"
+                )
+                raise
+        # Hours later as well, but then it says so.
+        dying = job.but(die=(ends[0][1], "after"), die_in="os.replace")
+        shutil.rmtree(place)
+        place.mkdir()
+        await processes.run(dying)
+        asked = emulator.stats.requests
+        outcome = await processes.run(job.but(begun=job.begun + 13 * 3600 * 10**9))
+        assert outcome.report is not None, outcome
+        assert emulator.stats.requests == asked
+        assert outcome.report["warnings"][-1].endswith("UTC, and is of then")
 
 
 # ----------------------------------------------------------------------------- lookups at each step
@@ -982,6 +1045,39 @@ async def test_disk_full(tmp_path: Path) -> None:
             "people.ndjson",
             "people.ndjson.manifest.json",
         ]
+
+
+async def test_killed_while_a_full_disk_is_left_tidy_the_same_call_goes_on(tmp_path: Path) -> None:
+    """The disk refuses the end of the log half-way, so that the journal is nothing without it."""
+    async with (
+        Emulator(people=80, seed=3) as emulator,
+        tmpfs(tmp_path / "disk", "size=2m") as disk,
+        exporting(tmp_path, {**SMALL, "to": "people.ndjson"}, emulator) as export,
+    ):
+        spooled = {**export.job.arguments, "spool": str(disk)}
+        export.job = export.job_with(arguments=spooled)
+        await export.run_through()
+        end = "sqlite3 pragma journal_mode = delete"
+        spools = export.steps[: export.steps.index(end)].count("os.unlink")
+        # Begun anew, it is discarded first, and the journal is open by then.
+        gathered = export.job_with(die=(last_commit(export.steps), "after"))
+        anew = export.job_with(arguments={**spooled, "resume": False}, stop="sqlite3 commit")
+        jobs = [(None, export.job_with(stop=end), spools), (gathered, anew, 1)]
+        for first, job, number in jobs:
+            is_killed = True
+            while is_killed:
+                if first is not None:
+                    await export.processes.run(first)
+                child = await export.processes.start(
+                    job.but(die=(number, "after"), die_in="os.unlink")
+                )
+                await export.processes.stopped()
+                with filled(disk):
+                    os.kill(child, signal.SIGCONT)
+                    is_killed = (await export.processes.ended()).signal == signal.SIGKILL
+                export.check_same(await export.processes.run(export.job))
+                number += is_killed
+        assert list(disk.iterdir()) == []
 
 
 async def test_a_full_disk_is_that_of_the_output(tmp_path: Path) -> None:

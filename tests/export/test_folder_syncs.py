@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
 import shutil
 import signal
 import sys
@@ -357,6 +359,32 @@ async def test_a_killed_sync_leaves_whole_days_and_an_earlier_state(
             assert state(folder) != old
             assert not (place / "crm.export").exists(), number
         assert seen == {0, 1, 2, 3} if THOROUGH else seen >= {0, 3}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="modes of files")
+async def test_a_folder_that_may_not_be_read_is_named(emulator: Emulator, tmp_path: Path) -> None:
+    folder = tmp_path / "crm"
+    await synced(emulator, folder, 1)
+    days = ("--since", str(SINCE), "--until", str(day(2)))
+    powers = "-dac_override,-dac_read_search"
+    powerless = ["setpriv", f"--bounding-set={powers}", f"--inh-caps={powers}"]
+    if os.geteuid() == 0 and shutil.which(powerless[0]) is None:
+        pytest.skip("root reads everything")
+    for closed in (folder / f"day={day(0)}", folder / "_altaprofiles.json"):
+        mode = closed.stat().st_mode
+        closed.chmod(0)
+        process = await asyncio.create_subprocess_exec(
+            *(powerless if os.geteuid() == 0 else ()),
+            *(sys.executable, "-m", "altaprofiles", "sync", *EVENTS, *days, "-o", f"{folder}/"),
+            env={**os.environ, **emulator.environment},
+            stderr=asyncio.subprocess.PIPE,
+        )
+        _, errors = await process.communicate()
+        closed.chmod(mode)
+        assert b"Traceback" not in errors
+        assert f"{closed} may not be read by this user".encode() in errors, errors
+        assert b"; give it the right to read what is in the folder, or choose another" in errors
+    await synced(emulator, folder, 2)
 
 
 _RENAMING = ("os.mkdir", "os.replace", "os.rmdir", "os.unlink")

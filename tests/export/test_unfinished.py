@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from altaprofiles.export.store.workspaces import Workspaces
 from altaprofiles.export.unfinished import Unfinished, unfinished_at
 
 from ..support.containers import run_apart
+from ..support.disks import mounted
 from ..support.jobs import (
     BINDINGS,
     EVENTS,
@@ -284,6 +286,42 @@ def test_a_lock_of_another_process_names_it_or_says_that_it_is_elsewhere(tmp_pat
     words = "a process that cannot be seen from here, such as one in another container, or on "
     assert done.stdout.startswith(f"{held}{words}"), done
     Lock.acquire(path).release()
+
+
+WRITTEN_TO_BESIDE = """
+import sqlite3, sys
+db = sqlite3.connect(sys.argv[2], isolation_level=None)
+db.execute("begin immediate")
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/locks").exists(), reason="Linux says who has a lock")
+def test_a_lock_of_a_file_of_the_same_number_on_another_disk_is_not_meant(tmp_path: Path) -> None:
+    disks = [tmp_path / "first", tmp_path / "second"]
+    lock, other = (disk / "lock.sqlite" for disk in disks)
+    python = [sys.executable, "-c"]
+    with ExitStack() as stack:
+        for disk in disks:
+            disk.mkdir()
+            stack.enter_context(mounted("-t", "tmpfs", "tmpfs", at=disk))
+        holder, writer = (
+            stack.enter_context(
+                subprocess.Popen(
+                    [*python, HOLD, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+                )
+            )
+            for path in (lock, other)
+        )
+        for one in (holder, writer):
+            assert one.stdout is not None
+            assert one.stdout.readline() == "held\n"
+        assert lock.stat().st_ino == other.stat().st_ino
+        with pytest.raises(ExportLocked, match=f"in use by the process {holder.pid}; "):
+            Lock.acquire(lock)
+        writer.communicate("")
+        # Only the process that asks can be seen there, which has the other file.
+        apart = run_apart([*python, f"{WRITTEN_TO_BESIDE}{REFUSED}", lock, other])
+        assert "in use by a process that cannot be seen from here" in apart.stdout, apart
 
 
 def test_what_is_no_lock_is_refused(tmp_path: Path) -> None:

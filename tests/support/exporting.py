@@ -54,7 +54,8 @@ class Job(Struct, kw_only=True):
         begun: the time at which it begins, in nanoseconds.
         die: the step to die at, and the moment: "before", "half" or "after".
         die_in: the kind of steps that `die` counts; all kinds if empty.
-        stop: the step to stop before, until the process is continued.
+        stop: the step to stop before, or the name of the first such one, until the process is
+            continued.
         fail: the number of the write, from 1, that fails half-way, as on a full disk.
         file_limit: the size of the largest file it may write, in bytes.
         marks: the number of marks that it holds in memory, or None for the usual number.
@@ -68,7 +69,7 @@ class Job(Struct, kw_only=True):
     begun: int = BEGUN
     die: tuple[int, str] | None = None
     die_in: str = ""
-    stop: int | None = None
+    stop: int | str | None = None
     fail: int | None = None
     file_limit: int | None = None
     marks: int | None = None
@@ -233,6 +234,7 @@ class Steps:
     def __init__(self, job: Job) -> None:
         self.listed: list[str] = []
         self._job = job
+        self._stop = job.stop
         self._number = self._writes = self._mortal = 0
 
     def step(
@@ -242,7 +244,8 @@ class Steps:
         self._number += 1
         if self._job.listed:
             self.listed.append(name + (" (can be done by half)" if half else ""))
-        if number == self._job.stop:
+        if self._stop in (number, name):
+            self._stop = None
             # To this thread, which could run on if another one took the signal.
             signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
         at, when = self._job.die or (-1, "")

@@ -36,7 +36,8 @@ async def check_sharing(service: str, found: Resolved[Any]) -> Finding:
     if use.pids:
         pids = ", ".join(map(str, use.pids))
         users = f"shared by {numbered(len(use.pids), 'process')} now ({pids})"
-    holders = f" by {processes(use.holders)}" if use.holders else ""
+    names = processes(use.holders.pids, use.holders.apart)
+    holders = f" by {names}" if names else ""
     rate = "" if use.rate is None else f", at {use.rate:.3g} requests a second after refusals"
     return Finding(
         f"{service}: the processes of this machine keep the limits together, in {use.folder}; "

@@ -170,8 +170,18 @@ class FolderTarget(Target, frozen=True, kw_only=True):
         """Return the content of the folder, which exists; None if it is empty.
 
         Raises:
-            ExportError: it is not a folder of this library, or of another kind of rows.
+            ExportError: it is not a folder of this library, or of another kind of rows; or this
+                user may not read it.
         """
+        try:
+            return self._content()
+        except PermissionError as error:
+            raise ExportError(
+                f"{error.filename} may not be read by this user; give it the right to read what is "
+                f"in the folder, or choose another folder"
+            ) from error
+
+    def _content(self) -> Content | None:
         path = self.path / STATE
         content: Content | None = None
         with suppress(FileNotFoundError):

@@ -190,9 +190,9 @@ class Journal:
         except OSError as error:
             if error.errno != errno.ENOSPC:
                 raise
-            # A full disk has no room to merge the log. The log first: SQLite would put what it
-            # holds into a new journal.
-            files.insert(0, _log_of(self._path))
+            # A full disk has no room to merge the log, perhaps after a part of it. The journal
+            # first: it is damaged without its log, and a log alone is deleted by whoever opens it.
+            files.append(_log_of(self._path))
         try:
             for file in files:
                 file.unlink()

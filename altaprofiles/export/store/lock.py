@@ -107,13 +107,12 @@ class Lock:
 def _by(path: Path) -> str:
     """Return which process has a lock, as far as Linux says it, for the text of an error."""
     try:
-        number = path.stat().st_ino
+        place = f"{_device_of(path.parent)}:{path.stat().st_ino}"
         lines = _LOCKS.read_text().splitlines()
     except OSError:
         return ""
     # Number, kind, sort, access, process, device and file, first byte, last byte.
-    locks = [line.split() for line in lines if f":{number} " in line and " -> " not in line]
-    # The device there is not always the one that the file is said to be on.
+    locks = [line.split() for line in lines if f" {place} " in line and " -> " not in line]
     pids = {lock[4] for lock in locks if lock[1] == "POSIX" and lock[6] == _RESERVED}
     if str(os.getpid()) in pids:
         return ""
@@ -125,6 +124,32 @@ def _by(path: Path) -> str:
         "another machine with this folder"
     )
 
+
+def _device_of(folder: Path) -> str:
+    """Return the device of the files in a folder, as Linux names it beside their locks.
+
+    That of a mount, because files may be said to be on another one (btrfs, overlayfs).
+
+    Raises:
+        OSError: Linux does not say it.
+    """
+    # Closing the file itself would release a lock that this process has on it.
+    number = os.open(folder, os.O_RDONLY)
+    try:
+        lines = (_PROCESS / "fdinfo" / str(number)).read_text().splitlines()
+    finally:
+        os.close(number)
+    mount = next((line.split()[1] for line in lines if line.startswith("mnt_id:")), None)
+    for line in (_PROCESS / "mountinfo").read_text().splitlines():
+        # Number, number of the one around it, device.
+        one, _, device, *_ = line.split()
+        if one == mount:
+            major, minor = map(int, device.split(":"))
+            return f"{major:02x}:{minor:02x}"
+    raise FileNotFoundError(folder)
+
+
+_PROCESS = Path("/proc/self")
 
 _LOCKS = Path("/proc/locks")
 

@@ -30,9 +30,11 @@ __all__ = [
     "STAGED",
     "TAKES_NO_MORE",
     "Workspace",
+    "delete_stray_logs",
     "disk_remedy",
     "explaining_disk_errors",
     "files_in",
+    "is_outdated",
     "made_folder",
     "naming_full_disk",
     "oldest_change",
@@ -91,9 +93,9 @@ class Workspace:
 
     @classmethod
     def _open(cls, folder: Path, resume: bool) -> Self:
-        path = folder / JOURNAL
+        delete_stray_logs(folder)
         try:
-            journal = Journal.open(path)
+            journal = Journal.open(folder / JOURNAL)
         except ExportLocked:
             raise
         except ExportError:
@@ -165,8 +167,7 @@ class Workspace:
     @property
     def is_outdated(self) -> bool:
         """True if what was gathered is no longer current."""
-        began: int = self.journal.state("began")
-        return _now() - began > _CURRENT_FOR * 1_000_000
+        return is_outdated(self.began)
 
     @property
     def is_superseded(self) -> bool:
@@ -331,6 +332,11 @@ def _now() -> int:
     return time.time_ns() // 1000
 
 
+def is_outdated(began: datetime) -> bool:
+    """Return whether what was gathered by an export that was begun then is no longer current."""
+    return _now() - (began - _EPOCH) // timedelta(microseconds=1) > _CURRENT_FOR * 1_000_000
+
+
 def oldest_change(folder: Path) -> float:
     """Return the time of the oldest file of a workspace, in epoch seconds; now without any."""
     times = []
@@ -357,9 +363,18 @@ def _cleared(folder: Path, journal: Journal) -> Journal:
 
 
 def _new_journal(folder: Path) -> Journal:
-    # The log first: SQLite would put what it holds into a new journal.
-    _delete(folder, f"{JOURNAL}-*", JOURNAL)
+    # The journal first: it may be damaged without its log.
+    _delete(folder, JOURNAL, f"{JOURNAL}-*")
     return Journal.open(folder / JOURNAL)
+
+
+def delete_stray_logs(folder: Path) -> None:
+    """Delete the log of a journal that is gone, as of a run that was killed in between.
+
+    SQLite deletes it where it makes a journal, but would put it into one that moves there.
+    """
+    if not (folder / JOURNAL).exists():
+        _delete(folder, f"{JOURNAL}-*")
 
 
 def _delete_spools(folder: Path) -> None:

@@ -17,10 +17,12 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Self
 
 import msgspec
+from msgspec import Struct
 
 from ...base.paths import check_own_file
 from ...errors import ExportError, ExportLocked, PlanMismatch
@@ -28,9 +30,16 @@ from ..plan import EventsPlan, Plan, check_same
 from .journal import Journal
 from .lock import Lock
 from .spool import sync_folder
-from .workspace import JOURNAL, Workspace, explaining_disk_errors, files_in, made_folder
+from .workspace import (
+    JOURNAL,
+    Workspace,
+    delete_stray_logs,
+    explaining_disk_errors,
+    files_in,
+    made_folder,
+)
 
-__all__ = ["LOCK", "SUPERSEDED", "UPLOAD", "Workspaces", "workspaces_in"]
+__all__ = ["LOCK", "SUPERSEDED", "UPLOAD", "Ended", "Workspaces", "workspaces_in"]
 
 logger = logging.getLogger("altaprofiles")
 
@@ -48,6 +57,25 @@ _ENDED = "ended.json"
 _PARTIAL = f"{_ENDED}.partial"
 _NAME = re.compile(r"[a-z]+-[0-9a-f]{16}(-[0-9]+)?")
 _OTHER = "another folder with `spool`"
+
+
+class Ended(Struct, frozen=True):
+    """The end of an export, which is complete.
+
+    Attributes:
+        names: the plans of its workspaces.
+        arguments: the other arguments of each.
+        report: its report as JSON, if it must not be run again; None if that does no harm.
+        began: the time at which it was begun.
+    """
+
+    names: list[str]
+    arguments: list[str] = []
+    report: str | None = None
+    began: datetime | None = None
+
+
+_DECODER: msgspec.json.Decoder[Ended | list[str]] = msgspec.json.Decoder(Ended | list[str])
 
 
 def workspaces_in(folder: Path) -> Iterator[Path]:
@@ -77,6 +105,7 @@ class Workspaces:
         self.turn = asyncio.Lock()
         self.syncing: set[str] = set()
         self._lock = lock
+        self._ended: Ended | None = None
 
     @classmethod
     def open(cls, folder: Path, *, resume: bool) -> Self:
@@ -115,7 +144,11 @@ class Workspaces:
         for path in self.folder.glob(f"{UPLOAD}*"):
             path.unlink()
         if (self.folder / _ENDED).exists():
-            self._finish_end()
+            ended = self._finish_end()
+            if resume and ended.report is not None:
+                self._ended = ended
+            else:
+                (self.folder / _ENDED).unlink()
         # The keys are read again: whether a run that was killed had read all of them is unknown.
         if (self.folder / _READING).exists():
             self.discard(_READING)
@@ -149,6 +182,7 @@ class Workspaces:
             # The earlier version was used again after this one, so that its export is newer.
             self.discard(plan.name)
         made_folder(folder)
+        delete_stray_logs(folder)
         for path in sorted(files_in(self.folder), key=lambda path: path.name == JOURNAL):
             path.replace(folder / path.name)
         sync_folder(folder)
@@ -157,6 +191,8 @@ class Workspaces:
     def newest(self, plan: EventsPlan) -> EventsPlan | None:
         """Return the plan of the newest unfinished export that differs in windows at most."""
         found = [(_began(path), path.name) for path in self._family(plan)]
+        ended = [] if self._ended is None else self._ended.names
+        found += [(-1.0, name) for name in ended if name.rpartition("-")[0] == plan.family]
         if not found:
             return None
         _, name = max(found)
@@ -229,43 +265,69 @@ class Workspaces:
         """Discard the workspace in the folder of this name."""
         Workspace.open(self.folder / name, resume=False).remove()
 
-    def end(self, stores: Sequence[Workspace]) -> None:
+    def end(self, stores: Sequence[Workspace], report: bytes | None = None) -> None:
         """Remove the workspaces of a complete export.
 
         If this is killed, the next start removes the rest. Otherwise a later run would gather again
         those that are gone only, and add their rows once more.
+
+        Args:
+            stores: the workspaces.
+            report: the report, if the same export must not be run again when this is killed; then
+                `ended` returns it to the next run.
         """
-        if len(stores) > 1:
+        if report is not None or len(stores) > 1:
             try:
-                self._mark_ended([store.folder.name for store in stores])
+                self._mark_ended(stores, report)
             except OSError as error:
                 logger.warning("%s cannot be written to: %s", self.folder, error)
+                if report is not None:
+                    # As long as all is there, the same export finds its rows in the output.
+                    for store in stores:
+                        store.close()
+                    return
         for store in stores:
             store.remove()
         with suppress(OSError):
             (self.folder / _ENDED).unlink(missing_ok=True)
 
-    def _mark_ended(self, names: list[str]) -> None:
+    def ended(self, stores: Sequence[Workspace]) -> Ended | None:
+        """Return a run of the same export that was killed at its end, if it left its report.
+
+        Args:
+            stores: the workspaces of the export, which have nothing yet.
+        """
+        ended = self._ended
+        if ended is None or ended.names != _names(stores):
+            return None
+        return ended if ended.arguments == _arguments(stores) else None
+
+    def _mark_ended(self, stores: Sequence[Workspace], report: bytes | None) -> None:
+        text = None if report is None else report.decode()
+        began = min(store.began for store in stores)
+        ended = Ended(_names(stores), _arguments(stores), text, began)
         partial = self.folder / _PARTIAL
         with partial.open("wb") as file:
-            file.write(msgspec.json.encode(names))
+            file.write(msgspec.json.encode(ended))
             file.flush()
             os.fsync(file.fileno())
         partial.replace(self.folder / _ENDED)
         sync_folder(self.folder)
 
-    def _finish_end(self) -> None:
+    def _finish_end(self) -> Ended:
         """Remove the workspaces of an export that was killed while it removed them."""
         path = self.folder / _ENDED
         check_own_file(path, _OTHER)
         try:
-            names = msgspec.json.decode(path.read_bytes(), type=list[str])
+            found = _DECODER.decode(path.read_bytes())
         except msgspec.DecodeError:
-            names = []
-        for name in names:
+            found = []
+        # An earlier version has written the names alone.
+        ended = Ended(found) if isinstance(found, list) else found
+        for name in ended.names:
             if _NAME.fullmatch(name) and (self.folder / name).is_dir():
                 self.discard(name)
-        path.unlink()
+        return ended
 
     def close(self) -> None:
         """Release the lock, and remove the folder unless it holds anything."""
@@ -283,6 +345,14 @@ class Workspaces:
 
     def __repr__(self) -> str:
         return f"Workspaces({str(self.folder)!r})"
+
+
+def _names(stores: Sequence[Workspace]) -> list[str]:
+    return [store.folder.name for store in stores]
+
+
+def _arguments(stores: Sequence[Workspace]) -> list[str]:
+    return [bytes(store.journal.state("arguments") or b"").decode() for store in stores]
 
 
 def _began(path: Path) -> float:

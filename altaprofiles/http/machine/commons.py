@@ -23,7 +23,7 @@ from .locks import Lock
 from .record import Part, Record, stored
 from .seats import Seat, seated, take_seat
 from .shared_pace import SharedPace
-from .slots import Slots, holders
+from .slots import Holders, Slots, holders
 
 __all__ = ["Commons", "Use", "common_name", "use_of"]
 
@@ -285,14 +285,14 @@ class Use(Struct, frozen=True):
         folder: their folder.
         pids: the IDs of the processes that share them.
         held: slots that are held.
-        holders: the IDs of the processes that hold them.
+        holders: the processes that hold them.
         rate: the learned rate, in requests per second, or None without one.
     """
 
     folder: Path
     pids: list[int]
     held: int
-    holders: list[int]
+    holders: Holders
     rate: float | None = None
 
 

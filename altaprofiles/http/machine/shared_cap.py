@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import time
 from collections.abc import Callable
 
@@ -60,9 +59,11 @@ class SharedCap(Cap):
         return super().is_full or self._slots.is_full(self._size.allowed)
 
     def holders(self) -> str:
-        own, pids = os.getpid(), self._slots.holders()
+        some = self._slots.holders()
+        if some.own and not some.pids and not some.apart:
+            return ""
         # Those of earlier versions are not known.
-        return "" if pids == [own] else processes(pids, own) or "other processes"
+        return processes(some.pids, some.apart, own=some.own) or "other processes"
 
     async def acquire(
         self, *, bulk: bool = False, ends: float = math.inf, patience: float = math.inf

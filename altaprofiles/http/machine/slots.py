@@ -10,6 +10,8 @@ import os
 import random
 from collections.abc import Iterable
 from contextlib import suppress
+from functools import cache
+from pathlib import Path
 
 from msgspec import Struct, msgpack
 
@@ -18,9 +20,23 @@ from .folder import Folder
 from .locks import Lock
 from .record import Record
 
-__all__ = ["Slots", "holders"]
+__all__ = ["Holders", "Slots", "holders"]
 
-_PID = 4  # bytes of a process ID in the file of a slot
+_PID, _NAMESPACE = 4, 8  # bytes of each in the file of a slot
+
+
+class Holders(Struct, frozen=True):
+    """The processes that hold slots.
+
+    Attributes:
+        own: whether this process does.
+        pids: the IDs of others, in order.
+        apart: the IDs of others in other containers, which are IDs there.
+    """
+
+    own: bool
+    pids: list[int]
+    apart: list[int]
 
 
 class _Claim(Struct, array_like=True, frozen=True):
@@ -254,8 +270,8 @@ class Slots:
         slots = (*self._slots, *self._above)
         return sum(not slot.is_held and not slot.is_free() for slot in slots)
 
-    def holders(self) -> list[int]:
-        """Return the IDs of the processes that hold slots, this one among them."""
+    def holders(self) -> Holders:
+        """Return the processes that hold slots, this one among them."""
         return holders((*self._slots, *self._above))
 
     def is_full(self, slots: int) -> bool:
@@ -350,14 +366,45 @@ class Slots:
                 self._look_above(folder)
 
 
-def holders(slots: Iterable[Lock]) -> list[int]:
-    """Return the IDs of the processes that hold slots, in order.
+def holders(slots: Iterable[Lock]) -> Holders:
+    """Return the processes that hold slots.
 
-    Processes of an earlier version, which write none, are left out.
+    Processes of an earlier version, which write no ID, are left out.
     """
-    held = (slot for slot in slots if slot.is_held or not slot.is_free())
-    return sorted({int.from_bytes(slot.read(_PID), "little") for slot in held} - {0})
+    this = (os.getpid(), _namespace())
+    found = {this if slot.is_held else _signature(slot) for slot in slots if not slot.is_free()}
+    near: list[int] = []
+    apart: list[int] = []
+    for pid, space in found - {this}:
+        is_here = not space or not this[1] or space == this[1]
+        # Another one with the number of this process is in another container.
+        (near if is_here and pid != this[0] else apart).append(pid)
+    return Holders(this in found, sorted(filter(None, near)), sorted(filter(None, apart)))
 
 
 def _sign(slot: Lock) -> None:
-    slot.write(os.getpid().to_bytes(_PID, "little"))
+    pid = os.getpid().to_bytes(_PID, "little")
+    # The versions that know no namespaces replace the first number only, and so its copy differs.
+    slot.write(pid + _namespace().to_bytes(_NAMESPACE, "little") + pid)
+
+
+def _signature(slot: Lock) -> tuple[int, int]:
+    """Return the ID of the process that has signed a slot, and its namespace or 0."""
+    data = slot.read(_PID + _NAMESPACE + _PID)
+    pid, space, copy = data[:_PID], data[_PID:-_PID], data[-_PID:]
+    known = space if len(space) == _NAMESPACE and pid == copy else b""
+    return int.from_bytes(pid, "little"), int.from_bytes(known, "little")
+
+
+@cache
+def _namespace() -> int:
+    """Return what identifies the processes that this one counts among, or 0 if it is not known."""
+    try:
+        return Path("/proc/self/ns/pid").stat().st_ino
+    except OSError:
+        return 0
+
+
+if hasattr(os, "register_at_fork"):
+    # A child may be the first of a container.
+    os.register_at_fork(after_in_child=_namespace.cache_clear)

@@ -7,6 +7,7 @@ import os
 import random
 import shutil
 import signal
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -19,6 +20,7 @@ from altaprofiles.cli.doctor import examine
 from altaprofiles.emulator import Emulator
 from altaprofiles.http.machine.commons import common_name, use_of
 
+from ...support.containers import run_apart, started_apart
 from ...support.terminals import emulated
 from ...support.waiting import until, wait_until
 from ...support.workers import workers
@@ -293,6 +295,46 @@ async def test_a_stopped_process_that_holds_every_slot_is_named(
             some.kill(pid)
             await until(lambda: lookups(emulator) == 4, during=call)
             call.cancel()
+
+
+ASKS = """
+import asyncio, sys
+from altaprofiles import CleverTap, RequestTimeout, Session
+async def main():
+    url, account, passcode, shared, deadline = sys.argv[1:]
+    account = CleverTap(account, passcode, base_url=url, shared=shared, max_in_flight=1)
+    async with Session(clevertap=account) as session:
+        try:
+            await session.profiles.get(identity="user_1", deadline=float(deadline))
+        except RequestTimeout as error:
+            print(error, *error.__notes__)
+asyncio.run(main())
+"""
+
+
+def test_a_holder_in_another_container_is_told_from_one_of_the_same_number(tmp_path: Path) -> None:
+    """Each is the first process of its own."""
+    with emulated(people=100, think=3600, max_in_flight=1) as emulator:
+        account = emulator.clevertap
+        shared = tmp_path / "slots"
+        asks = [sys.executable, "-c", ASKS, emulator.url, account.account_id, account.passcode]
+        with started_apart([*asks, str(shared), "3600"]):
+            wait_until(lambda: emulator.stats.in_flight["clevertap"] == 1)
+            told = run_apart([*asks, str(shared), "0.05"]).stdout
+            holder = "a process in another container (its number 1)"
+            assert f"it waited for one of 1 slot, held by {holder}; no request was sent" in told
+            assert f"look into {holder}: one that is stopped keeps" in told
+            (slot,) = (path for path in shared.rglob("*.slot") if path.stat().st_size)
+            signature = slot.read_bytes()
+            # For earlier versions, which sign with no more.
+            assert signature[:4] == (1).to_bytes(4, "little")
+            use = use_of(shared, common_name(account.url, account.owner))
+            assert (use.holders.own, use.holders.pids, use.holders.apart) == (False, [], [1])
+            for pid, found in ((1, ([1], [])), (os.getpid(), ([], [os.getpid()]))):
+                for rest in (b"", signature[4:] if pid != 1 else b""):
+                    slot.write_bytes(pid.to_bytes(4, "little") + rest)
+                    some = use_of(shared, common_name(account.url, account.owner)).holders
+                    assert (some.own, (some.pids, some.apart)) == (False, found)
 
 
 def test_a_forked_child_has_files_of_its_own(tmp_path: Path) -> None:
