@@ -602,7 +602,8 @@ class Job(Generic[R, S]):
             warnings += part.warnings
         if not written.records:
             nobody = _nobody(target, replaced) + parts[0].gathering.nobody
-            warnings.append(nobody if parts[0].name is None else f"{parts[0].name}: {nobody}")
+            names = [part.name for part in parts if part.name is not None]
+            warnings.append(f"{', '.join(names)}: {nobody}" if names else nobody)
         for part in parts:
             if (store := part.run.store).is_outdated:
                 by = "it" if part.name is None else f"{part.name}: it"
@@ -712,7 +713,8 @@ class Job(Generic[R, S]):
         )
         reports = {part.name: part.describe(common) for part in self._parts if part.is_open}
         if not self._is_of_several:
-            return reports[self._parts[0].name]
+            # A named one is one of several syncs of a table, which has no report besides.
+            return replace(reports[self._parts[0].name], warnings=common.warnings)
         return united({name: one for name, one in reports.items() if name is not None}, common)
 
     def _incomplete(

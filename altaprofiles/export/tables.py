@@ -104,8 +104,8 @@ def of_added(label: str, columns: Sequence[str], content: Content) -> str:
     """
     noun, them, names = _new_columns(columns)
     return (
-        f"{label} has {noun}, null in the rows that this run did not bring: {names}; to fill "
-        f"{them}, {_once_for_all(content)}"
+        f"{label} has {noun}, null in the rows, of any account, that this run did not bring: "
+        f"{names}; to fill {them}, {_once_for_all(content)}"
     )
 
 

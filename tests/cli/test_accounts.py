@@ -695,6 +695,33 @@ def test_one_table_of_two_syncs(env: dict[str, str], accounts: Accounts, tmp_pat
     assert Counter(map(str, rows_in(tmp_path / "crm.duckdb"))) == Counter(map(str, alone))
 
 
+def test_a_warning_about_all_accounts_is_in_the_report_and_names_no_single_one(
+    env: dict[str, str], accounts: Accounts, tmp_path: Path
+) -> None:
+    nights = ("--until", "2026-01-02"), ("--until", "2026-01-03", "--flatten", "Plan")
+    for options in nights:
+        done = run(env, *NIGHTLY, *options, "-o", "p.duckdb", "--json", cwd=tmp_path)
+        assert done.code == 0, done.stderr
+    report = json.loads(done.stdout)
+    # Whichever sync has added the column, the rows of the other lack it as well.
+    [warning] = report["warnings"]
+    words = (
+        "has a new column, null in the rows, of any account, that this run did not bring: 'Plan'"
+    )
+    assert words in warning
+    assert warning in done.stderr
+    [alone] = [text for share in report["accounts"].values() for text in share["warnings"]]
+    assert warning.endswith(f": {alone}")
+    manifest = json.loads((tmp_path / "p.duckdb.manifest.json").read_bytes())
+    assert manifest["warnings"] == [warning]
+    nobody = ("export", "App Launched", *DAYS, *BOTH, "--profile-where", "City = Nowhere", "--json")
+    done = run(env, *nobody, "-o", "p.csv", cwd=tmp_path)
+    assert done.code == 0, done.stderr
+    assert [text.partition(";")[0] for text in json.loads(done.stdout)["warnings"]] == [
+        "shop, outlet: 0 people in p.csv"
+    ]
+
+
 def test_a_sync_goes_on_without_the_account_that_has_failed(
     env: dict[str, str], accounts: Accounts, tmp_path: Path
 ) -> None:

@@ -182,7 +182,10 @@ def test_a_flattened_column_that_is_new_is_noted_where_other_rows_are(place: Dat
         table = f"by {remedy}"
         place.export([row("a")], 1, content, table=table)
         [note] = notes("value", "other", content=content, table=table)
-        assert "new columns, null in the rows that this run did not bring: 'value', 'other'" in note
+        assert (
+            "new columns, null in the rows, of any account, that this run did not bring: 'value', 'other'"
+            in note
+        )
         assert f"; to fill them, {remedy} once, with the same `flatten`" in note
         assert notes("value", "other", content=content, table=table) == []
         place.query(f'DELETE FROM "{table}"')
@@ -201,7 +204,10 @@ def test_a_new_column_is_not_noted_where_every_row_is_brought(place: Database) -
     assert place.export(everyone, 3, flatten=["value", "none"]).notes == []
     # A row that was fetched later is not brought.
     notes = "; ".join(place.export(everyone, 1, flatten=["value", "none", "other"]).notes)
-    assert "has a new column, null in the rows that this run did not bring: 'other'" in notes
+    assert (
+        "has a new column, null in the rows, of any account, that this run did not bring: 'other'"
+        in notes
+    )
     assert "keeps 2 rows as a later export has fetched them" in notes
 
 
