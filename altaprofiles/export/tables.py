@@ -88,8 +88,8 @@ def of_unfilled(label: str, added: Sequence[str], unfilled: Sequence[str]) -> st
     noun, _, names = _new_columns(added)
     others, one = ("a column", "it") if len(unfilled) == 1 else ("columns", "one of them")
     return (
-        f"{label} has {noun}: {names}; and {others} that no export fills, null or at the default "
-        f"in all rows now: {', '.join(map(repr, unfilled))}. If {one} was renamed from a name that "
+        f"{label} has {noun}: {names}; and {others} that no export fills, null in all rows "
+        f"now: {', '.join(map(repr, unfilled))}. If {one} was renamed from a name that "
         f"came back, drop it, and give readers its name in a view"
     )
 

@@ -698,10 +698,10 @@ def test_one_table_of_two_syncs(env: dict[str, str], accounts: Accounts, tmp_pat
 def test_a_warning_about_all_accounts_is_in_the_report_and_names_no_single_one(
     env: dict[str, str], accounts: Accounts, tmp_path: Path
 ) -> None:
-    nights = ("--until", "2026-01-02"), ("--until", "2026-01-03", "--flatten", "Plan")
-    for options in nights:
-        done = run(env, *NIGHTLY, *options, "-o", "p.duckdb", "--json", cwd=tmp_path)
-        assert done.code == 0, done.stderr
+    night = (*NIGHTLY, "-o", "p.duckdb", "--json", "--until")
+    assert run(env, *night, "2026-01-02", cwd=tmp_path).code == 0
+    done = run(env, *night, "2026-01-03", "--flatten", "Plan", cwd=tmp_path)
+    assert done.code == 0, done.stderr
     report = json.loads(done.stdout)
     # Whichever sync has added the column, the rows of the other lack it as well.
     [warning] = report["warnings"]

@@ -258,16 +258,16 @@ async def test_an_existing_output_is_there_until_the_end(to: Path, emulated: Emu
 @pytest.mark.parametrize(
     ("name", "changes", "options"),
     [
-        ("p.ndjson", {}, {"table": None, "bom": False, "flatten": []}),
+        ("p.ndjson", {}, {"table": None, "bom": False, "flatten": [], "write": "replace"}),
         (
             "p.csv",
             {"bom": True, "flatten": ("City", "Plan")},
-            {"table": None, "bom": True, "flatten": ["City", "Plan"]},
+            {"table": None, "bom": True, "flatten": ["City", "Plan"], "write": "replace"},
         ),
         (
             "p.duckdb",
             {"flatten": [Name("City")], "table": Name("folk")},
-            {"table": "folk", "bom": False, "flatten": ["City"]},
+            {"table": "folk", "bom": False, "flatten": ["City"], "write": "upsert"},
         ),
     ],
 )

@@ -890,6 +890,95 @@ def test_an_old_table_in_partitions_is_taken_over(postgres: Server) -> None:
     assert days(postgres, "account") == [("A", 0, None), ("B", 2, 2)]
 
 
+# ------------------------------------------------------------------------ rows that an upsert reads
+
+MANY = 400
+"""People of a table. If each one is looked for in all of it, that is the square of their number."""
+
+OWN_KEY = (
+    "ALTER TABLE people DROP CONSTRAINT people_pkey",
+    'CREATE UNIQUE INDEX ON people (account COLLATE "C", person COLLATE "C")',
+)
+UNUSABLE = {
+    "collation": OWN_KEY,
+    # It has both columns, and finds nobody in particular.
+    "block range": (*OWN_KEY, "CREATE INDEX ON people USING brin (account, person)"),
+    "partitions": (
+        "ALTER TABLE people RENAME TO single",
+        'CREATE TABLE people (LIKE single) PARTITION BY HASH (account COLLATE "C")',
+        *OWN_KEY[1:],
+        "CREATE TABLE people_0 PARTITION OF people FOR VALUES WITH (MODULUS 1, REMAINDER 0)",
+        "INSERT INTO people SELECT * FROM single",
+        "DROP TABLE single",
+    ),
+}
+
+
+def rows_read(postgres: Server, written: int) -> int:
+    """Return the number of rows that were read of a table, once those that are written count."""
+    of_table = "FROM pg_stat_user_tables WHERE starts_with(relname, 'people')"
+    wait_until(lambda: postgres.rows(f"SELECT sum(n_tup_upd) >= {written} {of_table}") == [(True,)])
+    ((count,),) = postgres.rows(f"SELECT sum(seq_tup_read + coalesce(idx_tup_fetch, 0)) {of_table}")
+    return int(count)
+
+
+@pytest.mark.parametrize("way", UNUSABLE)
+def test_a_key_that_the_server_cannot_use_is_no_reason_to_read_the_table_for_each_person(
+    postgres: Server, way: str
+) -> None:
+    target = target_of(postgres.url("people"))
+    people = [(str(number), f"d{number}") for number in range(MANY)]
+    export(target, [named(*one, name="A") for one in people])
+    postgres.run(*UNUSABLE[way])
+    export(target, [named(*one, name="B") for one in people], 1)
+    assert postgres.rows("SELECT name, count(*) FROM people GROUP BY 1") == [("B", MANY)]
+    assert rows_read(postgres, MANY) < 20 * MANY
+
+
+def test_a_key_that_is_new_in_the_same_transaction_may_be_of_no_use(postgres: Server) -> None:
+    postgres.run(
+        f"{OLD_TABLE} WITH (fillfactor = 50)",
+        "INSERT INTO people (person, identity, object_ids)"
+        f" SELECT 'identity:' || i, i::text, ARRAY['d' || i] FROM generate_series(1, {MANY}) AS i",
+    )
+    with postgres.connect() as other, other.transaction():
+        other.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        other.execute("SELECT FROM pg_class LIMIT 1")
+        with postgres.connect() as user:
+            # Rows that `other` still sees as they were, side by side with the new ones.
+            user.execute("UPDATE people SET plan = 'gold'")
+        records = [named(str(number), f"d{number}", name="B") for number in range(1, MANY + 1)]
+        export(target_of(postgres.url("people")), records, 1)
+    in_use = "SELECT indcheckxmin FROM pg_index WHERE indexrelid = 'people_pkey'::regclass"
+    assert postgres.rows(in_use) == [(True,)]
+    assert postgres.rows("SELECT name, count(*) FROM people GROUP BY 1") == [("B", MANY)]
+    assert rows_read(postgres, 2 * MANY) < 20 * MANY
+
+
+def test_an_index_of_devices_that_the_server_cannot_use_is_done_without(postgres: Server) -> None:
+    target = target_of(postgres.url("people"))
+    export(target, [nameless(f"d{number}", name="A") for number in range(2 * MANY)])
+    postgres.run(
+        "DROP INDEX people_object_ids_idx",
+        'CREATE INDEX ON people USING gin (object_ids COLLATE "C")',
+        "ANALYZE people",
+    )
+    few = MANY // 25
+    export(target, [nameless(f"d{number}", name="B") for number in range(few)], 1)
+    assert postgres.rows("SELECT count(*) FROM people WHERE name = 'B'") == [(few,)]
+    assert rows_read(postgres, few) < 16 * MANY
+
+
+def test_people_who_are_there_are_looked_up_by_their_key(postgres: Server) -> None:
+    target = target_of(postgres.url("people"))
+    records = [named(str(number), name="A") for number in range(MANY)]
+    for day in range(2):
+        export(target, records, day)
+    # A join would put the documents of the whole table into temporary files.
+    scans = "SELECT idx_scan FROM pg_stat_user_indexes WHERE indexrelname = 'people_pkey'"
+    wait_until(lambda: postgres.rows(scans)[0][0] >= MANY)
+
+
 # --------------------------------------------------------------------------------------- flattened
 
 

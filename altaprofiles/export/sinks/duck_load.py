@@ -126,8 +126,10 @@ class Load:
     def _note_unfilled(self) -> None:
         """Note columns of the user's own that lose their values as the table gets others."""
         added = [column.name for column in self._fit.missing]
-        if added and self._fit.others:
-            self.notes.append(of_unfilled(self._table.label, added, self._fit.others))
+        # One with a default has been made by somebody else.
+        unfilled = [name for name in self._fit.others if name not in self._table.defaulted]
+        if added and unfilled:
+            self.notes.append(of_unfilled(self._table.label, added, unfilled))
 
     def _note_other_accounts(self) -> None:
         """Note if the rows come under other accounts than all that the table has."""

@@ -115,6 +115,7 @@ class DuckTable(Struct, kw_only=True):
             export brought it, "append", or None if the library has not made it.
         own: the columns that the library has made, folded.
         required: the columns that may not be null. Whether each one has a default.
+        defaulted: the columns with a default.
         indexes: the names of the indexes on it.
         runs: the runs that it has rows of, as far as they are known, and the number of those.
     """
@@ -125,6 +126,7 @@ class DuckTable(Struct, kw_only=True):
     mode: str | None
     own: frozenset[str]
     required: dict[str, bool]
+    defaulted: frozenset[str]
     indexes: Sequence[str]
     runs: dict[str, int]
 
@@ -161,9 +163,9 @@ class DuckTable(Struct, kw_only=True):
                 f"SELECT mode, run, columns, rows FROM {RUNS} WHERE {is_named('table_name')}",
                 [name],
             ).fetchall()
-        required = connection.execute(
-            "SELECT column_name, column_default IS NOT NULL FROM information_schema.columns"
-            f" {_WHERE_NAMED} AND is_nullable = 'NO'",
+        defaults = connection.execute(
+            "SELECT column_name, column_default IS NOT NULL, is_nullable = 'NO'"
+            f" FROM information_schema.columns {_WHERE_NAMED}",
             [name],
         ).fetchall()
         indexes = connection.execute(
@@ -178,7 +180,8 @@ class DuckTable(Struct, kw_only=True):
             columns=_columns(connection, name),
             mode=rows[0][0] if rows else None,
             own=frozenset(folded(column) for row in rows for column in row[2]),
-            required=dict(required),
+            required={column: has for column, has, is_required in defaults if is_required},
+            defaulted=frozenset(column for column, has, _ in defaults if has),
             indexes=[index for (index,) in indexes],
             runs={row[1]: row[3] for row in rows},
         )

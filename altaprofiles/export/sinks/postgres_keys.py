@@ -38,16 +38,16 @@ class Index(Struct):
     is_constraint: bool
 
 
-def indexes_of(connection: psycopg.Connection[Any], oid: int) -> list[Index]:
-    """Return the indexes on columns only that the server can use."""
+def indexes_of(connection: psycopg.Connection[Any], *tables: int) -> list[Index]:
+    """Return the valid indexes of tables, by their oids, on columns only."""
     rows = connection.execute(
         "SELECT c.relname::text, ARRAY(SELECT attname::text FROM pg_attribute WHERE attrelid ="
         " i.indrelid AND attnum = ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1])), m.amname::text,"
         " i.indisunique AND i.indimmediate, pg_get_expr(i.indpred, i.indrelid),"
         " EXISTS (SELECT FROM pg_constraint WHERE conindid = c.oid AND conrelid = i.indrelid)"
         " FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am m ON m.oid = c.relam"
-        " WHERE i.indrelid = %s AND i.indexprs IS NULL AND i.indisvalid",
-        [oid],
+        " WHERE i.indrelid = ANY(%s) AND i.indexprs IS NULL AND i.indisvalid",
+        [[*tables]],
     )
     return [Index(name, frozenset(columns), *rest) for name, columns, *rest in rows]
 

@@ -308,7 +308,9 @@ def add_chosen(load: Load, rows: int, unused: Sequence[tuple[int, int]]) -> None
     taken = 0
     for start, end in zip(edges[::2], edges[1::2], strict=True):
         taken += load.insert(
-            f"LEFT JOIN {CHOICE} AS choice USING (number)"
+            # Those of the range only, which would be read from the first one otherwise.
+            f"LEFT JOIN (SELECT * FROM {CHOICE} WHERE number >= {start} AND number < {end})"
+            " AS choice USING (number)"
             f" WHERE new.number >= {start} AND new.number < {end}"
             " AND (choice.number IS NULL OR choice.matched IS NOT NULL)",
             others,

@@ -45,6 +45,7 @@ class Shape(Struct, kw_only=True):
         left_out: flattened columns of earlier exports that this one does not have.
         inherited: the columns of which rows of people keep the values: those that only
             other exports have, `cdp`, which is null where a lookup has failed, and the user's own.
+        defaulted: columns with a default, or an identity.
         unmarked: columns of flattened keys without the comment `FLATTENED`.
         is_old: whether an earlier version made the table.
         old_keys: the unique indexes that the table may not keep: on `person` alone, of a table of
@@ -61,6 +62,7 @@ class Shape(Struct, kw_only=True):
     missing: dict[str, str] = {}
     left_out: Sequence[str] = ()
     inherited: Sequence[str] = ()
+    defaulted: Sequence[str] = ()
     unmarked: Sequence[str] = ()
     is_old: bool = False
     old_keys: dict[str, bool] = {}
@@ -161,6 +163,7 @@ def shape_of(table: PostgresTable, connection: psycopg.Connection[Any]) -> Shape
             if column.name == "cdp"
             or (column.name not in table.columns and column.comment != FLATTENED)
         ],
+        defaulted=[column.name for column in columns.values() if column.has_default],
         unmarked=[
             name for name in table.flattened if name in columns and not columns[name].comment
         ],

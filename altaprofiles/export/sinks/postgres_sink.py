@@ -246,7 +246,9 @@ class PostgresSink:
         """Note columns of the user's own that lose their values as the table gets others."""
         table = self._table
         added = [name for name in shape.missing if name not in table.required]
-        unfilled = [name for name in shape.inherited if name not in OPTIONAL]
+        # One with a default has been made by somebody else.
+        filled = {*OPTIONAL, *shape.defaulted}
+        unfilled = [name for name in shape.inherited if name not in filled]
         # A table of an earlier version gets columns in any case.
         if table.write == "replace" and added and unfilled and not shape.is_old:
             self.notes.append(of_unfilled(table.label, added, unfilled))

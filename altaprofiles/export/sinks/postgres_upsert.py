@@ -8,15 +8,17 @@ A time that is null is earlier than any other. Tables of an earlier version had 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from msgspec import Struct
 
 from ...base.sql import quoted
 from ..tables import OPTIONAL
+from .postgres_keys import indexes_of
 from .postgres_load import REPEATED, STAGE, Load, drop_repeated
 from .postgres_shape import Shape
-from .postgres_table import NAMELESS
+from .postgres_table import NAMELESS, row_of
 
 __all__ = ["Upserted", "leaves_rows", "upsert"]
 
@@ -63,7 +65,7 @@ def upsert(load: Load, shape: Shape, *, unites: bool) -> Upserted:
     if unites:
         _unite(load)
     outdated = _merge(load, shape.inherited)
-    _plan(load)
+    _plan(load, shape)
     outdated += load.count(f"SELECT count(*) FROM {PLAN} WHERE is_outdated")
     _write(load)
     _give(load, shape.inherited)
@@ -78,7 +80,7 @@ def leaves_rows(load: Load) -> bool:
 
 
 def _probes(load: Load, shape: Shape) -> bool:
-    """Return whether the index finds devices sooner than a look at every row of the table."""
+    """Return whether an index finds devices sooner than a look at every row of the table."""
     if not (shape.is_indexed or shape.may_index):
         return False
     staged = load.count(f"SELECT count(*) FROM {STAGE}")
@@ -87,18 +89,62 @@ def _probes(load: Load, shape: Shape) -> bool:
     return staged * _PROBE < rows
 
 
+def _finds(load: Load, shape: Shape, rows: str, columns: Sequence[str]) -> bool:
+    """Return whether the server finds `old` among some rows by an index on just these columns.
+
+    It reads all of the table instead, for each row that it is asked for, if the index cannot be
+    used: with another collation than that of the column, or added in this transaction while an
+    older one may still see rows that have changed since. Only the server knows all the reasons.
+
+    Args:
+        load: the rows, and the table.
+        shape: the state of the table.
+        rows: the rows in SQL, of which those of the table are `old`.
+        columns: the columns of the index.
+    """
+    connection = load.connection
+    tables = connection.execute(
+        f"SELECT {shape.oid}::oid UNION SELECT relid::oid FROM pg_partition_tree({shape.oid})"
+    )
+    names = {
+        index.name
+        for index in indexes_of(connection, *(oid for (oid,) in tables))
+        # Those of ranges of blocks find much else besides.
+        if index.columns == {*columns} and index.method != "brin"
+    }
+    ((plan,),) = row_of(connection, f"EXPLAIN (FORMAT JSON) SELECT * FROM {rows}")
+    scans = [node for node in _nodes(plan["Plan"]) if _is_of_table(node)]
+    # To read an empty partition costs nothing.
+    return all(
+        names & {node.get("Index Name") for node in _nodes(scan)}
+        for scan in scans
+        if scan["Total Cost"]
+    )
+
+
+def _is_of_table(node: dict[str, Any]) -> bool:
+    # Partitions have a number behind the name.
+    return "Relation Name" in node and node["Alias"].startswith("old")
+
+
+def _nodes(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield a node of a plan, and all below it."""
+    yield node
+    for part in node.get("Plans", ()):
+        yield from _nodes(part)
+
+
 def _link(load: Load, shape: Shape) -> int:
     """Find the rows that become part of another; return the number of those that are absorbed."""
     # The columns by name, as a flattened key may have the name of anything else.
     columns = "old.account, old.person, old.fetched_at, old.added_at"
     nameless = f"{load.table} AS old WHERE {NAMELESS.format('old.')}"
-    if _probes(load, shape):
-        sharing = (
-            f"{STAGE} AS new CROSS JOIN LATERAL (SELECT {columns} FROM {nameless}"
-            # Planned by itself, so that it is one probe of the index for each staged row.
-            " AND old.account = new.account AND old.object_ids && new.object_ids OFFSET 0) AS old"
-        )
-    else:
+    sharing = (
+        f"{STAGE} AS new CROSS JOIN LATERAL (SELECT {columns} FROM {nameless}"
+        # Planned by itself, so that it is one probe of the index for each staged row.
+        " AND old.account = new.account AND old.object_ids && new.object_ids OFFSET 0) AS old"
+    )
+    if not (_probes(load, shape) and _finds(load, shape, sharing, ["object_ids"])):
         # By single devices, which can be hashed. Overlapping lists are compared pair by pair.
         sharing = (
             f"(SELECT *, unnest(object_ids) AS id FROM {STAGE}) AS new JOIN"
@@ -273,19 +319,22 @@ def _give(load: Load, columns: Sequence[str]) -> None:
         )
 
 
-def _plan(load: Load) -> None:
+def _plan(load: Load, shape: Shape) -> None:
     """Decide on every staged row: whether it is written, and with which times."""
     differs = [
         *(f"NOT ({_same(name, value)})" for name, value in _values(load).items()),
         *(f"old.{name} IS NOT NULL" for name in load.nulls),
     ]
     columns = ", ".join(f"old.{name}" for name in (*_KEPT_APART, *_values(load), *load.nulls))
+    same_key = _SAME_KEY.format("new")
     # One probe of the index for each staged row, as later for each one that is written. A join by
     # hashes or by sorting would put the documents of the whole table into temporary files.
     known = (
-        f"LATERAL (SELECT {columns} FROM {load.table} AS old"
-        f" WHERE {_SAME_KEY.format('new')} OFFSET 0) AS old"
+        f"{STAGE} AS new LEFT JOIN LATERAL (SELECT {columns} FROM {load.table} AS old"
+        f" WHERE {same_key} OFFSET 0) AS old ON true"
     )
+    if not _finds(load, shape, known, ["account", "person"]):
+        known = f"{STAGE} AS new LEFT JOIN {load.table} AS old ON {same_key}"
     load.run(
         "CREATE TEMP TABLE altaprofiles_plan ON COMMIT DROP AS SELECT new.number,"
         " old.person IS NULL AS is_new,"
@@ -295,7 +344,7 @@ def _plan(load: Load) -> None:
         " old.fetched_at AS known_fetched_at, old.added_at AS known_added_at,"
         " CASE WHEN merged.number IS NOT NULL THEN merged.added_at"
         " WHEN old.person IS NULL THEN new.added_at ELSE old.added_at END AS added_at"
-        f" FROM {STAGE} AS new LEFT JOIN {known} ON true"
+        f" FROM {known}"
         f" LEFT JOIN {MERGED} AS merged ON merged.number = new.number"
     )
 
