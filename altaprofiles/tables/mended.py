@@ -38,7 +38,7 @@ class Mended(Struct, frozen=True):
 
 
 def mistyped_words(mistyped: dict[str, int]) -> str:
-    """Return the columns with values of another type, and their numbers, in words."""
+    """Return the columns with values that do not fit, and their numbers, in words."""
     total = sum(mistyped.values())
     columns = ", ".join(f"{name!r} {count:,}" for name, count in mistyped.items())
-    return f"{total:,} values of another type are null: {columns}"
+    return f"{total:,} values that do not fit their column are null: {columns}"

@@ -268,7 +268,7 @@ async def test_a_column_of_a_type_becomes_text_as_the_warning_says(
     async with Emulator(records=records) as emulator, session_for(emulator) as session:
         typed: Any = {"score": "int64", "email": "timestamp"}
         report = await session.sync("Charged", until="2026-01-02", flatten=typed, **days)
-        (warning,) = [one for one in report.warnings if "of another type" in one]
+        (warning,) = [one for one in report.warnings if "do not fit their column" in one]
         sent = emulator.stats.requests
         for key, fix in (("score", "int64"), ("email", "timestamp")):
             flatten: Any = typed | {key: "text"}

@@ -111,7 +111,7 @@ def test_a_sync() -> None:
 
 def test_values_of_another_type_are_named_by_column() -> None:
     some = msgspec.structs.replace(EXPORT, mended=1003, mistyped={"Last Score": 1000, "a b": 1})
-    words = "1,001 values of another type are null: 'Last Score' 1,000, 'a b' 1"
+    words = "1,001 values that do not fit their column are null: 'Last Score' 1,000, 'a b' 1"
     assert f"mended    2 texts that duckdb cannot hold; {words}\n" in str(some)
     assert f"mended    {words}\n" in str(msgspec.structs.replace(some, mended=1001))
 
@@ -136,7 +136,7 @@ async def test_an_export_names_the_columns_whose_values_are_null(
                 more = await session.export(
                     "Charged", **RANGE, to=path, flatten=flatten, write="append"
                 )
-                (advice,) = [one for one in more.warnings if "of another type" in one]
+                (advice,) = [one for one in more.warnings if "do not fit their column" in one]
                 # As "text" it would not stand beside the files that there are.
                 assert "write='replace'" in advice
             if to == "p.duckdb":
@@ -146,8 +146,8 @@ async def test_an_export_names_the_columns_whose_values_are_null(
                 )
                 assert synced.mistyped == report.mistyped
     assert (report.people, report.mended, report.mistyped) == (5, 3, {"Score": 3})
-    words = "3 values of another type are null: 'Score' 3"
-    (told,) = [one for one in report.warnings if "of another type" in one]
+    words = "3 values that do not fit their column are null: 'Score' 3"
+    (told,) = [one for one in report.warnings if "do not fit their column" in one]
     if to == "p.duckdb":
         # The next one would be refused with another type alone.
         change = 'ALTER TABLE "profiles" ALTER COLUMN "Score" TYPE VARCHAR '
