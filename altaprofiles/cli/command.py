@@ -171,7 +171,7 @@ def _shared_options(*, several: bool) -> list[click.Parameter]:
     option = partial(click.Option, expose_value=False, callback=_store_in_app)
     account = "Use this account of the credentials file, whatever the environment holds."
     if several:
-        account += " Repeatable: several are asked side by side."
+        account += " Repeatable for count, export, lookup and sync, which ask several side by side."
     return [
         option(
             ["--account", "accounts"],
