@@ -323,6 +323,8 @@ class DaysSink:
         for name, texts in self._texts.items():
             found = {day: types.get(name.casefold()) for day, types in days.items()}
             differing = [day for day, type_ in found.items() if type_ not in (None, wanted[name])]
+            # Unless somebody has just removed the files of these days.
+            differing = differing or [*texts]
             others = [type_ for day, type_ in found.items() if type_ and day not in texts]
             wrong = (differing[0], differing[-1])
             late = _late_days(differing[0], self._new.through)
