@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shlex
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from functools import partial, wraps
@@ -37,6 +36,7 @@ from .base.checks import (
     shown,
 )
 from .base.deadline import Deadline
+from .base.wording import login_step
 from .cdp import Cdp
 from .credentials import (
     CHAIN_SLOTS,
@@ -354,15 +354,14 @@ class Session:
             alta = None
         if clevertap is None and alta is None:
             raise MissingCredentials(
-                f"{accounts.path}: account {account!r} has no credentials; run: altaprofiles login "
-                f"{shlex.quote(account)}"
+                f"{accounts.path}: account {account!r} has no credentials; {login_step(account)}"
             )
         session = cls(
             clevertap=None if clevertap is None else clevertap.credentials,
             alta=None if alta is None else alta.credentials,
             **options,
         )
-        login = f"run: altaprofiles login {shlex.quote(account)}"
+        login = login_step(account)
         session._remedies = {clevertap_rules.API: login, alta_rules.API: login}
         return session
 

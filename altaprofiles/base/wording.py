@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
@@ -12,6 +13,7 @@ __all__ = [
     "after_failure",
     "clock",
     "duration",
+    "login_step",
     "moment",
     "nearest",
     "next_step",
@@ -107,18 +109,23 @@ def processes(pids: Sequence[int], apart: Sequence[int] = (), *, own: bool = Fal
     """
     names = ["this process"] if own else []
     if pids:
-        names.append(f"the process{_listed(pids)}")
+        plural = "es" if len(pids) > 1 else ""
+        names.append(f"the process{plural} {_listed(pids)}")
     if len(apart) == 1:
         names.append(f"a process in another container (its number {apart[0]})")
     elif apart:
-        numbers = _listed(apart).removeprefix("es ")
-        names.append(f"processes in other containers (their numbers {numbers})")
+        names.append(f"processes in other containers (their numbers {_listed(apart)})")
     return " and ".join(names)
 
 
 def _listed(pids: Sequence[int]) -> str:
     *first, last = map(str, pids)
-    return f"es {', '.join(first)} and {last}" if first else f" {last}"
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def login_step(account: str) -> str:
+    """Return the next step for an account of the credentials file that lacks something."""
+    return f"run: altaprofiles login {shlex.quote(account)}"
 
 
 def next_step(*, has_event: bool, has_filters: bool) -> str:

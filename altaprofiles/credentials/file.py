@@ -37,7 +37,7 @@ from typing import Any, Literal, Self, TypeVar
 from ..base.checks import is_harmless, shown, shown_setting
 from ..base.extras import is_installed
 from ..base.paths import absolute_path, status_of
-from ..base.wording import nearest, one_of
+from ..base.wording import login_step, nearest, one_of
 from ..errors import ConfigurationError, InvalidArgument, MissingCredentials
 from ..redaction import Secret, as_secret, mask_values
 from .environment import secrets_in_environment, shared_from_env
@@ -241,7 +241,7 @@ class AccountsFile:
             options = " ".join(f"--account {shlex.quote(name)}" for name in several)
             return f"name each by itself, as in {options}"
         is_shown = account and is_harmless(account)
-        login = f"run: altaprofiles login {shlex.quote(str(account)) if is_shown else 'NAME'}"
+        login = login_step(str(account) if is_shown else "NAME")
         close = nearest(account, self.tables)
         return login if close is None else f"did you mean {close!r}? For a new one, {login}"
 
@@ -283,10 +283,12 @@ class AccountsFile:
         advice = ", or pass `passcode` to CleverTap.from_account"
         arguments = self.arguments(account, service, secret, advice=advice)
         if arguments is None:
-            others = self.having(service)
-            steps = [f"pass the name of one that has: {', '.join(map(repr, others))}"]
-            steps = (steps if others else []) + (["pass `token`"] if service == "Alta" else [])
-            steps.append(f"run: altaprofiles login {shlex.quote(account)}")
+            steps = []
+            if others := self.having(service):
+                steps.append(f"pass the name of one that has: {', '.join(map(repr, others))}")
+            if service == "Alta":
+                steps.append("pass `token`")
+            steps.append(login_step(account))
             raise MissingCredentials(
                 f"{self._where(account)} has no {service} credentials; {', or '.join(steps)}"
             )
@@ -313,7 +315,7 @@ class AccountsFile:
             needs_both: whether the command asks both services, with credentials of one account.
             is_alone: whether the command asks this account only, so that another can replace it.
         """
-        login = f"run: altaprofiles login {shlex.quote(name)}"
+        login = login_step(name)
         others = self.having(*(("CleverTap", "Alta") if needs_both else (missing,)))
         if is_alone and others:
             others = [shlex.quote(other) for other in others]
@@ -361,7 +363,7 @@ class AccountsFile:
 
     def _of_clevertap(self, name: str, secret: Secret | None, advice: str) -> Arguments | None:
         given = self._given(name, _CLEVERTAP)
-        login = f"run: altaprofiles login {shlex.quote(name)}"
+        login = login_step(name)
         if "account_id" not in given:
             if given.keys() - {"shared"}:
                 raise MissingCredentials(f"{self._where(name)}: account_id is missing; {login}")

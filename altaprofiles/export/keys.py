@@ -195,13 +195,16 @@ class KeyFile:
 
     def place_of(self, index: int) -> str:
         """Return the line, or the row of a table without lines, of a key that has been read."""
-        _, offset = self._offsets[bisect_right(self._offsets, index, key=itemgetter(0)) - 1]
+        _, offset = self._offsets[self._place_in_offsets(index)]
         has_lines = self.path.suffix.lower() not in (*_PARQUET, *_DUCKDB)
         return f"{'line' if has_lines else 'row'} {index + offset} of {self.path}"
 
     def forget_places(self, index: int) -> None:
         """Forget the places of keys before `index`: a file may have millions of blank rows."""
-        del self._offsets[: bisect_right(self._offsets, index, key=itemgetter(0)) - 1]
+        del self._offsets[: self._place_in_offsets(index)]
+
+    def _place_in_offsets(self, index: int) -> int:
+        return bisect_right(self._offsets, index, key=itemgetter(0)) - 1
 
     def advice_on(self, fault: str) -> str:
         """Return advice on the fault of a key, or nothing."""

@@ -158,8 +158,8 @@ class KeysGathering(Generic[V]):
                     self._first = next(iter(batch), None)
                 position = self._read + self._skipped
                 texts = [self._as_text(index, key) for index, key in enumerate(batch, position)]
-                # Rows without a key, as those of a file are.
-                keys = [one for one in texts if key_in_file(one[0]) is not None]
+                # Rows without a key are skipped, as those of a file are.
+                keys = [one for one in texts if one[1] is None or key_in_file(one[0]) is not None]
                 self._skipped += len(texts) - len(keys)
                 for text, error in keys:
                     self._first_refusal = self._first_refusal or error

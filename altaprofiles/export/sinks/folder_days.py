@@ -76,16 +76,22 @@ class DaysTarget(FolderTarget, frozen=True, kw_only=True):
         """Return the path of a day's file."""
         return self.path / f"day={day}" / self.whole
 
+    def days(self) -> list[str]:
+        """Return the days that have a folder, in order."""
+        days = (day_of(entry.name) for entry in self.path.iterdir())
+        return sorted(day for day in days if day is not None)
+
     def lost_days(self, account: str, first: date, last: date) -> list[date]:
-        files = [(day, self.file_of(day)) for day in _range(first, last)]
+        files = {day: self.file_of(day) for day in _range(first, last)}
+        days = [(day, file.exists()) for day, file in files.items()]
         # Whoever keeps a number of days only removes the oldest ones.
-        remaining = [*dropwhile(lambda day: not day[1].exists(), files)] or files
+        remaining = [*dropwhile(lambda day: not day[1], days)] or days
         # A sync of another account may have brought a day again, with its own rows.
         is_shared = len(self.states()) > 1
         return [
             date.fromisoformat(day)
-            for day, file in remaining
-            if not file.exists() or (is_shared and not _may_have(file, account))
+            for day, is_there in remaining
+            if not is_there or (is_shared and not _may_have(files[day], account))
         ]
 
     def open(self, table: Table, origin: Origin) -> DaysSink:
@@ -172,9 +178,8 @@ class DaysSink:
 
         They are of its first sync, which was killed, and perhaps had another range.
         """
-        for entry in sorted(self._target.path.iterdir()):
-            day = day_of(entry.name)
-            if day is not None and day not in days and self._earlier(day).has_own:
+        for day in self._target.days():
+            if day not in days and self._earlier(day).has_own:
                 yield day
 
     def _compare_columns(self, brought: Sequence[str]) -> list[str]:
@@ -188,9 +193,8 @@ class DaysSink:
         added = {column.name.casefold(): column for column in lifted}
         changed: list[_Changed] = []
         lacking: list[str] = []
-        days = [day for entry in target.path.iterdir() if (day := day_of(entry.name)) is not None]
         # The newest file has them all, but for the first night.
-        for day in sorted(days, reverse=True):
+        for day in reversed(target.days()):
             if not added and not changed:
                 break
             types, has_rows = types_in(target.file_of(day))
@@ -313,8 +317,7 @@ class DaysSink:
         """Return the notes on columns that are text on days with rows of other accounts."""
         days = {
             day: types
-            for entry in sorted(self._target.path.iterdir())
-            if (day := day_of(entry.name)) is not None
+            for day in self._target.days()
             for types, has_rows in [types_in(self._target.file_of(day))]
             if has_rows
         }

@@ -245,7 +245,8 @@ class PostgresSink:
     def _note_unfilled(self, shape: Shape) -> None:
         """Note columns of the user's own that lose their values as the table gets others."""
         table = self._table
-        added = [name for name in shape.missing if name not in table.required]
+        required = table.required
+        added = [name for name in shape.missing if name not in required]
         # One with a default has been made by somebody else.
         filled = {*OPTIONAL, *shape.defaulted}
         unfilled = [name for name in shape.inherited if name not in filled]
