@@ -9,6 +9,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import time
 import zoneinfo
 from collections.abc import Generator, Iterator
 from contextlib import closing
@@ -138,6 +139,15 @@ def clock() -> Iterator[Clock]:
     """
     with stopped() as clock:
         yield clock
+
+
+@pytest.fixture
+def small_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make each step of an output a turn of the event loop, however slow the machine is.
+
+    Otherwise as many are taken at once as fit into a time.
+    """
+    monkeypatch.setattr(time, "perf_counter", lambda: 0.0)
 
 
 @pytest.fixture

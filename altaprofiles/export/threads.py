@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import (
     AsyncGenerator,
     AsyncIterator,
@@ -15,7 +16,6 @@ from collections.abc import (
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
-from time import perf_counter
 from typing import TypeVar
 
 import anyio
@@ -94,13 +94,13 @@ class Threads:
             after: called after some steps, in the event loop.
         """
 
-        start = perf_counter()
+        start = time.perf_counter()
 
         def some() -> bool:
-            now = perf_counter()
+            now = time.perf_counter()
             end = now + min(_TURN, (now - start) / 8)
             while step():
-                if perf_counter() >= end:
+                if time.perf_counter() >= end:
                     return True
             return False
 

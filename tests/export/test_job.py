@@ -441,6 +441,7 @@ async def test_cancelled_and_resumed(to: Path, case: Scripted, way: str) -> None
 
 
 @each_way
+@pytest.mark.usefixtures("small_turns")
 async def test_cancelled_while_it_finishes(to: Path, tmp_path: Path, kind: Kind, way: str) -> None:
     ending: list[Callable[[], object]] = []
     reports: list[Progress] = []
@@ -454,7 +455,7 @@ async def test_cancelled_while_it_finishes(to: Path, tmp_path: Path, kind: Kind,
                 ending[0]()
 
     # Enough for several batches.
-    async with at_script(kind, padding=40_000) as case, case.session() as session:
+    async with at_script(kind, padding=80_000) as case, case.session() as session:
         async with nothing_left_behind():
             await end_midway(way, ending, lambda: case.start(session, to, on_progress=on_progress))
         # A batch that was being written is reported before the cancellation arrives.

@@ -223,6 +223,7 @@ async def test_a_spool_damaged_between_two_runs_is_fetched_again(
     rotating([*product(["fetching", "finishing"], DAMAGES)], KINDS),
     ids=str,
 )
+@pytest.mark.usefixtures("small_turns")
 async def test_a_spool_damaged_while_the_run_goes_on_is_fetched_again(
     to: Path,
     kind: Kind,
@@ -254,6 +255,7 @@ def spool_name(kind: Kind) -> str:
     pairwise(KINDS, ["p.csv.gz", "p.parquet", "p.duckdb"], ["fetching", "finishing"]),
     ids=str,
 )
+@pytest.mark.usefixtures("small_turns")
 async def test_every_format_is_written_anew_after_damage(
     tmp_path: Path, kind: Kind, name: str, stage: str
 ) -> None:
@@ -275,6 +277,7 @@ async def test_every_format_is_written_anew_after_damage(
         assert names_in(tmp_path) == case.kind.files(name)
 
 
+@pytest.mark.usefixtures("small_turns")
 async def test_a_table_of_a_server_is_written_anew_after_damage(
     tmp_path: Path, kind: Kind, postgres: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
