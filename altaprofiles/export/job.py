@@ -151,13 +151,17 @@ class Job(Generic[R, S]):
             for part in self._parts:
                 part.report_failure(error)
             raise
-        else:
-            return report
         finally:
             with anyio.CancelScope(shield=True):
                 for part in self._parts:
                     await part.close_ahead()
-                await threads.run(lambda: self._leave(workspaces))
+                remains = await threads.run(lambda: self._leave(workspaces))
+        if not remains:
+            return report
+        names = ", ".join(map(str, remains))
+        warning = f"{names} cannot be removed, so that the same call once more adds nothing"
+        logger.warning("%s", warning)
+        return replace(report, warnings=[*report.warnings, warning])
 
     def find_place(self) -> Place:
         """Return the paths of the export. Blocking.
@@ -302,22 +306,39 @@ class Job(Generic[R, S]):
         """Return the report of a run that was killed when its rows had been added, or None.
 
         Blocking. Without it, they would be added once more.
+
+        Raises:
+            ExportError: it was of other accounts as well, or its report cannot be read.
         """
-        path = place.target.path
-        is_gone = path is not None and not path.exists()
-        if not self._adds or is_gone or any(part.error is not None for part in self._parts):
+        if not self._adds:
             return None
-        ended = workspaces.ended([part.run.store for part in self._parts])
-        if ended is None or ended.report is None or ended.began is None:
+        stores = [part.run.store for part in self._parts if part.is_open]
+        ended = workspaces.ended(stores, is_anew=self._output.resume is False)
+        if ended is None:
             return None
-        with suppress(msgspec.DecodeError):
-            report = decode_report(ended.report.encode(), type(self._describe(place)))
-            if not is_outdated(ended.began):
-                return report
-            warning = f"it {_of_then(ended.began)}"
+        target = place.target
+        if place.remote is None and not all(map(target.holds, ended.runs)):
+            workspaces.forget(ended)
+            return None
+        before = (
+            f"an earlier run that added its rows to {target.label} was ended before it was over"
+        )
+        again = f"to add them once more, {DISCARD}"
+        if sorted(ended.names) != sorted(store.folder.name for store in stores):
+            raise ExportError(
+                f"{before}, and it was of other accounts as well; run it once more with the same "
+                f"accounts, which adds nothing, or {again}"
+            )
+        try:
+            report = decode_report((ended.report or "").encode(), type(self._describe(place)))
+        except msgspec.DecodeError:
+            raise ExportError(f"{before}, and its report cannot be read; {again}") from None
+        warnings = [_of_added(target)]
+        if ended.began is not None and is_outdated(ended.began):
+            warnings.append(f"it {_of_then(ended.began)}")
+        for warning in warnings:
             logger.warning("%s", warning)
-            return replace(report, warnings=[*report.warnings, warning])
-        return None
+        return replace(report, warnings=[*report.warnings, *warnings])
 
     def _look_around(self, workspaces: Workspaces, place: Place) -> None:
         """Warn of days to come, and of what earlier runs of other plans have left."""
@@ -577,6 +598,13 @@ class Job(Generic[R, S]):
                 if part.ahead is not None:
                     part.ahead.drop_blocks()
 
+        added = False
+        if self._adds and place.remote is None:
+            # An output without some answers was reported by the run that wrote it.
+            runs = [store.run for part in parts if not (store := part.run.store).is_written]
+            added = await when_free(
+                threads, target, lambda: any(map(target.holds, runs)), self._output.deadline
+            )
         written = await assemble(
             threads,
             target,
@@ -595,6 +623,9 @@ class Job(Generic[R, S]):
         self._written.append(written)
         read = sum(part.gathering.records for part in parts)
         warnings = [*written.notes, *on_syncs]
+        names = [part.name for part in parts if part.name is not None]
+        if added:
+            warnings.append(_by(names, _of_added(target)))
         for part, counts in zip(
             parts, counts_of(people, parts, read, written.records), strict=True
         ):
@@ -602,8 +633,7 @@ class Job(Generic[R, S]):
             warnings += part.warnings
         if not written.records:
             nobody = _nobody(target, replaced) + parts[0].gathering.nobody
-            names = [part.name for part in parts if part.name is not None]
-            warnings.append(f"{', '.join(names)}: {nobody}" if names else nobody)
+            warnings.append(_by(names, nobody))
         for part in parts:
             if (store := part.run.store).is_outdated:
                 by = "it" if part.name is None else f"{part.name}: it"
@@ -782,18 +812,21 @@ class Job(Generic[R, S]):
             return f"{number:,} {unit} are in {folder}; {again} to resume it"
         return f"{NOTHING_KEPT}; {again}{cure}"
 
-    def _leave(self, workspaces: Workspaces) -> None:
+    def _leave(self, workspaces: Workspaces) -> list[Path]:
+        """Leave the workspaces; return what makes the next call add nothing, if any does so."""
         report = self._report
         if report is None:
             for part in self._parts:
                 part.leave()
-            return
+            return []
+        remains: list[Path] = []
         # Another error must not hide the one that has ended this run.
         with suppress(OSError, ExportError):
-            workspaces.end(
+            remains = workspaces.end(
                 [part.run.store for part in self._parts],
                 msgspec.json.encode(report) if self._adds else None,
             )
+        return remains if self._adds else []
 
     async def _report_regularly(self) -> None:
         # While nothing arrives, retries and slots say why; and some databases take their rows in
@@ -949,6 +982,17 @@ def _nobody(target: Target, replaced: str | None) -> str:
     """Return the warning about an output of nobody, which may be a mistake."""
     none = "0 people" if target.content.of == "people" else "0 users"
     return f"{none} in {target.name}" if replaced is None else f"{none}; it replaced {replaced}"
+
+
+def _by(names: Sequence[str], sentence: str) -> str:
+    return f"{', '.join(names)}: {sentence}" if names else sentence
+
+
+def _of_added(target: Target) -> str:
+    return (
+        f"an earlier run had added these rows to {target.label}, and was ended before it was over; "
+        f"they are there once"
+    )
 
 
 def _of_then(began: datetime) -> str:

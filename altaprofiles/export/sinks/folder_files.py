@@ -126,6 +126,12 @@ class FilesTarget(FolderTarget, frozen=True, kw_only=True):
         ]
         return f"{numbered(sum(sizes), 'byte')} of {self.name}" if sizes else None
 
+    def holds(self, run: str) -> bool:
+        if not self.path.exists():
+            return False
+        names = [file.name for file in self.state().files if file.run == run]
+        return any((self.path / name).exists() for name in names)
+
     def encoder(self, table: Table) -> Encoder:
         return ArrowEncoder(table)
 

@@ -21,7 +21,7 @@ from ..tables import Origin, to_keep_values
 from .encoding import Encoder
 from .postgres_rights import check_origin, check_rights
 from .postgres_rows import BlockEncoder
-from .postgres_runs import RUNS
+from .postgres_runs import RUNS, holds
 from .postgres_schema import of_no_account
 from .postgres_server import PostgresServer
 from .postgres_shape import rows_in, shape_of
@@ -148,6 +148,13 @@ class PostgresTarget(Target, frozen=True, kw_only=True):
         finally:
             connection.close()
         return f"{numbered(rows, 'row')} of {self.name}" if rows else None
+
+    def holds(self, run: str) -> bool:
+        connection = self.connect()
+        try:
+            return self.server.guard(lambda: holds(self.table, connection, run))
+        finally:
+            connection.close()
 
     def encoder(self, table: Table) -> Encoder:
         return BlockEncoder(table)

@@ -332,6 +332,17 @@ class Target(Struct, frozen=True, kw_only=True):
         """Return the advice on flattened columns that are null where a value has another type."""
         return 'as "text" a column keeps every value'
 
+    def holds(self, run: str) -> bool:
+        """Return whether the rows that a run has appended are there. Blocking.
+
+        Only a target that can be appended to knows.
+
+        Raises:
+            ExportLocked: the target is in use.
+            OSError, ExportError: the target cannot be read.
+        """
+        return False
+
     def present(self) -> str | None:
         """Return what an output would replace, such as "9 bytes of p.csv", or None. Blocking.
 

@@ -170,9 +170,14 @@ class Workspace:
         return is_outdated(self.began)
 
     @property
+    def is_written(self) -> bool:
+        """True if the output has been written without some answers."""
+        return bool(self.journal.state("written"))
+
+    @property
     def is_superseded(self) -> bool:
         """True if its output has been written, without some answers, and is no longer current."""
-        return bool(self.journal.state("written")) and self.is_outdated
+        return self.is_written and self.is_outdated
 
     def spool(self, name: str) -> Path:
         """Return the path of the spool with this name."""
@@ -191,8 +196,12 @@ class Workspace:
         """Close the journal, and release the lock."""
         self.journal.close()
 
-    def remove(self) -> None:
-        """Delete the workspace of a complete or empty export, or log a warning if that fails."""
+    def remove(self) -> bool:
+        """Delete the workspace of a complete or empty export, or log a warning if that fails.
+
+        Returns:
+            Whether nothing of it is left that a later run would resume.
+        """
         try:
             if self.journal.is_empty():
                 # A full disk has no room for a note of it, and none is needed.
@@ -208,6 +217,16 @@ class Workspace:
             # Harmless: the same export would find everything complete and write the output again.
             logger.warning("%s cannot be removed: %s", self.folder, error)
             self.close()
+            return not self._would_be_resumed()
+        return True
+
+    def _would_be_resumed(self) -> bool:
+        path = self.folder / JOURNAL
+        try:
+            with Journal.peek(path) as journal:
+                return not journal.state(OVER)
+        except (OSError, ExportError):
+            return path.exists()
 
     def clear(self) -> None:
         """Discard the export's progress."""

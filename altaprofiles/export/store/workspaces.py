@@ -15,7 +15,7 @@ import asyncio
 import logging
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -32,6 +32,7 @@ from .lock import Lock
 from .spool import sync_folder
 from .workspace import (
     JOURNAL,
+    OVER,
     Workspace,
     delete_stray_logs,
     explaining_disk_errors,
@@ -39,7 +40,7 @@ from .workspace import (
     made_folder,
 )
 
-__all__ = ["LOCK", "SUPERSEDED", "UPLOAD", "Ended", "Workspaces", "workspaces_in"]
+__all__ = ["LOCK", "SUPERSEDED", "UPLOAD", "Ended", "Workspaces", "names_of_ended", "workspaces_in"]
 
 logger = logging.getLogger("altaprofiles")
 
@@ -54,6 +55,7 @@ SUPERSEDED = "its last run has written the output, though not all answers, and i
 
 _READING = "reading"
 _ENDED = "ended.json"
+_NOTES = "ended-*.json"
 _PARTIAL = f"{_ENDED}.partial"
 _NAME = re.compile(r"[a-z]+-[0-9a-f]{16}(-[0-9]+)?")
 _OTHER = "another folder with `spool`"
@@ -64,18 +66,24 @@ class Ended(Struct, frozen=True):
 
     Attributes:
         names: the plans of its workspaces.
-        arguments: the other arguments of each.
+        runs: the run in each; see `Workspace.run`.
         report: its report as JSON, if it must not be run again; None if that does no harm.
         began: the time at which it was begun.
     """
 
     names: list[str]
-    arguments: list[str] = []
+    runs: list[str] = []
     report: str | None = None
     began: datetime | None = None
 
 
 _DECODER: msgspec.json.Decoder[Ended | list[str]] = msgspec.json.Decoder(Ended | list[str])
+
+
+def names_of_ended(folder: Path) -> set[str]:
+    """Return the plans of the exports in a folder that are complete and not yet removed."""
+    notes = filter(None, map(_note_in, folder.glob(_NOTES)))
+    return {name for note in notes for name in note.names}
 
 
 def workspaces_in(folder: Path) -> Iterator[Path]:
@@ -105,7 +113,7 @@ class Workspaces:
         self.turn = asyncio.Lock()
         self.syncing: set[str] = set()
         self._lock = lock
-        self._ended: Ended | None = None
+        self._ended: dict[Path, Ended] = {}
 
     @classmethod
     def open(cls, folder: Path, *, resume: bool) -> Self:
@@ -144,11 +152,12 @@ class Workspaces:
         for path in self.folder.glob(f"{UPLOAD}*"):
             path.unlink()
         if (self.folder / _ENDED).exists():
-            ended = self._finish_end()
-            if resume and ended.report is not None:
-                self._ended = ended
+            self._finish_end()
+        for path in self.folder.glob(_NOTES):
+            if (note := _note_in(path)) is None:
+                path.unlink()
             else:
-                (self.folder / _ENDED).unlink()
+                self._ended[path] = note
         # The keys are read again: whether a run that was killed had read all of them is unknown.
         if (self.folder / _READING).exists():
             self.discard(_READING)
@@ -191,7 +200,7 @@ class Workspaces:
     def newest(self, plan: EventsPlan) -> EventsPlan | None:
         """Return the plan of the newest unfinished export that differs in windows at most."""
         found = [(_began(path), path.name) for path in self._family(plan)]
-        ended = [] if self._ended is None else self._ended.names
+        ended = [name for note in self._ended.values() for name in note.names]
         found += [(-1.0, name) for name in ended if name.rpartition("-")[0] == plan.family]
         if not found:
             return None
@@ -200,6 +209,9 @@ class Workspaces:
 
     def discard_family(self, plan: EventsPlan) -> None:
         """Discard every unfinished export that differs from `plan` in windows at most."""
+        for path, note in list(self._ended.items()):
+            if any(name.rpartition("-")[0] == plan.family for name in note.names):
+                self._forget(path)
         for path in self._family(plan):
             self.discard(path.name)
 
@@ -265,7 +277,7 @@ class Workspaces:
         """Discard the workspace in the folder of this name."""
         Workspace.open(self.folder / name, resume=False).remove()
 
-    def end(self, stores: Sequence[Workspace], report: bytes | None = None) -> None:
+    def end(self, stores: Sequence[Workspace], report: bytes | None = None) -> list[Path]:
         """Remove the workspaces of a complete export.
 
         If this is killed, the next start removes the rest. Otherwise a later run would gather again
@@ -275,59 +287,98 @@ class Workspaces:
             stores: the workspaces.
             report: the report, if the same export must not be run again when this is killed; then
                 `ended` returns it to the next run.
-        """
-        if report is not None or len(stores) > 1:
-            try:
-                self._mark_ended(stores, report)
-            except OSError as error:
-                logger.warning("%s cannot be written to: %s", self.folder, error)
-                if report is not None:
-                    # As long as all is there, the same export finds its rows in the output.
-                    for store in stores:
-                        store.close()
-                    return
-        for store in stores:
-            store.remove()
-        with suppress(OSError):
-            (self.folder / _ENDED).unlink(missing_ok=True)
 
-    def ended(self, stores: Sequence[Workspace]) -> Ended | None:
-        """Return a run of the same export that was killed at its end, if it left its report.
+        Returns:
+            What could not be removed, and makes the next run of the same export return the report
+            of this one.
+        """
+        note = self._note_of(stores)
+        if note is None and (report is not None or len(stores) > 1):
+            try:
+                note = self._write_note(stores, report)
+            except OSError as error:
+                # A full disk has room for less, and gets more as the files go.
+                logger.warning("%s cannot be written to: %s", self.folder, error)
+        remains = [store.folder for store in stores if not store.remove()]
+        if note is not None and not remains and not self._forget(note):
+            return [note]
+        return remains
+
+    def ended(self, stores: Sequence[Workspace], *, is_anew: bool) -> Ended | None:
+        """Return a run of these plans that was killed at its end, if it left its report.
+
+        As long as nothing of it is gone, it is resumed as any other, and None is returned.
 
         Args:
-            stores: the workspaces of the export, which have nothing yet.
+            stores: the workspaces, open; those of the run are among them, or removed in part.
+            is_anew: whether the export is begun anew. Then such a run is forgotten.
         """
-        ended = self._ended
-        if ended is None or ended.names != _names(stores):
-            return None
-        return ended if ended.arguments == _arguments(stores) else None
+        opened = {store.folder.name: store for store in stores}
+        for path, note in list(self._ended.items()):
+            if opened.keys().isdisjoint(note.names):
+                continue
+            if is_anew or self._is_whole(note, opened):
+                self._forget(path)
+            else:
+                return note
+        return None
 
-    def _mark_ended(self, stores: Sequence[Workspace], report: bytes | None) -> None:
+    def forget(self, ended: Ended) -> None:
+        """Forget a run that `ended` has returned, whose rows are gone."""
+        for path, note in list(self._ended.items()):
+            if note is ended:
+                self._forget(path)
+
+    def _is_whole(self, note: Ended, opened: Mapping[str, Workspace]) -> bool:
+        """Return whether all workspaces of a run are there."""
+        found = [
+            opened[name].run if name in opened else _run_in(self.folder / name)
+            for name in note.names
+        ]
+        return found == note.runs
+
+    def _note_of(self, stores: Sequence[Workspace]) -> Path | None:
+        names = sorted(_names(stores))
+        notes = self._ended.items()
+        return next((path for path, note in notes if sorted(note.names) == names), None)
+
+    def _write_note(self, stores: Sequence[Workspace], report: bytes | None) -> Path:
         text = None if report is None else report.decode()
         began = min(store.began for store in stores)
-        ended = Ended(_names(stores), _arguments(stores), text, began)
+        runs = [store.run for store in stores]
+        note = Ended(_names(stores), runs, text, began)
         partial = self.folder / _PARTIAL
         with partial.open("wb") as file:
-            file.write(msgspec.json.encode(ended))
+            file.write(msgspec.json.encode(note))
             file.flush()
             os.fsync(file.fileno())
-        partial.replace(self.folder / _ENDED)
+        # Each run has its own, because another plan may be run before this one is again.
+        path = self.folder / (_ENDED if text is None else _NOTES.replace("*", runs[0]))
+        partial.replace(path)
+        self._ended[path] = note
         sync_folder(self.folder)
+        return path
 
-    def _finish_end(self) -> Ended:
+    def _finish_end(self) -> None:
         """Remove the workspaces of an export that was killed while it removed them."""
         path = self.folder / _ENDED
-        check_own_file(path, _OTHER)
-        try:
-            found = _DECODER.decode(path.read_bytes())
-        except msgspec.DecodeError:
-            found = []
-        # An earlier version has written the names alone.
-        ended = Ended(found) if isinstance(found, list) else found
-        for name in ended.names:
+        for name in [] if (ended := _note_in(path)) is None else ended.names:
             if _NAME.fullmatch(name) and (self.folder / name).is_dir():
                 self.discard(name)
-        return ended
+        path.unlink()
+
+    def _forget(self, path: Path) -> bool:
+        """Delete a note; return whether it says nothing any more."""
+        self._ended.pop(path, None)
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            logger.warning("%s cannot be removed: %s", path, error)
+            try:
+                os.truncate(path, 0)
+            except OSError:
+                return False
+        return True
 
     def close(self) -> None:
         """Release the lock, and remove the folder unless it holds anything."""
@@ -351,8 +402,24 @@ def _names(stores: Sequence[Workspace]) -> list[str]:
     return [store.folder.name for store in stores]
 
 
-def _arguments(stores: Sequence[Workspace]) -> list[str]:
-    return [bytes(store.journal.state("arguments") or b"").decode() for store in stores]
+def _note_in(path: Path) -> Ended | None:
+    """Return the note in a file, or None if it is none."""
+    check_own_file(path, _OTHER)
+    try:
+        found = _DECODER.decode(path.read_bytes())
+    except (msgspec.DecodeError, FileNotFoundError):
+        return None
+    # An earlier version has written the names alone.
+    return Ended(found) if isinstance(found, list) else found
+
+
+def _run_in(folder: Path) -> str | None:
+    """Return the run in a workspace that is not open, or None if it is gone or being discarded."""
+    try:
+        with Journal.peek(folder / JOURNAL) as journal:
+            return None if journal.state(OVER) else str(journal.state("run"))
+    except (OSError, ExportError):
+        return None
 
 
 def _began(path: Path) -> float:

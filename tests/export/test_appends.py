@@ -1,0 +1,320 @@
+"""Exports with `write="append"` that are killed when their rows are there already."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, chdir, closing
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import psycopg
+import pyarrow.parquet
+import pytest
+
+from altaprofiles.emulator import Emulator
+
+from ..support.disks import filled, mounted
+from ..support.exporting import Exporter, Job, Outcome, exporter
+from ..support.postgres import Server
+
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.skipif(sys.platform == "win32", reason="forks, and kills with signals"),
+]
+
+JANUARY: dict[str, Any] = {
+    "events": "Charged",
+    "start": 20260101,
+    "end": 20260131,
+    "write": "append",
+    "batch_size": 46,
+}
+ADDED = "an earlier run had added these rows to "
+
+
+class Append:
+    """An append into one output, and its number of rows.
+
+    Attributes:
+        once: the rows that it adds.
+    """
+
+    def __init__(self, processes: Exporter, job: Job, rows: Callable[[], int]) -> None:
+        self.processes = processes
+        self.job = job
+        self.rows = rows
+        self.once = 0
+        self._steps: list[str] = []
+        self._before = 0
+
+    async def begin(self) -> None:
+        """Run it twice, so that the steps of the next runs are known."""
+        await self.again()
+        self.once = self.rows()
+        assert self.once > 0
+        outcome = await self.processes.run(self.job.but(listed=True))
+        assert outcome.error is None, outcome
+        self._steps, self._before = outcome.steps, self.rows()
+        assert self._before == 2 * self.once
+
+    @property
+    def times(self) -> float:
+        """How often its rows were added since `begin`."""
+        return (self.rows() - self._before) / self.once
+
+    @property
+    def noted(self) -> int:
+        """The step at which it is noted that it is over."""
+        return max(n for n, step in enumerate(self._steps) if step == "os.replace")
+
+    async def die(self, job: Job, *, removed: int = 0) -> None:
+        """Run a job until it is known that it is over, and some of its files are removed."""
+        noted = self.noted
+        step = "os.unlink" if removed else "os.replace"
+        number = self._steps[:noted].count(step) + max(removed - 1, 0)
+        dying = job.but(die=(number, "after"), die_in=step)
+        assert (await self.processes.run(dying)).signal == signal.SIGKILL
+
+    async def again(self, **changes: Any) -> Outcome:
+        """Run it with some arguments changed, without an error."""
+        job = self.job.but(arguments={**self.job.arguments, **changes})
+        outcome = await self.processes.run(job)
+        assert outcome.error is None, outcome
+        return outcome
+
+
+def rows_in_folder(folder: Path) -> int:
+    return sum(pyarrow.parquet.read_metadata(path).num_rows for path in folder.glob("*.parquet"))
+
+
+def rows_in_duckdb(path: Path) -> int:
+    if not path.exists():
+        return 0
+    with duckdb.connect(str(path), read_only=True) as connection:
+        [(tables,)] = connection.execute(
+            "SELECT count(*) FROM information_schema.tables WHERE table_name = 'people'"
+        ).fetchall()
+        if not tables:
+            return 0
+        [(rows,)] = connection.execute("SELECT count(*) FROM people").fetchall()
+    return int(rows)
+
+
+def in_postgres(url: str, statement: str) -> list[tuple[Any, ...]]:
+    with closing(psycopg.connect(url, autocommit=True)) as connection:
+        cursor = connection.execute(statement)
+        return [] if cursor.description is None else cursor.fetchall()
+
+
+@asynccontextmanager
+async def appending(tmp_path: Path, to: str, **arguments: Any) -> AsyncIterator[Append]:
+    """Yield an append into a folder, a DuckDB file, or a table of a server."""
+    # The manifest of a table is written to the current folder.
+    with chdir(tmp_path):
+        async with (
+            Emulator(people=60, seed=3) as emulator,
+            exporter(tmp_path / "processes") as processes,
+        ):
+            place = tmp_path / "place"
+            place.mkdir()
+            if to.startswith("postgresql:"):
+                target = to
+                others = {"table": "people", "spool": str(place)}
+
+                def rows() -> int:
+                    [(found,)] = in_postgres(to, "SELECT to_regclass('people') IS NOT NULL")
+                    counted = in_postgres(to, "SELECT count(*) FROM people") if found else [(0,)]
+                    return int(counted[0][0])
+            elif to.endswith(".duckdb"):
+                target, others = str(place / to), {"table": "people"}
+
+                def rows() -> int:
+                    return rows_in_duckdb(place / to)
+            else:
+                target, others = f"{place / to}/", {}
+
+                def rows() -> int:
+                    return rows_in_folder(place / to)
+
+            job = Job(
+                arguments={**JANUARY, **others, "to": target, **arguments},
+                environment=emulator.environment,
+            )
+            append = Append(processes, job, rows)
+            await append.begin()
+            yield append
+
+
+def told(outcome: Outcome) -> bool:
+    assert outcome.report is not None, outcome
+    assert outcome.report["complete"] is True
+    return any(ADDED in text for text in outcome.report["warnings"])
+
+
+@pytest.mark.parametrize(
+    ("change", "removed"), [("path", 0), ("on_shortfall", 1), ("flatten", 0), ("none", 1)]
+)
+async def test_however_the_same_export_is_called_again_its_rows_are_there_once(
+    tmp_path: Path, change: str, removed: int
+) -> None:
+    async with appending(tmp_path, "people") as append:
+        to = Path(append.job.arguments["to"])
+        changes: dict[str, dict[str, Any]] = {
+            "path": {"to": f"{to.parent}/./{to.name}/"},
+            "on_shortfall": {"on_shortfall": "warn"},
+            "flatten": {"flatten": ["City"]},
+            "none": {},
+        }
+        await append.die(append.job.but(arguments={**append.job.arguments}), removed=removed)
+        assert append.times == 1
+        assert told(await append.again(**changes[change]))
+        assert append.times == 1
+        # That was the end of it.
+        assert not told(await append.again())
+        assert append.times == 2
+
+
+async def test_the_address_of_a_server_can_be_written_otherwise(
+    tmp_path: Path, postgres: Server
+) -> None:
+    url = postgres.url()
+    async with appending(tmp_path, url) as append:
+        await append.die(append.job)
+        other = "&" if "?" in url else "?"
+        assert told(await append.again(to=f"{url}{other}connect_timeout=9"))
+        assert append.times == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "how", "removed"),
+    [
+        ("folder", "", 0),
+        ("folder", "", 1),
+        ("duckdb", "DROP TABLE people", 0),
+        ("duckdb", "TRUNCATE people", 1),
+        ("postgres", "TRUNCATE people", 0),
+        ("postgres", "DROP TABLE people", 1),
+    ],
+)
+async def test_rows_that_somebody_has_deleted_are_written_again(
+    tmp_path: Path, postgres: Server, kind: str, how: str, removed: int
+) -> None:
+    to = {"folder": "people", "duckdb": "people.duckdb", "postgres": postgres.url()}[kind]
+    async with appending(tmp_path, to) as append:
+        await append.die(append.job, removed=removed)
+        if kind == "folder":
+            for path in Path(append.job.arguments["to"]).glob("*.parquet"):
+                path.unlink()
+        elif kind == "duckdb":
+            with duckdb.connect(append.job.arguments["to"]) as connection:
+                connection.execute(how)
+        else:
+            in_postgres(to, how)
+        assert append.rows() == 0
+        outcome = await append.again()
+        assert outcome.report is not None
+        assert not told(outcome)
+        assert append.rows() == append.once == outcome.report["people"]
+
+
+@pytest.mark.parametrize("removed", [0, 1])
+async def test_another_export_in_between_changes_nothing(tmp_path: Path, removed: int) -> None:
+    async with appending(tmp_path, "people.duckdb") as append:
+        await append.die(append.job, removed=removed)
+        before = append.rows()
+        await append.again(end=20260115)
+        added = append.rows() - before
+        assert added > 0
+        assert told(await append.again())
+        assert append.rows() == before + added
+
+
+async def test_without_resume_its_rows_are_added_once_more(tmp_path: Path) -> None:
+    async with appending(tmp_path, "people.duckdb") as append:
+        await append.die(append.job, removed=1)
+        for times in (2, 3):
+            assert not told(await append.again(resume=times > 2))
+            assert append.times == times
+
+
+async def test_to_its_state_it_is_complete(tmp_path: Path) -> None:
+    async with appending(tmp_path, "people") as append:
+        await append.die(append.job)
+        to = append.job.arguments["to"]
+        for option in ([], ["--discard-unfinished", "--yes"]):
+            command = [sys.executable, "-m", "altaprofiles", "status", to, *option]
+            shown = await asyncio.to_thread(
+                subprocess.run, command, capture_output=True, text=True, check=True
+            )
+            assert "done" not in shown.stdout
+        assert told(await append.again())
+        assert append.times == 1
+
+
+async def test_a_report_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
+    async with appending(tmp_path, "people") as append:
+        await append.die(append.job, removed=1)
+        [note] = tmp_path.rglob("ended-*.json")
+        note.write_text(note.read_text().replace('\\"requests\\"', '\\"others\\"'))
+        for _ in range(2):
+            outcome = await append.processes.run(append.job)
+            assert outcome.error == "ExportError"
+            assert "its report cannot be read; to add them once more" in outcome.message
+            assert append.times == 1
+        assert not told(await append.again(resume=False))
+        assert append.times == 2
+
+
+async def test_of_several_accounts_all_are_needed_once_something_is_removed(tmp_path: Path) -> None:
+    async with (
+        Emulator(people=40, seed=4) as other,
+        appending(tmp_path, "people") as append,
+    ):
+        accounts = {"shop": append.job.environment, "outlet": other.environment}
+        append.job = append.job.but(accounts=accounts)
+        append.job.arguments["to"] = str(tmp_path / "place" / "both") + "/"
+        append.rows = lambda: rows_in_folder(tmp_path / "place" / "both")
+        await append.begin()
+        for removed in (1, 2):
+            await append.die(append.job, removed=removed)
+            alone = append.job.but(accounts={"shop": accounts["shop"]})
+            outcome = await append.processes.run(alone)
+            assert outcome.error == "ExportError", outcome
+            assert "it was of other accounts as well" in outcome.message
+            swapped = dict(reversed(accounts.items()))
+            outcome = await append.processes.run(append.job.but(accounts=swapped))
+            assert told(outcome)
+            assert append.times == removed
+        # As long as nothing is removed, each account can be resumed alone.
+        await append.die(append.job)
+        for name in accounts:
+            alone = append.job.but(accounts={name: accounts[name]})
+            assert told(await append.processes.run(alone))
+        assert append.times == 3
+
+
+async def test_what_cannot_be_removed_is_in_the_report(tmp_path: Path) -> None:
+    """The disk of the records is full at the end, and takes not even the mark that it is over."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    with mounted("-t", "tmpfs", "-o", "size=2m", "tmpfs", at=disk):
+        async with appending(tmp_path, "people", spool=str(disk)) as append:
+            child = await append.processes.start(append.job.but(stop=append.noted - 2))
+            await append.processes.stopped()
+            with filled(disk):
+                os.kill(child, signal.SIGCONT)
+                outcome = await append.processes.ended()
+            assert outcome.report is not None, outcome
+            assert append.times == 1
+            [warning] = outcome.report["warnings"]
+            assert "cannot be removed, so that the same call once more adds nothing" in warning
+            assert told(await append.again())
+            assert append.times == 1
+            assert not told(await append.again())
+            assert append.times == 2
