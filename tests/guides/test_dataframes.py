@@ -74,14 +74,16 @@ async def test_people_who_get_an_identity_are_retained(
 
 
 @pytest.mark.anyio
-async def test_addresses_are_joined_as_they_are_and_in_lower_case() -> None:
+@pytest.mark.parametrize("kind", ["object", "string"])
+async def test_addresses_are_joined_as_they_are_and_in_lower_case(kind: str) -> None:
     records = [
         {"identity": "1", "email": "Ann@example.com", "profileData": {"favoriteFood": "pizza"}},
         {"identity": "2", "email": "bob@example.com", "profileData": {"favoriteFood": "rice"}},
     ]
     emails = ["Ann@example.com", "BOB@example.com", "Ann@example.com", " ", None, "x@example.com"]
     # An index with a repeat, as that of frames put together.
-    mine = pd.DataFrame({"email": emails}, index=[9, 8, 7, 6, 5, 5])
+    index = [9, 8, 7, 6, 5, 5]
+    mine = pd.DataFrame({"email": pd.Series(emails, index, dtype=kind)})
     joined = recipe("joined")
     async with (
         Emulator(records=records) as emulator,
@@ -134,3 +136,20 @@ def did(launched: datetime, charged: datetime | None) -> dict[str, Any]:
         if first is not None
     }
     return {"events": events}
+
+
+@pytest.mark.anyio
+async def test_identities_of_floats_are_joined_as_text_and_in_their_own_case() -> None:
+    seven: dict[str, Any] = {"identity": "7", "profileData": {"favoriteFood": "rice"}}
+    records = [seven, {"identity": "ann"}]
+    floats = pd.Series([7.0, float("nan")]).astype("Int64").astype("string")
+    joined = recipe("joined")
+    async with (
+        Emulator(records=records) as emulator,
+        Session(clevertap=emulator.clevertap) as session,
+    ):
+        numbers = await joined(session, pd.DataFrame({"my_id": floats}), "my_id", "identity")
+        names = await joined(session, pd.DataFrame({"my_id": ["Ann"]}), "my_id", "identity")
+    assert [*numbers["result"]] == ["found", "no key"]
+    assert [*numbers["favoriteFood"].fillna("")] == ["rice", ""]
+    assert [*names["result"]] == ["not found"]

@@ -744,14 +744,17 @@ def test_one_worker_brings_the_nights_and_another_goes_on_if_it_is_killed(
     command = ["-m", "uvicorn", "nightly:app", "--port", "0"]
     # An odd zone, whose day is never that of UTC around noon.
     zone = {"CLEVERTAP_TIMEZONE": "Pacific/Kiritimati"}
-    with emulated(people=20, think=0.02) as emulator:
+    with emulated(people=20, think=0.1) as emulator:
         env = environment(tmp_path, emulator.environment, zone)
         with ExitStack() as stack:
             first = stack.enter_context(served(command, tmp_path, env))
             wait_until(lambda: emulator.stats.requests["page"] > 0)
+            emulator.think = 2 * PATIENCE
             for _ in range(2):
                 stack.enter_context(served(command, tmp_path, env))
+            assert len(files_of_nights(tmp_path)) < 7
             first.process.kill()
+            emulator.think = 0.0
             wait_until(lambda: len(files_of_nights(tmp_path)) == 7)
             days = files_of_nights(tmp_path)
             manifests = [
