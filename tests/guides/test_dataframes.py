@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pandas as pd  # type: ignore[import-untyped]
 import pytest
 
-from altaprofiles import Session
+from altaprofiles import Retry, Session
 from altaprofiles.emulator import Emulator
 
 from ..support.guides import GUIDES, document_at
@@ -38,6 +41,16 @@ MONTHS = {
 }
 
 
+def recipe(name: str) -> Callable[..., Any]:
+    """Return a function of the guide."""
+    names: dict[str, Any] = {}
+    for example in document_at(GUIDES / "dataframes.md").examples():
+        if f"def {name}(" in example.parsed:
+            exec(example.parsed, names)  # noqa: S102
+    function: Callable[..., Any] = names[name]
+    return function
+
+
 @pytest.mark.anyio
 async def test_people_who_get_an_identity_are_retained(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -51,14 +64,92 @@ async def test_people_who_get_an_identity_are_retained(
         ):
             await session.export(to=f"active-{month}.parquet")
             absorbed.append((await session.export(to="people.duckdb")).absorbed)
-    names: dict[str, Any] = {}
-    for example in document_at(GUIDES / "dataframes.md").examples():
-        if "def retention(" in example.parsed:
-            exec(example.parsed, names)  # noqa: S102
-    names["retention"]()
+    recipe("retention")()
     assert capsys.readouterr().out == (
         "cohort, month, people: "
         "[('202601', '202601', 5), ('202601', '202602', 4), ('202602', '202602', 1)]\n"
     )
     # One table has them once, and forgets the months.
     assert absorbed == [0, 1]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("kind", ["object", "string"])
+async def test_addresses_are_joined_as_they_are_and_in_lower_case(kind: str) -> None:
+    records = [
+        {"identity": "1", "email": "Ann@example.com", "profileData": {"favoriteFood": "pizza"}},
+        {"identity": "2", "email": "bob@example.com", "profileData": {"favoriteFood": "rice"}},
+    ]
+    emails = ["Ann@example.com", "BOB@example.com", "Ann@example.com", " ", None, "x@example.com"]
+    # An index with a repeat, as that of frames put together.
+    index = [9, 8, 7, 6, 5, 5]
+    mine = pd.DataFrame({"email": pd.Series(emails, index, dtype=kind)})
+    joined = recipe("joined")
+    async with (
+        Emulator(records=records) as emulator,
+        Session(clevertap=emulator.clevertap, retry=Retry(attempts=1)) as session,
+    ):
+        out = await joined(session, mine, "email", "email")
+        emulator.faults = {"server_error": 1}
+        none = await joined(session, mine, "email", "email")
+    assert [*out.index] == [9, 8, 7, 6, 5, 5]
+    assert [*out["result"]] == ["found", "found", "found", "no key", "no key", "not found"]
+    assert [*out["favoriteFood"].fillna("")] == ["pizza", "rice", "pizza", "", "", ""]
+    failed = ["failed", "failed", "failed", "no key", "no key", "failed"]
+    assert [*none["result"]] == failed
+
+
+@pytest.mark.anyio
+async def test_a_funnel_counts_first_times_in_their_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    records = [
+        # Each line is one person.
+        did(launched=datetime(2026, 1, 6, tzinfo=UTC), charged=datetime(2026, 2, 1, tzinfo=UTC)),
+        did(launched=datetime(2026, 1, 6, tzinfo=UTC), charged=datetime(2026, 1, 5, tzinfo=UTC)),
+        did(launched=datetime(2026, 1, 6, tzinfo=UTC), charged=None),
+        # A Monday already in the zone of the project.
+        did(launched=datetime(2026, 1, 11, 20, tzinfo=UTC), charged=None),
+        did(launched=datetime(2025, 6, 1, tzinfo=UTC), charged=datetime(2026, 1, 5, tzinfo=UTC)),
+    ]
+    for number, record in enumerate(records):
+        record["identity"] = f"{number}"
+    async with (
+        Emulator(records=records) as emulator,
+        Session(clevertap=emulator.clevertap) as session,
+    ):
+        await recipe("launched")(session)
+    recipe("funnel")()
+    assert capsys.readouterr().out == (
+        "week, launched, charged since: [('2026-01-05', 3, 1), ('2026-01-12', 1, 0)]\n"
+    )
+
+
+def did(launched: datetime, charged: datetime | None) -> dict[str, Any]:
+    """Return the record of a person with the first times of two events."""
+    last = int(datetime(2026, 1, 20, tzinfo=UTC).timestamp())
+    firsts = {"App Launched": launched, "Charged": charged}
+    events = {
+        name: {"count": 2, "first_seen": int(first.timestamp()), "last_seen": last}
+        for name, first in firsts.items()
+        if first is not None
+    }
+    return {"events": events}
+
+
+@pytest.mark.anyio
+async def test_identities_of_floats_are_joined_as_text_and_in_their_own_case() -> None:
+    seven: dict[str, Any] = {"identity": "7", "profileData": {"favoriteFood": "rice"}}
+    records = [seven, {"identity": "ann"}]
+    floats = pd.Series([7.0, float("nan")]).astype("Int64").astype("string")
+    joined = recipe("joined")
+    async with (
+        Emulator(records=records) as emulator,
+        Session(clevertap=emulator.clevertap) as session,
+    ):
+        numbers = await joined(session, pd.DataFrame({"my_id": floats}), "my_id", "identity")
+        names = await joined(session, pd.DataFrame({"my_id": ["Ann"]}), "my_id", "identity")
+    assert [*numbers["result"]] == ["found", "no key"]
+    assert [*numbers["favoriteFood"].fillna("")] == ["rice", ""]
+    assert [*names["result"]] == ["not found"]

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import pandas as pd  # type: ignore[import-untyped]
 import pytest
 from sybil import Example, Sybil
 from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser
@@ -54,13 +55,17 @@ PRINTED = {
     "dataframes": [
         "Int64 Customer Type",
         "int64[pyarrow]\n10\n",
-        "5555555555   12.5      found        pizza\n1      nobody    3.0  not found         <NA>",
+        "5555555555   12.5      found        pizza\n",
+        "None    3.0     no key         <NA>\n33      nobody    1.0  not found         <NA>",
+        "[(7, 1.0, None), (5555555555, 12.5, 'pizza'), (None, 3.0, None)]",
         "user1   user1         aId3               WEB",
         "['5550000000', '000001', '000012']",
         "{'complete': [True], 'mended': [0]}",
         "\nAndroid ",
         "cohort, month, people: [('202601', '202601', ",
         "\nCharged ",
+        "\ndatetime64[ns, Asia/Kolkata]\n",
+        "week, launched, charged since: [",
         "['person', 'platform', 'objectId']\n[(",
     ],
     "many-accounts": ["shop: ", "outlet: CleverTap answered HTTP 401"],
@@ -145,6 +150,10 @@ def values() -> dict[str, Any]:
         "end": 20260131,
         "to": "given.ndjson",
         "hook": print,
+        "key": "Ann",
+        "by": "identity",
+        "mine": pd.DataFrame({"my_id": ["7"]}),
+        "column": "my_id",
         "path": "given.sqlite",
         "keys": ["7"],
         "lookup": Lookup("7"),

@@ -13,12 +13,13 @@ import subprocess
 import sys
 import urllib.request
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
-from datetime import date
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import aiohttp
 import anyio
@@ -35,12 +36,15 @@ from sybil import Example
 from altaprofiles import (
     Alta,
     AltaProfilesError,
+    Attempt,
     CleverTap,
     ConnectError,
+    MissingCredentials,
     RateLimited,
     Retry,
     Session,
     StatusError,
+    Unauthorized,
     errors,
 )
 from altaprofiles.emulator import Emulator
@@ -578,6 +582,278 @@ def test_a_server_of_aiohttp_ends_its_calls(
             wait_until(lambda: emulator.stats.in_flight["clevertap"] == 1)
             assert service.stop() == 0
             assert client.makefile().read().startswith("HTTP/1.1 200 OK")
+
+
+# ------------------------------------------------------------------------------------------- batch
+
+
+@pytest.mark.anyio
+async def test_a_batch_has_an_answer_for_each_key_in_the_order_of_the_request(
+    folder: Path, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    emulator.add({"identity": "batch-1", "email": "Ann@example.com", "name": "Ann"})
+    wanted = [
+        {"by": "email", "key": "Ann@example.com"},
+        {"by": "identity", "key": "nobody"},
+        {"by": "identity", "key": "batch-1"},
+        {"by": "email", "key": " "},
+        {"by": "email", "key": "Ann@example.com"},
+        {"by": "identity", "key": "batch\t1"},
+    ]
+    use(emulator, monkeypatch)
+    async with posting(folder, monkeypatch) as post:
+        status, answers = await post(wanted, PATIENCE)
+        assert await post([], 1) == (200, [])
+    assert status == 200
+    assert [one["state"] for one in answers] == [
+        *("found", "not found", "found", "invalid", "found", "invalid")
+    ]
+    assert [one.get("name") for one in answers] == ["Ann", None, "Ann", None, "Ann", None]
+    assert answers[3]["detail"].startswith("[3]: empty")
+    assert answers[5]["detail"].startswith("[5]: holds the control character")
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("by", ["identity", "email"])
+async def test_the_deadline_of_a_batch_marks_the_keys_that_were_not_reached(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    person = http(b'{"status":"success","record":{"name":"Ann"}}')
+
+    async def answer(head: bytes, writer: asyncio.StreamWriter) -> None:
+        if f"{by}=stuck".encode() in head:
+            await asyncio.sleep(2 * PATIENCE)
+        writer.write(person)
+
+    wanted = [{"by": kind, "key": f"{n}"} for n in range(20) for kind in ("identity", "email")]
+    wanted.insert(7, {"by": by, "key": "stuck"})
+    states: list[str] = []
+    async with scripted(answer) as server:
+        set_credentials(monkeypatch, server.url)
+        async with posting(folder, monkeypatch) as post:
+            # A busy machine may need longer for the others.
+            for within in (1, 4, 16, PATIENCE):
+                status, answers = await post(wanted, within)
+                assert status == 200
+                states = [one["state"] for one in answers]
+                assert {*states} <= {"found", "not reached"}
+                if states.count("found") == 40:
+                    break
+    assert [n for n, state in enumerate(states) if state == "not reached"] == [7]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("fault", ["too_many", "throttled"])
+async def test_a_batch_under_an_outage_ends_at_its_deadline(
+    folder: Path, emulator: Emulator, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    wanted = [{"by": "identity", "key": f"user_{number}"} for number in range(200)]
+    use(emulator, monkeypatch)
+    async with posting(folder, monkeypatch) as post:
+        emulator.faults = {fault: 1}
+        status, answers = await post(wanted, 0.5)
+        assert status == 200
+        assert [one["state"] for one in answers] == ["not reached"] * 200
+        # What was cancelled holds nothing up.
+        emulator.faults = {}
+        status, answers = await post(wanted[:3], PATIENCE)
+        assert {one["state"] for one in answers} <= {"found", "not found"}
+
+
+@pytest.mark.anyio
+async def test_refused_credentials_fail_the_whole_batch(
+    folder: Path, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(emulator, monkeypatch)
+    monkeypatch.setenv("CLEVERTAP_PASSCODE", "wrong")
+    wanted = [{"by": "email", "key": "a@example.com"}, {"by": "identity", "key": "7"}]
+    async with posting(folder, monkeypatch) as post:
+        assert await post(wanted, PATIENCE) == (500, {"detail": "internal error"})
+
+
+def use(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let `Session.from_env` ask an emulator."""
+    for name, value in emulator.environment.items():
+        monkeypatch.setenv(name, value)
+
+
+Post = Callable[[list[dict[str, str]], float], Awaitable[tuple[int, Any]]]
+
+
+@asynccontextmanager
+async def posting(folder: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Post]:
+    """Serve the batch of the guide, and yield what sends one."""
+    # The programs import each other by name.
+    monkeypatch.setitem(sys.modules, "service", module(folder, "service"))
+    app = module(folder, "batch").app
+    async with answering(app) as url, aiohttp.ClientSession() as client:
+
+        async def post(wanted: list[dict[str, str]], within: float) -> tuple[int, Any]:
+            target = f"{url}/people?within={within}"
+            async with client.post(target, json=wanted) as response:
+                return response.status, await response.json()
+
+        yield post
+
+
+# ----------------------------------------------------------------------------------------- nightly
+
+
+DAYS = [f"2026-01-0{number}" for number in range(1, 8)]
+
+
+@pytest.mark.anyio
+async def test_nights_that_failed_are_caught_up_and_no_day_comes_twice(
+    folder: Path,
+    emulator: Emulator,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    program = module(folder, "nightly")
+    program.FOLDER.mkdir()
+    before = emulator.stats.requests["open_chain"]
+    async with Session(clevertap=emulator.clevertap, retry=Retry(attempts=1)) as session:
+        emulator.faults = {"server_error": 1}
+        await program.bring(session, date(2026, 1, 8))
+        assert files_of_nights(tmp_path) == []
+        assert len(caplog.messages) == 7
+        emulator.faults = {}
+        await program.bring(session, date(2026, 1, 7))
+        await program.bring(session, date(2026, 1, 8))
+        assert files_of_nights(tmp_path) == ["2025-12-31", *DAYS]
+        opened = emulator.stats.requests["open_chain"]
+        await program.bring(session, date(2026, 1, 8))
+        assert emulator.stats.requests["open_chain"] == opened > before
+    for day in DAYS:
+        people = (tmp_path / f"nights/app-launched-{day}.ndjson").read_bytes().splitlines()
+        number = int(day.replace("-", ""))
+        assert len(people) == len(emulator.population.active("App Launched", number, number))
+
+
+def test_one_worker_brings_the_nights_and_another_goes_on_if_it_is_killed(
+    folder: Path, tmp_path: Path
+) -> None:
+    program = (folder / "nightly.py").read_text("utf-8")
+    pause = "SECONDS_BETWEEN_LOOKS = 600"
+    assert pause in program
+    # Nobody waits for it here.
+    shorter = program.replace(pause, "SECONDS_BETWEEN_LOOKS = 0.01")
+    (tmp_path / "nightly.py").write_text(shorter, "utf-8")
+    command = ["-m", "uvicorn", "nightly:app", "--port", "0"]
+    # An odd zone, whose day is never that of UTC around noon.
+    zone = {"CLEVERTAP_TIMEZONE": "Pacific/Kiritimati"}
+    with emulated(people=20, think=0.1) as emulator:
+        env = environment(tmp_path, emulator.environment, zone)
+        with ExitStack() as stack:
+            first = stack.enter_context(served(command, tmp_path, env))
+            wait_until(lambda: emulator.stats.requests["page"] > 0)
+            emulator.think = 2 * PATIENCE
+            for _ in range(2):
+                stack.enter_context(served(command, tmp_path, env))
+            assert len(files_of_nights(tmp_path)) < 7
+            first.process.kill()
+            emulator.think = 0.0
+            wait_until(lambda: len(files_of_nights(tmp_path)) == 7)
+            days = files_of_nights(tmp_path)
+            manifests = [
+                tmp_path / f"nights/app-launched-{day}.ndjson.manifest.json" for day in days
+            ]
+            wait_until(manifests[-1].exists)
+            opened = emulator.stats.requests["open_chain"]
+        # The one that was killed may have asked for a chain without noting its cursor.
+        assert 7 <= opened <= 8
+    for day in days:
+        people = (tmp_path / f"nights/app-launched-{day}.ndjson").read_bytes().splitlines()
+        number = int(day.replace("-", ""))
+        assert len(people) == len(emulator.population.active("App Launched", number, number))
+    last = datetime.now(ZoneInfo("Pacific/Kiritimati")) - timedelta(hours=2)
+    assert days[-1] in {str(last.date() - timedelta(days=n)) for n in (1, 2)}
+
+
+def files_of_nights(folder: Path) -> list[str]:
+    """Return the days that have a file, in order."""
+    names = sorted(path.name for path in folder.glob("nights/*.ndjson"))
+    return [name.removeprefix("app-launched-").removesuffix(".ndjson") for name in names]
+
+
+# ------------------------------------------------------------------------------------------ health
+
+
+@pytest.mark.anyio
+async def test_health_is_the_last_outcome_of_each_service(
+    folder: Path,
+) -> None:
+    health = module(folder, "health").Health()
+    states = []
+    secrets = {"now": "first"}
+
+    def passcode() -> str:
+        return secrets["now"]
+
+    def note(attempt: Attempt) -> None:
+        health.note(attempt)
+        states.append(dict(health.faults))
+
+    async with Emulator(people=5) as emulator:
+        emulator.passcode = "first"
+        credentials = CleverTap(emulator.clevertap.account_id, passcode, base_url=emulator.url)
+        async with Session(clevertap=credentials, on_event=note) as session:
+            await session.profiles.get(identity="nobody")
+            # A good rotation: one request is refused, and sent again.
+            secrets["now"] = emulator.passcode = "second"
+            await session.profiles.get(identity="nobody")
+            assert states == [{}] * 3
+            # One that the function does not have.
+            emulator.passcode = "third"
+            with pytest.raises(Unauthorized):
+                await session.profiles.get(identity="nobody")
+            assert health.faults == {"CleverTap": "Unauthorized"}
+            emulator.faults = {"server_error": 1}
+            quick = session.with_options(retry=Retry(attempts=1))
+            with pytest.raises(StatusError):
+                await quick.profiles.get(identity="nobody")
+            # Which says nothing of the secret.
+            assert health.faults == {"CleverTap": "Unauthorized"}
+            emulator.faults = {}
+            emulator.passcode = "second"
+            await session.profiles.get(identity="nobody")
+            assert health.faults == {}
+
+
+@pytest.mark.anyio
+async def test_health_sees_a_function_of_a_secret_that_fails(
+    folder: Path, emulator: Emulator
+) -> None:
+    program = module(folder, "health")
+    secrets = [emulator.passcode]
+
+    def passcode() -> str:
+        return secrets.pop()
+
+    secrets.clear()
+    credentials = CleverTap(emulator.clevertap.account_id, passcode, base_url=emulator.url)
+    attempts: list[Attempt] = []
+    on_event = [program.health.note, attempts.append]
+    async with Session(clevertap=credentials, on_event=on_event) as session:
+        with pytest.raises(MissingCredentials) as missing:
+            await session.profiles.get(identity="nobody")
+        assert attempts == []
+        answer = await program.missing(None, missing.value)
+        assert answer.status_code == 500
+        assert program.state().status_code == 503
+        assert json.loads(program.state().body) == {"CleverTap": "MissingCredentials"}
+        secrets.append(emulator.passcode)
+        await session.profiles.get(identity="nobody")
+        assert program.state().status_code == 200
+
+
+def test_health_is_asked_for_over_http(folder: Path, emulator: Emulator, tmp_path: Path) -> None:
+    env = environment(tmp_path, emulator.environment)
+    command = ["-m", "uvicorn", "health:app", "--port", "0"]
+    with served(command, folder, env) as service:
+        assert service.ask("/health")[:2] == (200, {})
 
 
 # ----------------------------------------------------------------------------------------- gateway

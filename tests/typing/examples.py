@@ -66,7 +66,7 @@ def write_examples(folder: Path) -> None:
                 # It has no types of its own, and every expression would be unknown.
                 continue
             is_of_peers = path.name == "in-a-lake.md"
-            off = OF_TABLES if re.search(r"pyarrow|duckdb", source) else ()
+            off = OF_TABLES if re.search(r"pyarrow|duckdb|polars", source) else ()
             modes = ["strict", *(f"report{rule}=false" for rule in OFF_WITH_PEERS if is_of_peers)]
             modes += [f"report{rule}=false" for rule in off if not is_of_peers]
             # A decorator of a module that is not installed has no type, and DuckDB says of each
