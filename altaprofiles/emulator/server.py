@@ -38,6 +38,7 @@ class Emulator(Settings):
     arguments from `faults` on are attributes as well: assign them to change the emulator, even
     while it runs and from any thread. So are `passcode` and `token`, for a rotation: the next
     request is checked against the new one, which `clevertap`, `alta` and `environment` then have.
+    `PUT /passcode` and `PUT /token` change them from outside of the process, with a JSON text.
     Requests that a limit refuses do not count towards any limit.
 
     Args:

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from altaprofiles import (
+    Alta,
     BadRequest,
+    CleverTap,
     Filter,
     Forbidden,
     Incomplete,
     RateLimited,
     Retry,
     ServerError,
+    Session,
     StatusError,
     Unauthorized,
 )
 from altaprofiles.emulator import Emulator
 from altaprofiles.emulator.settings import ALTA_ERRORS
 
-from ..support.raw import opened, walked
+from ..support.raw import ask, opened, walked
 from ..support.sessions import EVENT, RANGE, delivered, expected, session_for
 
 pytestmark = pytest.mark.anyio
@@ -130,3 +134,26 @@ async def test_an_export_by_email_brings_whoever_has_one() -> None:
         population = emulator.population
         expected_emails = {population.email(n) for n in range(200)} - {None}
         assert set(emails) == expected_emails
+
+
+async def test_a_session_follows_a_rotation_from_outside() -> None:
+    async with Emulator(records=[{"identity": "1"}], bindings={"1": ["a1"]}) as e:
+        secrets = {"passcode": e.passcode, "token": e.token}
+
+        async def rotate(name: str) -> None:
+            secrets[name] = f"new-{name}"
+            body = json.dumps(secrets[name]).encode()
+            answer = await ask(e, "PUT", f"/{name}", body)
+            assert (answer.status, answer.body) == (204, b"")
+
+        clevertap = CleverTap(
+            e.environment["CLEVERTAP_ACCOUNT_ID"], lambda: secrets["passcode"], base_url=e.url
+        )
+        alta = Alta(lambda: secrets["token"], base_url=e.url, name="agent")
+        async with Session(clevertap=clevertap, alta=alta) as session:
+            for name in (None, "passcode", "token"):
+                if name is not None:
+                    await rotate(name)
+                assert await session.profiles.get(identity="1")
+                assert list(await session.cdp.get(user_id="1")) == ["1"]
+        assert (e.passcode, e.token) == ("new-passcode", "new-token")
