@@ -204,7 +204,10 @@ class Dispatcher:
             body,
         )
         accepted = request.headers.get("Accept-Encoding", "")
-        faults = self._plan.next(wire, possible_at(route.operation, gzip="gzip" in accepted))
+        possible = possible_at(
+            route.operation, gzip="gzip" in accepted, is_replay=self._replay is not None
+        )
+        faults = self._plan.next(wire, possible)
         reply = await self._reply(request.method, route, target, body, faults)
         return await self._write(request, route, reply, faults, slot.release)
 
@@ -216,6 +219,8 @@ class Dispatcher:
                 return proxy_reply(self._dice, fault, target)
             if fault in REFUSALS:
                 return self._service(route).injected(fault, target)
+            if fault is Fault.COUNTING_NOT_READY:
+                return self._services.clevertap.still_counting(target, body)
         answer: Reply | Awaitable[Reply]
         if self._replay is None:
             answer = route.answer(self._services, target, body)

@@ -737,6 +737,26 @@ async def test_an_opening_can_be_not_ready() -> None:
         assert (await page(e, cursor)).json["status"] == "success"
 
 
+async def test_a_count_can_be_not_ready() -> None:
+    target, body = "/1/counts/profiles.json", json.dumps(JANUARY).encode()
+    async with Emulator(people=20, faults={"counting_not_ready": 1.0}) as e:
+        started = await ask(e, "POST", target, body)
+        assert (started.status, started.json["status"]) == (200, "partial")
+        poll = f"{target}?req_id={started.json['req_id']}"
+        for method in ("GET", "POST", "GET", "GET", "GET"):
+            assert (await ask(e, method, poll)).json == started.json
+        assert e.stats.faults["counting_not_ready"] == 6
+        assert (await ask(e, "GET", f"{target}?req_id=r0")).json["error"] == "Invalid req_id"
+        wrong = await ask(e, "POST", target, b"[]")
+        assert wrong.json["error"] == "Request body is not a JSON object"
+        assert (await page(e, await opened(e))).json["status"] == "success"
+        assert (await ask(e, "GET", "/1/profile.json?identity=5555555555")).status == 200
+        e.faults = {}
+        answers = [(await ask(e, "GET", poll)).json for _ in range(3)]
+        expected = len(e.population.active("App Launched", 20260101, 20260131))
+        assert answers[-1]["count"] == expected
+
+
 async def test_a_slow_page_can_be_a_web_page_of_the_cdn() -> None:
     async with Emulator(people=20, faults={"cdn_timeout": 1.0}) as e:
         answer = await page(e, await opened(e))

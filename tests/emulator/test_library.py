@@ -10,11 +10,13 @@ import pytest
 
 from altaprofiles import (
     Alta,
+    Attempt,
     BadRequest,
     CleverTap,
     Filter,
     Forbidden,
     Incomplete,
+    NotReady,
     RateLimited,
     Retry,
     ServerError,
@@ -22,11 +24,11 @@ from altaprofiles import (
     StatusError,
     Unauthorized,
 )
-from altaprofiles.emulator import Emulator
+from altaprofiles.emulator import Emulator, Recorder
 from altaprofiles.emulator.settings import ALTA_ERRORS
 
 from ..support.raw import ask, opened, walked
-from ..support.sessions import EVENT, RANGE, delivered, expected, session_for
+from ..support.sessions import EVENT, QUICK, RANGE, delivered, expected, session_for
 
 pytestmark = pytest.mark.anyio
 
@@ -157,3 +159,39 @@ async def test_a_session_follows_a_rotation_from_outside() -> None:
                 assert await session.profiles.get(identity="1")
                 assert list(await session.cdp.get(user_id="1")) == ["1"]
         assert (e.passcode, e.token) == ("new-passcode", "new-token")
+
+
+async def test_a_count_is_polled_until_it_is_ready() -> None:
+    async with Emulator(people=100, seed=3, faults={"counting_not_ready": 1}) as emulator:
+
+        def end(attempt: Attempt) -> None:
+            if emulator.stats.requests["count"] == 6:
+                emulator.faults = {}
+
+        async with session_for(emulator, retry=Retry(attempts=1), on_event=end) as session:
+            found = await session.profiles.count(EVENT, **RANGE)
+        assert found == expected(emulator).total()
+        assert emulator.stats.faults["counting_not_ready"] == 6
+
+
+async def test_a_count_that_never_gets_ready_ends_with_its_time() -> None:
+    retry = Retry(base_delay=0.001, max_delay=0.001, ready_timeout=0.05)
+    async with Emulator(people=100, seed=3, faults={"counting_not_ready": 1}) as emulator:
+        async with session_for(emulator, retry=retry) as session:
+            with pytest.raises(NotReady, match="still counting"):
+                await session.profiles.count(EVENT, **RANGE)
+        assert emulator.stats.requests["count"] == emulator.stats.faults["counting_not_ready"] > 1
+
+
+async def test_a_count_of_a_replay_is_as_it_was_recorded(tmp_path: Path) -> None:
+    file = tmp_path / "run.ndjson"
+    async with Emulator(people=100, seed=3) as emulator:
+        async with (
+            Recorder(file, clevertap=emulator.clevertap) as recorder,
+            Session(clevertap=recorder.clevertap, retry=QUICK) as session,
+        ):
+            counted = await session.profiles.count(EVENT, **RANGE)
+    async with Emulator(replay=file, faults={"counting_not_ready": 1}) as emulator:
+        async with session_for(emulator) as session:
+            assert await session.profiles.count(EVENT, **RANGE) == counted
+        assert emulator.stats.faults["counting_not_ready"] == 0

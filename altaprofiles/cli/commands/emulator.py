@@ -178,10 +178,10 @@ def emulator(
     returns counters. PUT /passcode and PUT /token with a JSON text rotate these secrets: the next
     request needs the new one, and no answer shows it.
 
-    Faults are not_ready, opening_not_ready, throttled, too_many, server_error, html, cdn_timeout,
-    empty, disconnect, reset, truncated, garbled, slow, gzip, empty_page, other_cursor, empty_chain,
-    cut_short, empty_end, text_codes and text_errors. `altaprofiles guide testing` has a table of
-    what each sends and leads to.
+    Faults are not_ready, opening_not_ready, counting_not_ready, throttled, too_many, server_error,
+    html, cdn_timeout, empty, disconnect, reset, truncated, garbled, slow, gzip, empty_page,
+    other_cursor, empty_chain, cut_short, empty_end, text_codes and text_errors. `altaprofiles guide
+    testing` has a table of what each sends and leads to.
 
     \b
     Examples:
