@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 
 from .chains import Chains
 from .queries import Audiences, Invalid, Query, read_query
+from .record_writer import RecordWriter
 from .refusals import Refusals
-from .reply import Reply, as_json, encode_members, encode_value, names_in, parameters, style_of
+from .reply import Reply, as_json, encode_members, names_in, parameters, style_of
 
 if TYPE_CHECKING:
     from .dice import Dice
@@ -41,7 +42,10 @@ class CleverTapService:
         self._audiences = Audiences(population)
         self._polls: OrderedDict[str, tuple[Query, int]] = OrderedDict()
         self._counted: dict[tuple[object, ...], int] = {}
-        self.chains = Chains(population, self._audiences, dice, plan, settings, self._refusals)
+        self._writer = RecordWriter(population, dice, plan)
+        self.chains = Chains(
+            population, self._audiences, self._writer, dice, plan, settings, self._refusals
+        )
 
     def unauthorized(self, target: str) -> Reply:
         """Answer a request with wrong credentials."""
@@ -74,11 +78,12 @@ class CleverTapService:
             return self._missing(*keys[0])
         turn = self._dice.number("turn", *keys[0])
         style = style_of(self._dice, target)
-        record = encode_value(self._population.record(index, app=True, turn=turn), style)
+        record, faults = self._writer.write(index, style, app=True, turn=turn)
         members = {"status": b'"success"', "record": record}
         if self._dice.share("order", target) < 0.3:
             members = dict(reversed(members.items()))
-        return Reply(body=encode_members(members, style))
+        body = encode_members(members, style)
+        return Reply(body=body, faults=tuple(fault.value for fault in faults))
 
     async def count(self, body: bytes) -> Reply:
         """Answer `POST /1/counts/profiles.json` ([counts], partial responses)."""

@@ -79,6 +79,9 @@ class Fault(StrEnum):
     """CleverTap pages: the last page of its chain, with success, though others should follow."""
     EMPTY_END = "empty_end"
     """CleverTap chains: a last page with `"records": []` and no cursor. Not a failure."""
+    ODD_RECORD = "odd_record"
+    """CleverTap records: the share of people whose records have values of types that nobody
+    expects, such as a number for `name` and text for `profileData`. Not a failure."""
     TEXT_CODES = "text_codes"
     """The code of a failure as text, such as "2". Changes failures, and causes none."""
     TEXT_ERRORS = "text_errors"
@@ -104,6 +107,7 @@ OF_CONTENT = frozenset(
         Fault.EMPTY_CHAIN,
         Fault.CUT_SHORT,
         Fault.EMPTY_END,
+        Fault.ODD_RECORD,
         Fault.TEXT_CODES,
         Fault.TEXT_ERRORS,
     }

@@ -54,7 +54,7 @@ class Emulator(Settings):
             the same query, cursor or key get the answers that they got, one after the other, and
             then the last one again. The size of pages, and the values of filters, need not be the
             same. Any other request fails with HTTP 400. Limits and faults hold as they do for
-            people, but for faults that change pages or counts.
+            people, but for faults that change pages, records or counts.
         seed: decides the people, the variants of answers, and the faults.
         port: the TCP port, or 0 for any free one.
         record_size: "small" for records of some 1 KB, or "real" for 17 KB each, most of it the

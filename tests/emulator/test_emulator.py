@@ -789,6 +789,40 @@ async def test_a_chain_can_end_with_an_empty_list() -> None:
         assert e.stats.faults["empty_end"] == 3
 
 
+def key_of(record: dict[str, Any]) -> tuple[Any, ...]:
+    return tuple(record.get(name) for name in ("identity", "email", "objectId"))
+
+
+async def test_records_can_be_odd() -> None:
+    people: list[dict[str, Any]] = [
+        *({"identity": f"u{n}", "email": f"{n}@x.org", "name": "Ann"} for n in range(80)),
+        *({"objectId": f"d{n}", "platformInfo": [{"platform": "Web"}]} for n in range(20)),
+    ]
+    usual = {"name": str, "phone": str, "ls": int, "profileData": dict, "events": dict}
+    async with Emulator(records=people, seed=1, faults={"odd_record": 0.5}) as e:
+        sent = records(await walked(e, await opened(e, "?batch_size=46")))
+        assert [key_of(record) for record in sent] == [key_of(own) for own in people]
+        odd = [record for record, own in zip(sent, people, strict=True) if record != own]
+        assert e.stats.faults["odd_record"] == len(odd)
+        assert 30 < len(odd) < 70
+        for name, kind in usual.items():
+            assert {type(record[name]) for record in odd} - {kind}, name
+        assert any(record["phone"] == record["ls"] > 2**64 for record in odd)
+        for record in odd:
+            assert ("identity" in record) == (record["platformInfo"] != [{"platform": "Web"}])
+        # The same people, in every answer.
+        assert records(await walked(e, await opened(e, "?batch_size=23"))) == sent
+        for record in sent[:80]:
+            found = await ask(e, "GET", f"/1/profile.json?identity={record['identity']}")
+            assert found.json["record"] == record
+        bare = records(await walked(e, await opened(e, "?events=false&profile=false")))
+        assert not any({"events", "profileData"} & record.keys() for record in bare)
+        e.faults = {}
+        assert records(await walked(e, await opened(e))) == people
+    async with Emulator(records=people, seed=1, faults={"odd_record": 0.5}) as again:
+        assert records(await walked(again, await opened(again))) == sent
+
+
 async def test_disconnect_comes_before_any_byte() -> None:
     async with Emulator(people=20, faults={"disconnect": 1.0}) as e:
         for target in ("/1/profile.json?identity=x", "/v1/user/get-user-cdp?user_id=x"):

@@ -195,3 +195,27 @@ async def test_a_count_of_a_replay_is_as_it_was_recorded(tmp_path: Path) -> None
         async with session_for(emulator) as session:
             assert await session.profiles.count(EVENT, **RANGE) == counted
         assert emulator.stats.faults["counting_not_ready"] == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("people.ndjson", {}),
+        ("people.csv", {}),
+        ("people.parquet", {"flatten": ["Plan"]}),
+        ("people.duckdb", {"flatten": ["Plan"]}),
+    ],
+)
+async def test_odd_records_stop_no_export(
+    tmp_path: Path, name: str, options: dict[str, Any]
+) -> None:
+    async with Emulator(people=200, seed=3, faults={"odd_record": 0.5}) as emulator:
+        async with session_for(emulator) as session:
+            query = session.profiles.by_event(EVENT, **RANGE, windows=3, batch_size=46)
+            people = [person async for person in query]
+            assert delivered(people) == expected(emulator)
+            report = await session.export(EVENT, **RANGE, to=tmp_path / name, count=True, **options)
+        assert report.complete
+        assert report.counted == {EVENT: len(people)}
+        assert report.people == len(people)
+        assert emulator.stats.faults["odd_record"] > 0

@@ -180,8 +180,8 @@ def emulator(
 
     Faults are not_ready, opening_not_ready, counting_not_ready, throttled, too_many, server_error,
     html, cdn_timeout, empty, disconnect, reset, truncated, garbled, slow, gzip, empty_page,
-    other_cursor, empty_chain, cut_short, empty_end, text_codes and text_errors. `altaprofiles guide
-    testing` has a table of what each sends and leads to.
+    other_cursor, empty_chain, cut_short, empty_end, odd_record, text_codes and text_errors.
+    `altaprofiles guide testing` has a table of what each sends and leads to.
 
     \b
     Examples:
