@@ -175,8 +175,8 @@ def emulator(
 
     While it runs, PUT /faults with a JSON object replaces the faults, and PUT /think with a number
     of seconds the time before each answer. GET /faults and GET /think return them, and GET /stats
-    returns counters. PUT /passcode and PUT /token with a JSON text rotate these secrets: the next
-    request needs the new one, and no answer shows it.
+    returns counters. PUT /passcode and PUT /token with a JSON text replace these, as a rotation
+    does: the next request needs the new one, and no answer shows it.
 
     Faults are not_ready, opening_not_ready, counting_not_ready, throttled, too_many, server_error,
     html, cdn_timeout, empty, disconnect, reset, truncated, garbled, slow, gzip, empty_page,
