@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from .faults import Plan
     from .people import Population
     from .queries import Audiences
+    from .record_writer import RecordWriter
     from .refusals import Refusals
     from .reply import Style
     from .settings import Settings
@@ -82,6 +83,7 @@ class Chains:
         self,
         population: Population,
         audiences: Audiences,
+        writer: RecordWriter,
         dice: Dice,
         plan: Plan,
         settings: Settings,
@@ -89,6 +91,7 @@ class Chains:
     ) -> None:
         self._population = population
         self._audiences = audiences
+        self._writer = writer
         self._dice = dice
         self._plan = plan
         self._settings = settings
@@ -191,30 +194,41 @@ class Chains:
         if self._population.record_size == "small":
             # Pages of real records are large, and slow to write in any other style.
             style = style_of(self._dice, (chain.look, place.page))
-        records = await self._records(chain, people[first : first + size], style)
+        records, odd = await self._records(chain, people[first : first + size], style)
         chain.is_over = first + size >= len(people) and chain.end == "records"
         following = None if chain.is_over else Place(chain.key, place.page + 1)
         if first + size < len(people) and self._plan.spoils(Fault.CUT_SHORT, place, chain.opening):
             chain.is_over = True
-            return _page(place, self._body(place, records, None, style), Fault.CUT_SHORT)
+            body = self._body(place, records, None, style)
+            return _page(place, body, Fault.CUT_SHORT, *odd)
         if following is not None and self._plan.meets(Fault.OTHER_CURSOR, place):
             body = self._body(place, records, following, style, name="cursor")
-            return _page(place, body, Fault.OTHER_CURSOR)
-        return _page(place, self._body(place, records, following, style))
+            return _page(place, body, Fault.OTHER_CURSOR, *odd)
+        return _page(place, self._body(place, records, following, style), *odd)
 
-    async def _records(self, chain: Chain, people: array[int], style: Style) -> list[bytes]:
+    async def _records(
+        self, chain: Chain, people: array[int], style: Style
+    ) -> tuple[list[bytes], list[Fault]]:
+        """Return the records of people, and the faults that changed some of them."""
         query = chain.query
         turn = self._dice.number("turn", query.event, query.start, query.end)
         records: list[bytes] = []
+        faults: list[Fault] = []
         step = _SLICES[self._population.record_size]
         for start in range(0, len(people), step):
             for index in people[start : start + step]:
-                record = self._population.record(
-                    index, app=chain.app, events=chain.events, profile=chain.profile, turn=turn
+                record, changes = self._writer.write(
+                    index,
+                    style,
+                    app=chain.app,
+                    events=chain.events,
+                    profile=chain.profile,
+                    turn=turn,
                 )
-                records.append(encode_value(record, style))
+                records.append(record)
+                faults.extend(changes)
             await asyncio.sleep(0)
-        return records
+        return records, faults
 
     def _body(
         self,

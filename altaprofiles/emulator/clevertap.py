@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 
 from .chains import Chains
 from .queries import Audiences, Invalid, Query, read_query
+from .record_writer import RecordWriter
 from .refusals import Refusals
-from .reply import Reply, as_json, encode_members, encode_value, parameters, style_of
+from .reply import Reply, as_json, encode_members, names_in, parameters, style_of
 
 if TYPE_CHECKING:
     from .dice import Dice
@@ -41,7 +42,10 @@ class CleverTapService:
         self._audiences = Audiences(population)
         self._polls: OrderedDict[str, tuple[Query, int]] = OrderedDict()
         self._counted: dict[tuple[object, ...], int] = {}
-        self.chains = Chains(population, self._audiences, dice, plan, settings, self._refusals)
+        self._writer = RecordWriter(population, dice, plan)
+        self.chains = Chains(
+            population, self._audiences, self._writer, dice, plan, settings, self._refusals
+        )
 
     def unauthorized(self, target: str) -> Reply:
         """Answer a request with wrong credentials."""
@@ -74,11 +78,12 @@ class CleverTapService:
             return self._missing(*keys[0])
         turn = self._dice.number("turn", *keys[0])
         style = style_of(self._dice, target)
-        record = encode_value(self._population.record(index, app=True, turn=turn), style)
+        record, faults = self._writer.write(index, style, app=True, turn=turn)
         members = {"status": b'"success"', "record": record}
         if self._dice.share("order", target) < 0.3:
             members = dict(reversed(members.items()))
-        return Reply(body=encode_members(members, style))
+        body = encode_members(members, style)
+        return Reply(body=body, faults=tuple(fault.value for fault in faults))
 
     async def count(self, body: bytes) -> Reply:
         """Answer `POST /1/counts/profiles.json` ([counts], partial responses)."""
@@ -86,9 +91,23 @@ class CleverTapService:
             query = read_query(body, self._settings, self._population)
         except Invalid as fault:
             return self._refusals.invalid(fault, body.decode("utf-8", "replace"))
-        identity = query.identity
-        if self._dice.share("partial", identity) < 0.5:
+        if self._dice.share("partial", query.identity) < 0.5:
             return await self._count(query)
+        return self._start_count(query)
+
+    def still_counting(self, target: str, body: bytes) -> Reply:
+        """Answer a request for a count, or a poll of it, as not ready ([counts])."""
+        if "req_id" in names_in(target):
+            request = _req_id(target)
+            is_known = request in self._polls
+            return _partial(request) if is_known else self._unknown_count(target)
+        try:
+            return self._start_count(read_query(body, self._settings, self._population))
+        except Invalid as fault:
+            return self._refusals.invalid(fault, body.decode("utf-8", "replace"))
+
+    def _start_count(self, query: Query) -> Reply:
+        identity = query.identity
         opening = self._counted[identity] = self._counted.get(identity, 0) + 1
         token = self._dice.token(12, "count", identity, opening)
         # Text, or a number [seen].
@@ -101,14 +120,17 @@ class CleverTapService:
 
     async def poll(self, target: str) -> Reply:
         """Answer a request for a count that was not ready at once ([counts], partial responses)."""
-        request = ((parameters(target) or {}).get("req_id") or [""])[0]
+        request = _req_id(target)
         if request not in self._polls:
-            return self._refusals.refuse("Invalid req_id", target)
+            return self._unknown_count(target)
         query, left = self._polls[request]
         if not left:
             return await self._count(query)
         self._polls[request] = (query, left - 1)
         return _partial(request)
+
+    def _unknown_count(self, target: str) -> Reply:
+        return self._refusals.refuse("Invalid req_id", target)
 
     async def _count(self, query: Query) -> Reply:
         people = len(await self._audiences.of(query))
@@ -125,6 +147,10 @@ class CleverTapService:
         if form == 2:
             return as_json({"status": "success"})
         return self._refusals.fail(400, f"No profile found for the given {by}", key, status=200)
+
+
+def _req_id(target: str) -> str:
+    return ((parameters(target) or {}).get("req_id") or [""])[0]
 
 
 def _partial(request: str) -> Reply:

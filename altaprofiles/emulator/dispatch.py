@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -95,6 +96,9 @@ Routing, counting, limits and access follow from its row."""
 _PATHS = frozenset(path for _, path, _ in _ROUTES)
 _TELLING = frozenset(name for *_, name in _ROUTES if name)
 
+_SECRETS = frozenset({"/passcode", "/token"})
+"""Paths of the settings that no answer shows."""
+
 OPERATIONS = tuple(dict.fromkeys(route.operation for route in _ROUTES.values()))
 """The names that requests are counted by."""
 
@@ -144,6 +148,10 @@ class Dispatcher:
             return await _control(request, "faults", "a JSON object", self._faults)
         if path == "/think":
             return await _control(request, "think", "a number of seconds", self._think)
+        if path in _SECRETS:
+            name = path.removeprefix("/")
+            change = partial(setattr, self._settings, name)
+            return await _control(request, name, "a JSON text", change, is_secret=True)
         route = self._route(request.method, path, target)
         if isinstance(route, int):
             return web.json_response({"status": "fail", "code": route}, status=route)
@@ -196,7 +204,10 @@ class Dispatcher:
             body,
         )
         accepted = request.headers.get("Accept-Encoding", "")
-        faults = self._plan.next(wire, possible_at(route.operation, gzip="gzip" in accepted))
+        possible = possible_at(
+            route.operation, gzip="gzip" in accepted, is_replay=self._replay is not None
+        )
+        faults = self._plan.next(wire, possible)
         reply = await self._reply(request.method, route, target, body, faults)
         return await self._write(request, route, reply, faults, slot.release)
 
@@ -208,6 +219,8 @@ class Dispatcher:
                 return proxy_reply(self._dice, fault, target)
             if fault in REFUSALS:
                 return self._service(route).injected(fault, target)
+            if fault is Fault.COUNTING_NOT_READY:
+                return self._services.clevertap.still_counting(target, body)
         answer: Reply | Awaitable[Reply]
         if self._replay is None:
             answer = route.answer(self._services, target, body)
@@ -258,24 +271,33 @@ class Dispatcher:
 
 
 async def _control(
-    request: web.BaseRequest, name: str, kind: str, change: Callable[..., object]
+    request: web.BaseRequest,
+    name: str,
+    kind: str,
+    change: Callable[..., object],
+    *,
+    is_secret: bool = False,
 ) -> web.Response:
     """Return a setting as JSON, after replacing it if the request is a PUT.
 
     No other method changes it: a web page of another origin cannot send a PUT.
+    A secret is replaced, and never returned.
 
     Args:
         request: the request.
         name: the name of the setting.
         kind: the form of its value, for the answer to another method.
         change: returns the setting, after replacing it if it gets a value.
+        is_secret: True if nothing may show the value.
     """
-    if request.method not in ("GET", "PUT"):
-        return web.json_response({"error": f"{name}: use GET, or PUT with {kind}"}, status=405)
+    if request.method != "PUT" and (is_secret or request.method != "GET"):
+        use = f"PUT with {kind}" if is_secret else f"GET, or PUT with {kind}"
+        return web.json_response({"error": f"{name}: use {use}"}, status=405)
     if request.method == "GET":
         return web.json_response(change())
     try:
-        return web.json_response(change(msgspec.json.decode(await request.read())))
+        value = change(msgspec.json.decode(await request.read()))
+        return web.Response(status=204) if is_secret else web.json_response(value)
     except (ValueError, RecursionError) as error:
         is_json = not isinstance(error, (msgspec.MsgspecError, UnicodeError, RecursionError))
         message = str(error) if is_json else f"{name}: the body is not JSON"

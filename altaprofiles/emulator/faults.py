@@ -43,6 +43,8 @@ class Fault(StrEnum):
     """CleverTap pages: code 2, "Request still in progress", with HTTP 200 or 202."""
     OPENING_NOT_READY = "opening_not_ready"
     """The same for the opening of a chain."""
+    COUNTING_NOT_READY = "counting_not_ready"
+    """CleverTap counts: status "partial" and a `req_id`, to start with and at each poll."""
     THROTTLED = "throttled"
     """HTTP 200 with code 1 (CleverTap) or 40008 (Alta)."""
     TOO_MANY = "too_many"
@@ -77,6 +79,9 @@ class Fault(StrEnum):
     """CleverTap pages: the last page of its chain, with success, though others should follow."""
     EMPTY_END = "empty_end"
     """CleverTap chains: a last page with `"records": []` and no cursor. Not a failure."""
+    ODD_RECORD = "odd_record"
+    """CleverTap records: the share of people whose records have values of types that nobody
+    expects, such as a number for `name` and text for `profileData`. Not a failure."""
     TEXT_CODES = "text_codes"
     """The code of a failure as text, such as "2". Changes failures, and causes none."""
     TEXT_ERRORS = "text_errors"
@@ -102,6 +107,7 @@ OF_CONTENT = frozenset(
         Fault.EMPTY_CHAIN,
         Fault.CUT_SHORT,
         Fault.EMPTY_END,
+        Fault.ODD_RECORD,
         Fault.TEXT_CODES,
         Fault.TEXT_ERRORS,
     }
@@ -129,6 +135,7 @@ _ONLY_AT = {
     Fault.NOT_READY: "page",
     Fault.CDN_TIMEOUT: "page",
     Fault.OPENING_NOT_READY: "open_chain",
+    Fault.COUNTING_NOT_READY: "count",
 }
 
 _FAILURES = tuple(fault for fault in Fault if fault not in HARMLESS)
@@ -165,16 +172,20 @@ def check_rates(
     return rates
 
 
-def possible_at(operation: str, *, gzip: bool) -> frozenset[Fault]:
+def possible_at(operation: str, *, gzip: bool, is_replay: bool) -> frozenset[Fault]:
     """Return the faults that can occur for a request.
 
     Args:
         operation: the name it is counted by.
         gzip: True if the client accepts gzip.
+        is_replay: True if the answers are those of a replay.
     """
     impossible = {fault for fault, place in _ONLY_AT.items() if place != operation}
     if not gzip:
         impossible.add(Fault.GZIP)
+    if is_replay:
+        # Its polls would have a `req_id` that the replay does not know.
+        impossible.add(Fault.COUNTING_NOT_READY)
     return frozenset(Fault) - OF_CONTENT - impossible
 
 

@@ -38,6 +38,7 @@ class Emulator(Settings):
     arguments from `faults` on are attributes as well: assign them to change the emulator, even
     while it runs and from any thread. So are `passcode` and `token`, for a rotation: the next
     request is checked against the new one, which `clevertap`, `alta` and `environment` then have.
+    `PUT /passcode` and `PUT /token` change them from outside of the process, with a JSON text.
     Requests that a limit refuses do not count towards any limit.
 
     Args:
@@ -53,7 +54,7 @@ class Emulator(Settings):
             the same query, cursor or key get the answers that they got, one after the other, and
             then the last one again. The size of pages, and the values of filters, need not be the
             same. Any other request fails with HTTP 400. Limits and faults hold as they do for
-            people.
+            people, but for faults that change pages, records or counts.
         seed: decides the people, the variants of answers, and the faults.
         port: the TCP port, or 0 for any free one.
         record_size: "small" for records of some 1 KB, or "real" for 17 KB each, most of it the

@@ -132,9 +132,12 @@ class Settings:
     """The settings that can be assigned while the emulator runs. `Emulator` describes them."""
 
     passcode = Setting[str](_passcode)
-    """The passcode of the CleverTap account, which each request must have."""
+    """The passcode of the CleverTap account, which each request must have.
+
+    `PUT /passcode` changes it from outside of the process. No answer shows it.
+    """
     token = Setting[str](_token)
-    """The API key of the Alta agent, which each request must have."""
+    """The API key of the Alta agent, which each request must have. `PUT /token` changes it."""
     think = Setting[float](_seconds)
     max_in_flight = Setting[int](_most)
     lookups_max_in_flight = Setting[int | None](_limit)

@@ -259,7 +259,7 @@ def fetch(variables: dict[str, str], target: str, *, method: str = "GET", body: 
     )
     try:
         with urllib.request.urlopen(request, timeout=PATIENCE) as response:  # noqa: S310
-            return json.load(response)
+            return json.loads(response.read() or "null")
     except urllib.error.HTTPError as error:
         return error.code, json.load(error)
 
@@ -356,6 +356,40 @@ def test_faults_and_latency_change_while_the_emulator_runs() -> None:
         status, answer = fetch(variables, "/think", method="POST", body="1")
         assert answer == {"error": "think: use GET, or PUT with a number of seconds"}
         assert (status, fetch(variables, "/think")) == (405, 0.001)
+
+
+ROTATIONS = [
+    ("passcode", "CLEVERTAP_PASSCODE", "/1/profile.json?identity=5555555555"),
+    ("token", "ALTA_TOKEN", "/v1/user/get-user-cdp?user_id=BC123"),
+]
+
+
+@pytest.mark.parametrize(("name", "variable", "target"), ROTATIONS)
+def test_secrets_are_rotated_while_the_emulator_runs(name: str, variable: str, target: str) -> None:
+    new = "new-secret-7654321"
+    with serving("--people", "20") as (process, variables):
+        before = fetch(variables, target)
+        for body, words in (
+            (f'"{new} x"', "holds a space, a line break or a character outside ASCII"),
+            ('""', "expected text that is not empty, got empty text"),
+            ("7654321", "expected text that is not empty, got an int"),
+            (f'["{new}"]', "expected text that is not empty, got a list"),
+            (new, "the body is not JSON"),
+        ):
+            status, answer = fetch(variables, f"/{name}", method="PUT", body=body)
+            assert status == 400
+            assert answer["error"].startswith(f"{name}: {words}")
+            assert "7654321" not in answer["error"]
+        for method in ("GET", "POST"):
+            refused = fetch(variables, f"/{name}", method=method, body=f'"{new}"')
+            assert refused == (405, {"error": f"{name}: use PUT with a JSON text"})
+        assert fetch(variables, target) == before
+        assert fetch(variables, f"/{name}", method="PUT", body=f'"{new}"') is None
+        assert fetch(variables, target) != before
+        assert fetch(variables | {variable: new}, target) == before
+        process.send_signal(signal.SIGINT)
+        shown = "".join(process.communicate(timeout=PATIENCE))
+    assert new not in shown
 
 
 def test_the_emulator_names_a_port_that_is_taken() -> None:

@@ -737,6 +737,26 @@ async def test_an_opening_can_be_not_ready() -> None:
         assert (await page(e, cursor)).json["status"] == "success"
 
 
+async def test_a_count_can_be_not_ready() -> None:
+    target, body = "/1/counts/profiles.json", json.dumps(JANUARY).encode()
+    async with Emulator(people=20, faults={"counting_not_ready": 1.0}) as e:
+        started = await ask(e, "POST", target, body)
+        assert (started.status, started.json["status"]) == (200, "partial")
+        poll = f"{target}?req_id={started.json['req_id']}"
+        for method in ("GET", "POST", "GET", "GET", "GET"):
+            assert (await ask(e, method, poll)).json == started.json
+        assert e.stats.faults["counting_not_ready"] == 6
+        assert (await ask(e, "GET", f"{target}?req_id=r0")).json["error"] == "Invalid req_id"
+        wrong = await ask(e, "POST", target, b"[]")
+        assert wrong.json["error"] == "Request body is not a JSON object"
+        assert (await page(e, await opened(e))).json["status"] == "success"
+        assert (await ask(e, "GET", "/1/profile.json?identity=5555555555")).status == 200
+        e.faults = {}
+        answers = [(await ask(e, "GET", poll)).json for _ in range(3)]
+        expected = len(e.population.active("App Launched", 20260101, 20260131))
+        assert answers[-1]["count"] == expected
+
+
 async def test_a_slow_page_can_be_a_web_page_of_the_cdn() -> None:
     async with Emulator(people=20, faults={"cdn_timeout": 1.0}) as e:
         answer = await page(e, await opened(e))
@@ -767,6 +787,40 @@ async def test_a_chain_can_end_with_an_empty_list() -> None:
                 e.population.active("App Launched", 20260101, 20260131)
             )
         assert e.stats.faults["empty_end"] == 3
+
+
+def key_of(record: dict[str, Any]) -> tuple[Any, ...]:
+    return tuple(record.get(name) for name in ("identity", "email", "objectId"))
+
+
+async def test_records_can_be_odd() -> None:
+    people: list[dict[str, Any]] = [
+        *({"identity": f"u{n}", "email": f"{n}@x.org", "name": "Ann"} for n in range(80)),
+        *({"objectId": f"d{n}", "platformInfo": [{"platform": "Web"}]} for n in range(20)),
+    ]
+    usual = {"name": str, "phone": str, "ls": int, "profileData": dict, "events": dict}
+    async with Emulator(records=people, seed=1, faults={"odd_record": 0.5}) as e:
+        sent = records(await walked(e, await opened(e, "?batch_size=46")))
+        assert [key_of(record) for record in sent] == [key_of(own) for own in people]
+        odd = [record for record, own in zip(sent, people, strict=True) if record != own]
+        assert e.stats.faults["odd_record"] == len(odd)
+        assert 30 < len(odd) < 70
+        for name, kind in usual.items():
+            assert {type(record[name]) for record in odd} - {kind}, name
+        assert any(record["phone"] == record["ls"] > 2**64 for record in odd)
+        for record in odd:
+            assert ("identity" in record) == (record["platformInfo"] != [{"platform": "Web"}])
+        # The same people, in every answer.
+        assert records(await walked(e, await opened(e, "?batch_size=23"))) == sent
+        for record in sent[:80]:
+            found = await ask(e, "GET", f"/1/profile.json?identity={record['identity']}")
+            assert found.json["record"] == record
+        bare = records(await walked(e, await opened(e, "?events=false&profile=false")))
+        assert not any({"events", "profileData"} & record.keys() for record in bare)
+        e.faults = {}
+        assert records(await walked(e, await opened(e))) == people
+    async with Emulator(records=people, seed=1, faults={"odd_record": 0.5}) as again:
+        assert records(await walked(again, await opened(again))) == sent
 
 
 async def test_disconnect_comes_before_any_byte() -> None:

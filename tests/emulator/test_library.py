@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from altaprofiles import (
+    Alta,
+    Attempt,
     BadRequest,
+    CleverTap,
     Filter,
     Forbidden,
     Incomplete,
+    NotReady,
     RateLimited,
     Retry,
     ServerError,
+    Session,
     StatusError,
     Unauthorized,
 )
-from altaprofiles.emulator import Emulator
+from altaprofiles.emulator import Emulator, Recorder
 from altaprofiles.emulator.settings import ALTA_ERRORS
 
-from ..support.raw import opened, walked
-from ..support.sessions import EVENT, RANGE, delivered, expected, session_for
+from ..support.raw import ask, opened, walked
+from ..support.sessions import EVENT, QUICK, RANGE, delivered, expected, session_for
 
 pytestmark = pytest.mark.anyio
 
@@ -130,3 +136,86 @@ async def test_an_export_by_email_brings_whoever_has_one() -> None:
         population = emulator.population
         expected_emails = {population.email(n) for n in range(200)} - {None}
         assert set(emails) == expected_emails
+
+
+async def test_a_session_follows_a_rotation_from_outside() -> None:
+    async with Emulator(records=[{"identity": "1"}], bindings={"1": ["a1"]}) as e:
+        secrets = {"passcode": e.passcode, "token": e.token}
+
+        async def rotate(name: str) -> None:
+            secrets[name] = f"new-{name}"
+            body = json.dumps(secrets[name]).encode()
+            answer = await ask(e, "PUT", f"/{name}", body)
+            assert (answer.status, answer.body) == (204, b"")
+
+        clevertap = CleverTap(
+            e.environment["CLEVERTAP_ACCOUNT_ID"], lambda: secrets["passcode"], base_url=e.url
+        )
+        alta = Alta(lambda: secrets["token"], base_url=e.url, name="agent")
+        async with Session(clevertap=clevertap, alta=alta) as session:
+            for name in (None, "passcode", "token"):
+                if name is not None:
+                    await rotate(name)
+                assert await session.profiles.get(identity="1")
+                assert list(await session.cdp.get(user_id="1")) == ["1"]
+        assert (e.passcode, e.token) == ("new-passcode", "new-token")
+
+
+async def test_a_count_is_polled_until_it_is_ready() -> None:
+    async with Emulator(people=100, seed=3, faults={"counting_not_ready": 1}) as emulator:
+
+        def end(attempt: Attempt) -> None:
+            if emulator.stats.requests["count"] == 6:
+                emulator.faults = {}
+
+        async with session_for(emulator, retry=Retry(attempts=1), on_event=end) as session:
+            found = await session.profiles.count(EVENT, **RANGE)
+        assert found == expected(emulator).total()
+        assert emulator.stats.faults["counting_not_ready"] == 6
+
+
+async def test_a_count_that_never_gets_ready_ends_with_its_time() -> None:
+    retry = Retry(base_delay=0.001, max_delay=0.001, ready_timeout=0.05)
+    async with Emulator(people=100, seed=3, faults={"counting_not_ready": 1}) as emulator:
+        async with session_for(emulator, retry=retry) as session:
+            with pytest.raises(NotReady, match="still counting"):
+                await session.profiles.count(EVENT, **RANGE)
+        assert emulator.stats.requests["count"] == emulator.stats.faults["counting_not_ready"] > 1
+
+
+async def test_a_count_of_a_replay_is_as_it_was_recorded(tmp_path: Path) -> None:
+    file = tmp_path / "run.ndjson"
+    async with Emulator(people=100, seed=3) as emulator:
+        async with (
+            Recorder(file, clevertap=emulator.clevertap) as recorder,
+            Session(clevertap=recorder.clevertap, retry=QUICK) as session,
+        ):
+            counted = await session.profiles.count(EVENT, **RANGE)
+    async with Emulator(replay=file, faults={"counting_not_ready": 1}) as emulator:
+        async with session_for(emulator) as session:
+            assert await session.profiles.count(EVENT, **RANGE) == counted
+        assert emulator.stats.faults["counting_not_ready"] == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("people.ndjson", {}),
+        ("people.csv", {}),
+        ("people.parquet", {"flatten": ["Plan"]}),
+        ("people.duckdb", {"flatten": ["Plan"]}),
+    ],
+)
+async def test_odd_records_stop_no_export(
+    tmp_path: Path, name: str, options: dict[str, Any]
+) -> None:
+    async with Emulator(people=200, seed=3, faults={"odd_record": 0.5}) as emulator:
+        async with session_for(emulator) as session:
+            query = session.profiles.by_event(EVENT, **RANGE, windows=3, batch_size=46)
+            people = [person async for person in query]
+            assert delivered(people) == expected(emulator)
+            report = await session.export(EVENT, **RANGE, to=tmp_path / name, count=True, **options)
+        assert report.complete
+        assert report.counted == {EVENT: len(people)}
+        assert report.people == len(people)
+        assert emulator.stats.faults["odd_record"] > 0

@@ -175,12 +175,13 @@ def emulator(
 
     While it runs, PUT /faults with a JSON object replaces the faults, and PUT /think with a number
     of seconds the time before each answer. GET /faults and GET /think return them, and GET /stats
-    returns counters.
+    returns counters. PUT /passcode and PUT /token with a JSON text replace these, as a rotation
+    does: the next request needs the new one, and no answer shows it.
 
-    Faults are not_ready, opening_not_ready, throttled, too_many, server_error, html, cdn_timeout,
-    empty, disconnect, reset, truncated, garbled, slow, gzip, empty_page, other_cursor, empty_chain,
-    cut_short, empty_end, text_codes and text_errors. `altaprofiles guide testing` has a table of
-    what each sends and leads to.
+    Faults are not_ready, opening_not_ready, counting_not_ready, throttled, too_many, server_error,
+    html, cdn_timeout, empty, disconnect, reset, truncated, garbled, slow, gzip, empty_page,
+    other_cursor, empty_chain, cut_short, empty_end, odd_record, text_codes and text_errors.
+    `altaprofiles guide testing` has a table of what each sends and leads to.
 
     \b
     Examples:
@@ -188,6 +189,7 @@ def emulator(
       altaprofiles emulator --port 8123 --records people.ndjson
       curl -X PUT -d '{"server_error": 1}' http://127.0.0.1:8123/faults
       curl -X PUT -d 0.5 http://127.0.0.1:8123/think
+      curl -X PUT -d '"new-passcode"' http://127.0.0.1:8123/passcode
     """
     import asyncio
 
