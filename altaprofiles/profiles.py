@@ -19,6 +19,7 @@ from msgspec import UnsetType as _UnsetType
 
 from .base.calls import named, naming
 from .base.checks import check_flag, check_whole
+from .base.zones import latest_day
 from .errors import InvalidArgument
 from .flow.fanout import Items
 from .flow.lifetime import Reading
@@ -159,7 +160,8 @@ class Profiles:
             start, end: first and last day, both included, in the time zone of the CleverTap
                 project: dates, text such as "2026-01-31" or "20260131", or ints YYYYMMDD. Or two
                 ints of epoch seconds, which are sent as they are: that CleverTap takes them has
-                been seen in one example only. The emulator takes them for their days in UTC.
+                been seen in one example only. The emulator takes them for their days in UTC. The
+                first day has begun in some time zone; the last one may be in the future.
             event_properties: conditions on the event, all of which must hold.
             profile_fields: conditions on the person's profile, all of which must hold.
             query: other members of the vendor's query language, as plain JSON that is copied:
@@ -233,6 +235,7 @@ class Profiles:
             profile=profile,
             filters=Filters.of(event_properties, profile_fields, query),
         )
+        event_query.check_begun(latest_day())
         windows = check_whole("windows", windows, least=1)
         return self._people(
             event_query, windows, distinct=distinct, cursor=cursor, prefetch=prefetch
@@ -301,7 +304,8 @@ class Profiles:
         sessions of one process, or of one machine with `CleverTap(shared=True)`.
 
         Args:
-            query: made with `EventQuery.of`, or one part of its `split`.
+            query: made with `EventQuery.of`, or one part of its `split`. A part may be of days in
+                the future, in which nobody is.
             distinct, cursor, prefetch: as for `by_event`.
 
         Raises:
@@ -353,6 +357,7 @@ class Profiles:
         filters = Filters.of(event_properties, profile_fields, query)
         service = self._service()
         event_query = EventQuery.of(event, start, end, filters=filters)
+        event_query.check_begun(latest_day())
         with self._engine.within(deadline) as engine:
             return await Chains(engine, service).count(event_query)
 

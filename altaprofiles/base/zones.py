@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 import time
 import zoneinfo
-from datetime import UTC, date, datetime, tzinfo
+from datetime import UTC, date, datetime, timedelta, timezone, tzinfo
 
 from ..errors import ConfigurationError, InvalidArgument
 from .checks import shown_setting
 
-__all__ = ["today", "zone_of"]
+__all__ = ["latest_day", "today", "zone_of"]
 
 
 def zone_of(argument: str, name: object) -> tzinfo:
@@ -49,6 +49,11 @@ def zone_of(argument: str, name: object) -> tzinfo:
 def today(zone: tzinfo) -> date:
     """Return the current day in a time zone."""
     return datetime.fromtimestamp(time.time(), zone).date()
+
+
+def latest_day() -> date:
+    """Return the current day at UTC+14:00, where days begin first; a project's may be unknown."""
+    return today(timezone(timedelta(hours=14)))
 
 
 _PLACE = re.compile(r"(?:/[A-Za-z_-]{2,20}){1,2}|/GMT[+-][0-9]{1,2}")

@@ -16,18 +16,26 @@ __all__ = ["csv_rows"]
 
 # Possessive, so that a long cell needs no memory for going back.
 _QUOTED = r'"([^"]*+(?:""[^"]*+)*+)"'
-_CELL = re.compile(rf'(?:{_QUOTED}|([^",\r\n]*+))(,|\r\n|\r|\n|\Z)')
+_CELLS = {
+    separator: re.compile(
+        rf'(?:{_QUOTED}|([^"{separator}\r\n]*+))({separator}|\r\n|\r|\n|\Z)',
+    )
+    for separator in ",;\t"
+}
 _CLOSED = re.compile(_QUOTED)
 _BREAK = re.compile(r"\r\n|\r|\n")
 _MARK = "\ufeff"
 
 
-def csv_rows(lines: Iterable[tuple[int, str]], source: str) -> Iterator[tuple[int, list[str]]]:
+def csv_rows(
+    lines: Iterable[tuple[int, str]], source: str, separator: str = ","
+) -> Iterator[tuple[int, list[str]]]:
     """Yield each row with the number of its first line. Blank lines are skipped.
 
     Args:
         lines: the lines, with their numbers and line ends.
         source: the file in messages.
+        separator: what stands between cells: a comma, a semicolon or a tab.
 
     Raises:
         ConfigurationError: a quote is never closed or stands where no quote can be, or a row
@@ -44,7 +52,7 @@ def csv_rows(lines: Iterable[tuple[int, str]], source: str) -> Iterator[tuple[in
                 )
             if '"' not in line:
                 if text := line.rstrip("\r\n"):
-                    yield number, text.split(",")
+                    yield number, text.split(separator)
                 continue
             start, size, row = number, 0, []
         row.append(line)
@@ -52,26 +60,26 @@ def csv_rows(lines: Iterable[tuple[int, str]], source: str) -> Iterator[tuple[in
         # While the number of quotes is odd, the line break belongs to a cell.
         is_open ^= line.count('"') % 2 == 1
         if not is_open:
-            yield start, _cells("".join(row), start, source)
+            yield start, _cells("".join(row), start, source, separator)
         elif size > LONGEST:
             break
     if is_open:
         # Raises, and names the line of the fault.
-        _cells("".join(row), start, source)
+        _cells("".join(row), start, source, separator)
 
 
-def _cells(text: str, start: int, source: str) -> list[str]:
+def _cells(text: str, start: int, source: str, separator: str) -> list[str]:
     """Return the cells of the row that starts in line `start`."""
     cells: list[str] = []
-    position, separator = 0, ","
-    while separator == ",":
-        cell = _CELL.match(text, position)
+    position, end = 0, separator
+    while end == separator:
+        cell = _CELLS[separator].match(text, position)
         if cell is None:
             line = start + len(_BREAK.findall(text, 0, position))
             raise InvalidArgument(
                 f"keys: line {line} of {source} is not valid CSV: {_fault(text, position)}"
             )
-        quoted, plain, separator = cell.groups()
+        quoted, plain, end = cell.groups()
         cells.append(plain if quoted is None else quoted.replace('""', '"'))
         position = cell.end()
     return cells

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, datetime
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from ..base.deadline import Deadline
 from ..base.task_account import working_for
 from ..base.wording import DOCTOR, after_failure
-from ..base.zones import today
+from ..base.zones import latest_day
 from ..errors import (
     AltaProfilesError,
     ConfigurationError,
@@ -78,9 +78,6 @@ T = TypeVar("T")
 
 NOTHING_KEPT = "nothing of it has been kept"
 """Part of the message of an error after which a later run begins from scratch."""
-
-_LATEST = timezone(timedelta(hours=14))
-"""The zone in which a day begins first. That of a project may be unknown."""
 
 _REPORT_EVERY = 1.0
 """Longest time, in seconds, between two progress reports."""
@@ -172,7 +169,8 @@ class Job(Generic[R, S]):
         self._check_accounts()
         gathering = self._parts[0].gathering
         if isinstance(gathering.plan, EventsPlan):
-            gathering.plan.check_begun(today(_LATEST))
+            for query in gathering.plan.wholes:
+                query.check_begun(latest_day())
         names = [part.name for part in self._parts if part.name is not None]
         place = Place.of(self._output, gathering.content, gathering.endings, names)
         if (keys := gathering.reads) is not None:
@@ -356,7 +354,7 @@ class Job(Generic[R, S]):
             if one.is_empty:
                 workspaces.discard(one.path.name)
         plan = self._parts[0].gathering.plan
-        to_come = plan.to_come(today(_LATEST)) if isinstance(plan, EventsPlan) else None
+        to_come = plan.to_come(latest_day()) if isinstance(plan, EventsPlan) else None
         self._left = [] if to_come is None else [to_come]
         self._left += self._lost_accounts(place)
         self._left += [

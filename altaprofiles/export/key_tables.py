@@ -13,7 +13,7 @@ from ..base.extras import require
 from ..base.sql import quoted
 from ..base.wording import nearest, numbered
 from ..errors import ExportLocked, InvalidArgument
-from .sinks.duck_file import is_locked
+from .sinks.duck_file import is_locked, obstacle
 from .sinks.duck_table import OWN_PREFIX
 
 __all__ = ["duckdb_keys", "in_brackets", "parquet_keys"]
@@ -88,10 +88,7 @@ def duckdb_keys(
             raise ExportLocked(
                 f"keys: {path} is open in another program; close it there, and run the same again"
             ) from None
-        raise InvalidArgument(
-            f"keys: {path} cannot be read as a DuckDB file ({type(error).__name__}): it is not "
-            f"one, or a newer DuckDB has written it"
-        ) from None
+        raise InvalidArgument(f"keys: {path} {obstacle(error)}") from None
 
 
 _TABLES = (

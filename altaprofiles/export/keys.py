@@ -9,7 +9,7 @@ import stat
 from bisect import bisect_right
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterator, Sequence
 from contextlib import suppress
-from itertools import chain, islice
+from itertools import chain, islice, tee
 from operator import itemgetter
 from pathlib import Path
 from typing import TypeAlias
@@ -45,7 +45,12 @@ logger = logging.getLogger("altaprofiles")
 Keys: TypeAlias = Items[Key] | str | os.PathLike[str]
 """Identifiers, or the path of a file of identifiers."""
 
-_CSV, _NDJSON, _PARQUET, _DUCKDB = (".csv",), (".ndjson", ".jsonl"), (".parquet",), (".duckdb",)
+_CSV, _NDJSON, _PARQUET, _DUCKDB = (
+    (".csv", ".tsv"),
+    (".ndjson", ".jsonl"),
+    (".parquet",),
+    (".duckdb",),
+)
 _TABLES = _CSV + _NDJSON + _PARQUET + _DUCKDB
 
 
@@ -209,7 +214,11 @@ class KeyFile:
     def advice_on(self, fault: str) -> str:
         """Return advice on the fault of a key, or nothing."""
         is_table = self._read == self._text and "U+0009" in fault
-        return "; if this is a TSV file, save it as .csv, with commas" if is_table else ""
+        return (
+            "; if this is a TSV file, give it the ending .tsv, and name the column"
+            if is_table
+            else ""
+        )
 
     def _rows(self, rows: Iterator[tuple[int, str | None]]) -> Iterator[str | None]:
         before = _version(self.path.stat())
@@ -243,16 +252,37 @@ class KeyFile:
         number, line = next(lines, (1, ""))
         is_marked = line.startswith(_MARK)
         lines = chain([(number, line.removeprefix(_MARK))], lines)
-        rows = csv_rows(lines, str(self.path))
+        separator, lines = self._separator(lines, is_marked)
+        rows = csv_rows(lines, str(self.path), separator)
         self._number, first = next(rows, (0, []))
-        # The column may be named as it is shown, or as it was.
-        is_shown = not is_marked or self._column in first
-        place = self._place(first if is_shown else [*map(_unguarded, first)])
+        place = self._place(self._names(first, is_marked), separator)
         cells = self._cells(rows, place, len(first))
         if self._column is None and not are_letters_of(self._by, *first):
             self.is_bare = any(map(str.strip, first))
             cells = chain(first, cells)
         yield from map(_unguarded, cells) if is_marked else cells
+
+    def _separator(
+        self, lines: Iterator[tuple[int, str]], is_marked: bool
+    ) -> tuple[str, Iterator[tuple[int, str]]]:
+        """Return what separates the cells, and all lines.
+
+        It is what makes the column one of the cells of the first row. A comma may stand in a name.
+        """
+        separators = "\t" if self.path.suffix.lower() == ".tsv" else ",;\t"
+        lines, *heads = tee(lines, 1 + len(separators))
+        fits = {separators[0]: (False, 0)}
+        for separator, head in zip(separators, heads, strict=True):
+            with suppress(InvalidArgument):
+                _, row = next(csv_rows(head, str(self.path), separator), (0, []))
+                row = self._names(row, is_marked)
+                fits[separator] = sum(one == self._column for one in row) == 1, len(row)
+        return max(fits, key=fits.__getitem__), lines
+
+    def _names(self, first: list[str], is_marked: bool) -> list[str]:
+        """Return the cells of the first row, of which `column` is one as it is shown or was."""
+        is_shown = not is_marked or self._column in first
+        return first if is_shown else [*map(_unguarded, first)]
 
     def _cells(
         self, rows: Iterator[tuple[int, list[str]]], place: int, width: int
@@ -267,22 +297,18 @@ class KeyFile:
                 )
             yield row[place]
 
-    def _place(self, first: list[str]) -> int:
+    def _place(self, first: list[str], separator: str) -> int:
         """Return the index of the column that holds the keys."""
-        if len(first) == 1 and {";", "\t"} & set(first[0]):
-            raise InvalidArgument(
-                f"column: {self.path} does not seem to be separated by commas, as its first line "
-                f"has a semicolon or a tab; save it with commas, or as .txt if that line is a key",
-                value=first[0],
-            )
         known = _known_names(first, self._column)
         count = numbered(len(first), "column")
+        count += _BETWEEN[separator] * (len(first) > 1)
         count += in_brackets(known, is_all=len(known) == len(first))
         if self._column is None:
             if len(first) > 1:
+                other = ", or save it as .txt if that line is a key" if separator == ";" else ""
                 raise InvalidArgument(
                     f"column: {self.path} has {count}; name the one that holds the "
-                    f"keys, as its first line does",
+                    f"keys, as its first line does{other}",
                     value=first,
                 )
             return 0
@@ -347,6 +373,9 @@ class KeyFile:
                 f"column: {where} has {self._column!r} more than once; correct the file"
             )
         return found[self._column]
+
+
+_BETWEEN = {",": "", ";": " separated by semicolons", "\t": " separated by tabs"}
 
 
 def _unguarded(cell: str) -> str:

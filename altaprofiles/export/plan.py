@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, date, datetime
+from datetime import date
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
@@ -15,7 +15,7 @@ from ..base.checks import check_flag, check_whole, shown, shown_setting
 from ..base.wording import numbered
 from ..errors import InvalidArgument, PlanMismatch
 from ..flow.fanout import is_table
-from ..wire.days import Day, date_of, is_day
+from ..wire.days import Day, utc_date
 from ..wire.language import Filters
 from ..wire.members import shown_key
 from ..wire.query import BATCH_SIZE, EventQuery, check_event, is_everyone
@@ -171,24 +171,11 @@ class EventsPlan(Struct, frozen=True, tag="events", tag_field="kind"):
         filtered = ", filtered" if self.filters else ""
         return f"the export of {events}{days}{filtered}{_joined(self)}"
 
-    def check_begun(self, today: date) -> None:
-        """Raise `InvalidArgument` if all days are after `today`, when nobody can be there.
-
-        Args:
-            today: the day in the time zone in which days begin first, UTC+14:00, because a plan
-                does not know that of its project.
-        """
-        if self.start is not None and (first := _date(self.start)) > today:
-            raise InvalidArgument(
-                f"start: {first} is in the future, as it is {today} even in the time zone that is "
-                f"furthest ahead, UTC+14:00; pass days that have begun"
-            )
-
     def to_come(self, today: date) -> str | None:
         """Return a sentence on a last day that is after `today`, or None if there is none."""
         if self.end is None:
             return None
-        last = _date(self.end)
+        last = utc_date(self.end)
         if last <= today:
             return None
         return (
@@ -208,11 +195,6 @@ class EventsPlan(Struct, frozen=True, tag="events", tag_field="kind"):
         values: dict[str, Any] = msgspec.to_builtins(self)
         digest = self.filters.digest if self.filters else None
         return values | {"filters": self.filters.outline, "filters_sha256": digest}
-
-
-def _date(end: int) -> date:
-    """Return the day of one end of a range, of which another form than a day is a time in UTC."""
-    return date_of(end) if is_day(end) else datetime.fromtimestamp(end, UTC).date()
 
 
 class KeysPlan(Struct, frozen=True, tag="lookups", tag_field="kind"):

@@ -7,7 +7,7 @@ Sources:
 from __future__ import annotations
 
 import re
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from itertools import pairwise
 from typing import TypeAlias
 
@@ -22,6 +22,7 @@ __all__ = [
     "day_in",
     "is_day",
     "split_range",
+    "utc_date",
     "windows",
 ]
 
@@ -179,6 +180,14 @@ def is_day(value: int) -> bool:
 def date_of(day: int) -> date:
     """Return the date of a day of the form YYYYMMDD ([profiles], Body Parameters)."""
     return date(day // 10_000, day // 100 % 100, day % 100)
+
+
+def utc_date(end: int) -> date:
+    """Return the day of one end of a range, of which another form than a day is a time in UTC.
+
+    Its forms are those of [profiles], Body Parameters.
+    """
+    return date_of(end) if is_day(end) else datetime.fromtimestamp(end, UTC).date()
 
 
 def split_range(start: int, end: int, windows: int) -> list[tuple[int, int]]:

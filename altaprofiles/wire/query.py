@@ -11,13 +11,14 @@ Sources:
 from __future__ import annotations
 
 import re
+from datetime import date
 from typing import Any
 
 from msgspec import Struct, structs
 
 from ..base.checks import check_flag, check_key, check_whole, plain, shown, shown_setting
 from ..errors import ConfigurationError, InvalidArgument
-from .days import Day, check_range, split_range
+from .days import Day, check_range, split_range, utc_date
 from .language import Filters
 
 __all__ = [
@@ -150,6 +151,19 @@ class EventQuery(Struct, frozen=True):
             ConfigurationError: a value is invalid.
         """
         return EventQuery.of(*structs.astuple(self))
+
+    def check_begun(self, today: date) -> None:
+        """Raise `InvalidArgument` if all days are after `today`, when nobody can be there.
+
+        Args:
+            today: the day where days begin first, at UTC+14:00, because a query does not know the
+                time zone of its project.
+        """
+        if self.start is not None and (first := utc_date(self.start)) > today:
+            raise InvalidArgument(
+                f"start: {first} is in the future, as it is {today} even in the time zone that is "
+                f"furthest ahead, UTC+14:00; pass days that have begun"
+            )
 
     @property
     def window(self) -> tuple[int, int] | None:

@@ -57,6 +57,15 @@ EAST, WEST = "Pacific/Kiritimati", "Etc/GMT+12"
 """Time zones in which it is never the same day."""
 
 
+def test_days_that_are_all_to_come_are_no_zero(env: dict[str, str], tmp_path: Path) -> None:
+    first, last = (today() + timedelta(days=ahead) for ahead in (3, 9))
+    done = run(env, "count", "Charged", "--from", f"{first}", "--to", f"{last}", cwd=tmp_path)
+    assert done.code == 2
+    assert f"--from: {first} is in the future, as it is " in " ".join(done.stderr.split())
+    done = run(env, "count", "Charged", "--from", "-7d", "--to", f"{last}", cwd=tmp_path)
+    assert done.code == 0, done.stderr
+
+
 def test_relative_days_are_those_of_the_project(env: dict[str, str], tmp_path: Path) -> None:
     days = ("--from", "today", "--to", "today")
     for name in (EAST, WEST):

@@ -152,6 +152,22 @@ def test_a_night_that_fails_is_in_the_log(home: Home) -> None:
     assert home.people() > 10
 
 
+@pytest.mark.skipif(shutil.which("jq") is None, reason="needs jq")
+def test_a_night_with_far_fewer_records_raises_an_alarm(home: Home) -> None:
+    [script] = [text for text in blocks("sh") if "jq" in text]
+    for _ in range(2):
+        # The name of a report has the second in which it is begun.
+        done = home.run("/bin/sh", "-c", script.replace("%H%M%S", "%H%M%S%N"))
+        assert (done.returncode, done.stderr) == (0, "")
+    *_, last = sorted((home.crm / "reports").iterdir())
+    report = json.loads(last.read_text())
+    assert report["records"] > 0
+    last.write_text(json.dumps(report | {"records": report["records"] * 3}))
+    done = home.run("/bin/sh", "-c", script.replace("%H%M%S", "%H%M%S%N"))
+    assert done.returncode == 1
+    assert done.stderr.startswith("far fewer records a day than last time")
+
+
 def test_the_units_of_systemd(home: Home) -> None:
     service, timer = unit("Service"), unit("Timer")
     assert service["Service"]["Type"] == "oneshot"

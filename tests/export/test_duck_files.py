@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +150,38 @@ async def test_a_connection_of_this_process_is_named_before_the_first_request(
 ) -> None:
     path = made(tmp_path / "p.duckdb")
     with duckdb.connect(str(path)), pytest.raises(ExportError, match="close that connection"):
+        await case.run(path)
+    assert case.requests == 0
+
+
+@pytest.mark.skipif(
+    tuple(map(int, duckdb.__version__.split(".")[:2])) < (1, 5), reason="DuckDB opens it twice"
+)
+async def test_a_file_that_this_process_has_attached_says_detach(
+    tmp_path: Path, case: Emulated
+) -> None:
+    path = made(tmp_path / "p.duckdb")
+    with duckdb.connect() as connection:
+        connection.execute(f"ATTACH '{path}' AS t")
+        with pytest.raises(ExportError, match=r"is open in this process already; .* `DETACH`"):
+            await case.run(path)
+        assert case.requests == 0
+        connection.execute("DETACH t")
+        await case.run(path)
+
+
+async def test_an_encrypted_file_is_not_called_damaged(tmp_path: Path, case: Emulated) -> None:
+    path = tmp_path / "p.duckdb"
+    with duckdb.connect() as connection:
+        try:
+            # Without an extension, newer versions encrypt only when they are told to.
+            with suppress(duckdb.CatalogException):
+                connection.execute("SET force_mbedtls_unsafe = 'true'")
+            connection.execute(f"ATTACH '{path}' AS t (ENCRYPTION_KEY 'k')")
+        except duckdb.BinderException:
+            pytest.skip("this DuckDB encrypts no files")
+        connection.execute("CREATE TABLE t.x AS SELECT 1 AS n; DETACH t")
+    with pytest.raises(ExportError, match=r"p\.duckdb is encrypted"):
         await case.run(path)
     assert case.requests == 0
 

@@ -86,7 +86,7 @@ def test_a_wrong_column_or_table(
 def test_a_file_that_is_none_is_an_error_of_ours(tmp_path: Path, ending: str) -> None:
     path = tmp_path / f"k.{ending}"
     path.write_bytes(b"identity\n1\n" * 2000)
-    with pytest.raises(ConfigurationError, match=r"^keys: .* cannot be read as"):
+    with pytest.raises(ConfigurationError, match=r"^keys: .* cannot be (read|opened) as"):
         list(KeyFile(path, "identity", "id", "t" if ending == "duckdb" else None))
 
 
@@ -101,6 +101,14 @@ def test_a_duckdb_file_that_another_process_writes_to(tmp_path: Path) -> None:
         with pytest.raises(ExportLocked, match=r"^keys: .* is open in another program; close it"):
             list(KeyFile(path, "identity", "id"))
         process.communicate(b"\n")
+    assert list(KeyFile(path, "identity", "id")) == ["a"]
+
+
+def test_a_duckdb_file_that_this_process_has_open(tmp_path: Path) -> None:
+    path = duckdb_file(tmp_path / "k.duckdb", "CREATE TABLE t AS SELECT 'a' AS id")
+    with duckdb.connect(str(path)), pytest.raises(ConfigurationError) as caught:
+        list(KeyFile(path, "identity", "id"))
+    assert "k.duckdb is open in this process already; close that connection" in str(caught.value)
     assert list(KeyFile(path, "identity", "id")) == ["a"]
 
 

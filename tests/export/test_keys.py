@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import csv
 import io
+import itertools
 import json
 import os
 import re
@@ -99,6 +100,36 @@ def test_malformed_csv_is_named_with_its_line(
 )
 def test_any_csv_that_is_valid_is_read(tmp_path: Path, data: bytes, keys: list[str]) -> None:
     assert keys_of(tmp_path, data, column="identity") == keys
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_the_named_column_says_what_separates_the_cells(tmp_path: Path, separator: str) -> None:
+    r"""A spreadsheet in German writes semicolons, a mark, `\r\n`, and line breaks in cells."""
+    rows = [
+        ["Name, Vorname", "Kunden-ID", "Notiz\nder Filiale"],
+        ["Müller, Hans", "K;1", "a\r\nb"],
+        ["Ng; Bo", 'K,"2"', ""],
+        ["Ann", "K\t3", "c"],
+    ]
+    text = io.StringIO()
+    csv.writer(text, delimiter=separator, lineterminator="\r\n").writerows(rows)
+    for name, mark in itertools.product(
+        ["k.csv", "k.tsv"][: 1 + (separator == "\t")], ["", "\ufeff"]
+    ):
+        (tmp_path / name).write_text(mark + text.getvalue(), "utf-8", newline="")
+        file = KeyFile(tmp_path / name, "identity", "Kunden-ID")
+        assert list(file) == ["K;1", 'K,"2"', "K\t3"]
+        assert [file.place_of(index).split()[1] for index in range(3)] == ["3", "5", "6"]
+
+
+def test_what_separates_cells_is_no_guess(tmp_path: Path) -> None:
+    data = b"a;b,c\n1;2,3\n"
+    assert keys_of(tmp_path, data, column="a;b") == ["1;2"]
+    assert keys_of(tmp_path, data, column="b,c") == ["2,3"]
+    assert "2 columns" in keys_of(tmp_path, data, column="b")
+    # One cell, whatever stands between cells.
+    assert keys_of(tmp_path, b'"a;b"\n"c\td"\n') == ["a;b", "c\td"]
+    assert keys_of(tmp_path, b"identity\na,b\n", "k.tsv") == ["a,b"]
 
 
 def test_a_cell_may_be_large_and_the_limit_of_python_stays(tmp_path: Path) -> None:

@@ -378,10 +378,25 @@ async def test_files(
             "k.csv",
             b"id;name\n1;Ann\n",
             None,
-            "column: .* commas, as its first line has a semicolon",
+            r"column: .* 2 columns separated by semicolons \('id', 'name'\); name the one",
         ),
-        ("k.csv", b"id\tname\n1\tA\n", None, "column: .* commas, .* line has .* a tab"),
-        ("k.csv", b"\xef\xbb\xbf7;Ann\r\n8;Bo", None, "column: .* its first line has a semicolon"),
+        ("k.csv", b"id\tname\n1\tA\n", None, "column: .* 2 columns separated by tabs .*; name"),
+        (
+            "k.csv",
+            b"\xef\xbb\xbf7;Ann\r\n8;Bo",
+            None,
+            "column: .* 2 columns separated by semicolons; name .* does, or save it as .txt if",
+        ),
+        (
+            "k.csv",
+            b"id;name\n1;Ann\n",
+            "ID",
+            r"column: .* 2 columns separated by semicolons \('id', 'name'\), .* mean 'id'",
+        ),
+        ("k.csv", b"id;x;id\n1;2;3\n", "id", "column: .* 3 columns .*, of which 2 are named 'id'"),
+        ("k.csv", b'"id";"x\n1;2\n', "id", "keys: line 1 of .* is not valid CSV: text follows"),
+        ("k.csv", b"id;name\n1;Ann\n2\n", "id", "keys: line 3 of .* has 1 column, .* line has 2"),
+        ("k.tsv", b"id;n\tx\n1\t2\n", "id", "column: .* 2 columns separated by tabs, of which"),
         ("k.csv", b"id\n1\n2,3\n", None, "keys: line 3 of .* has 2 columns"),
         ("k.csv", b"id\n\xff\xfe\n", None, "keys: .* is not UTF-8"),
         ("k.txt", "a\n".encode("utf-16"), None, "keys: .* is not UTF-8"),
@@ -846,12 +861,12 @@ async def test_a_source_of_invalid_keys_only(tmp_path: Path, keys: list[Any]) ->
     ("name", "data", "column", "said"),
     [
         (
-            "k.tsv",
+            "k.txt",
             b"\n7\tAnn\n8\tBob\n",
             None,
             (
-                r"line 2 of .*k\.tsv: holds the control character U\+0009 at index 1; .*"
-                r"; if this is a TSV file, save it as \.csv"
+                r"line 2 of .*k\.txt: holds the control character U\+0009 at index 1; .*"
+                r"; if this is a TSV file, give it the ending \.tsv"
             ),
         ),
         ("k.txt", b"7\x01\n", None, r"line 1 of .*k\.txt: holds the .* U\+0001 .*the call"),

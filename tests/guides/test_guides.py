@@ -50,7 +50,7 @@ PRINTED = {
         " has an iOS device",
         "the next page is None",
     ],
-    "look-ups": ["None\n", "\n0 to ask for again\n", "1 1 0"],
+    "look-ups": ["None\n", "\n0 to ask for again\n", "1 1 0", "line 3 {'identity': 'nobody'}"],
     "into-databases": ["│ Customer Type ", "│ platform_info ", "with_email"],
     "dataframes": [
         "Int64 Customer Type",

@@ -7,12 +7,15 @@ import pickle
 import traceback
 import weakref
 from collections import Counter
+from datetime import UTC, datetime, time, timedelta
 
 import pytest
 
 from altaprofiles import (
     BadRequest,
     CursorExpired,
+    EventQuery,
+    InvalidArgument,
     NotReady,
     Page,
     Profile,
@@ -199,6 +202,26 @@ async def test_epoch_seconds_are_sent_as_they_are() -> None:
         query = session.profiles.by_event(EVENT, start=start, end=end, windows=3)
         found = [person async for person in query]
         assert len(found) == len(emulator.population.active(EVENT, start, end))
+
+
+async def test_days_that_are_all_to_come_are_refused_before_a_request() -> None:
+    day = datetime.now(UTC).date() + timedelta(days=3)
+    seconds = int(datetime.combine(day, time(12), UTC).timestamp())
+    async with Emulator(people=20) as emulator, session_for(emulator) as session:
+        for start, end in ((day, day + timedelta(days=7)), (seconds, seconds + 10)):
+            words = f"^start: {day} is in the future, as it is .*; pass days that have begun"
+            with pytest.raises(InvalidArgument, match=words):
+                await session.profiles.count(EVENT, start=start, end=end)
+            with pytest.raises(InvalidArgument, match=words):
+                session.profiles.by_event(EVENT, start=start, end=end)
+        assert not any(emulator.stats.requests.values())
+        # The last days of a range may be to come, and so may a part of it.
+        query = EventQuery.of(EVENT, 20260101, day + timedelta(days=700))
+        assert query.start is not None
+        assert query.end is not None
+        people = await session.profiles.count(EVENT, start=query.start, end=query.end)
+        parts = [session.profiles.by_query(part) for part in query.split(3)]
+        assert people == len(delivered([one for part in parts async for one in part])) > 0
 
 
 async def test_a_count_is_polled_until_it_is_there() -> None:

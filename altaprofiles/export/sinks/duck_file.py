@@ -33,6 +33,7 @@ __all__ = [
     "explained",
     "is_locked",
     "logs_of",
+    "obstacle",
 ]
 
 
@@ -65,19 +66,32 @@ def connect(
             refusal = full
         elif is_locked(error):
             refusal = ExportLocked(f"{name} is open in another program{_by(text)}; close it there")
-        elif "different configuration" in text:
-            refusal = ExportError(
-                f"{name} is open in this process already; close that connection first. In a "
-                f"notebook, a result that a cell has shown keeps it open: with N of its Out[N], "
-                f"`%xdel _N` ends that, and so does a restart of the kernel"
-            )
         else:
-            refusal = ExportError(
-                f"{name} cannot be opened as a DuckDB file: it is not one, a newer DuckDB has "
-                f"written it, or it is damaged or read-only ({_reason(error)})"
-            )
+            refusal = ExportError(f"{name} {obstacle(error)}")
     # Outside of the handler, so that DuckDB's error does not stay as the context.
     raise refusal
+
+
+def obstacle(error: Exception) -> str:
+    """Return why DuckDB does not open a file that no other program has open, with the fix."""
+    text = str(error)
+    if _OPEN_HERE.search(text):
+        return (
+            "is open in this process already; close that connection first, and run `DETACH` in one "
+            "that has attached it, such as that of `duckdb.sql`. In a notebook, a result that a "
+            "cell has shown keeps it open: with N of its Out[N], `%xdel _N` ends that, and so does "
+            "a restart of the kernel"
+        )
+    if "encrypted database" in text:
+        return "is encrypted, and is not opened with a key; name a file that is not encrypted"
+    return (
+        f"cannot be opened as a DuckDB file: it is not one, a newer DuckDB has written it, or it "
+        f"is damaged or read-only ({_reason(error)})"
+    )
+
+
+_OPEN_HERE = re.compile("different configuration|Unique file handle conflict")
+"""In the error of a file that this process has open. Before 1.5, DuckDB opens an attached one."""
 
 
 def connect_to_none(temporary: Path | None = None) -> Any:
