@@ -175,8 +175,11 @@ class Workspaces:
         if plan is None or plan.name is None or store.journal.is_empty():
             store.remove()
             return
-        # Closed, the journal has no log that would have to move with it.
-        store.close()
+        try:
+            # A kill between two moves would part it from its log.
+            store.journal.merge_log()
+        finally:
+            store.close()
         folder = self.folder / plan.name
         if (folder / JOURNAL).exists():
             # The earlier version was used again after this one, so that its export is newer.
@@ -252,6 +255,7 @@ class Workspaces:
             return store, True
         # It holds nothing, except perhaps files of other origin.
         store.journal.remove()
+        read.journal.merge_log()
         read.close()
         journal = store.folder / JOURNAL
         (read.folder / JOURNAL).replace(journal)
