@@ -87,6 +87,7 @@ class App:
         self._waits: list[Waits] = []
         self._is_logging = False
         self._messages: dict[str | None, list[str]] = {}
+        self._shown: str | None = None
 
     @cached_property
     def console(self) -> Console:
@@ -536,25 +537,26 @@ class App:
 
         With --json it is written to stdout as well.
         """
-        self._messages = {}
+        self._messages, self._shown = {}, None
         code = self._report(error)
-        if code is not None and code != Exit.PIPE:
+        is_asked = click.get_current_context().params.get("as_json")
+        if is_asked and code is not None and code != Exit.PIPE:
             messages = {name: "\n".join(texts) for name, texts in self._messages.items()}
             self._write_failure(error, messages)
         return code
 
-    def report_usage(self, error: click.ClickException, message: str) -> None:
-        """Write wrong usage to stdout if the command has --json: click logs and raises it."""
-        self._write_failure(error, {None: message})
+    def report_usage(self, error: click.ClickException, message: str, *, as_json: bool) -> None:
+        """Log wrong usage, and write it to stdout as well with `as_json`."""
+        self.error(message)
+        if as_json:
+            self._write_failure(error, {None: message})
 
     def _write_failure(self, error: BaseException, messages: Mapping[str | None, str]) -> None:
-        if not click.get_current_context().params.get("as_json"):
-            return
         from .failure import lines_of
 
         # The failure itself is what the exit code is of.
         with suppress(OSError):
-            for line in lines_of(error, messages):
+            for line in lines_of(error, messages, self._shown):
                 self.write(line)
 
     def _report(self, error: BaseException, account: str | None = None) -> int | None:
@@ -654,6 +656,8 @@ class App:
                     f"run the same command again in {Path.cwd()}; it is not shown, as its "
                     f"conditions may hold people's data"
                 )
+            else:
+                self._shown = resume
             # At the error's level, so that `quiet` shows it as well.
             _logger().error("To resume: %s", resume, extra={"bare": True})
 
