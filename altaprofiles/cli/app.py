@@ -601,7 +601,7 @@ class App:
     def _report_accounts(self, error: BaseException) -> int | None:
         """Log the errors of several accounts, and return the exit code; None if it is another."""
         from ..errors import ConfigurationError, PlanMismatch
-        from ..export.accounts import AccountsFailed
+        from ..export.accounts import AccountsFailed, leaves_nothing
 
         if not isinstance(error, AccountsFailed):
             return None
@@ -614,7 +614,8 @@ class App:
             if not isinstance(one, ConfigurationError | PlanMismatch)
         ]
         is_partial = len(error.errors) < len(self.accounts)
-        if resumed and (is_partial or any(map(_is_kept, resumed))):
+        are_kept = (_is_kept(one) and not leaves_nothing(one) for one in resumed)
+        if resumed and (is_partial or any(are_kept)):
             self._log_resumption()
         return worst([code for code in codes if code is not None])
 

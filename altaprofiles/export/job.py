@@ -36,6 +36,7 @@ from ..tables.kinds import Kinds
 from ..tables.mended import Mended
 from ..tables.rows import Table
 from .accounts import (
+    TO_RESUME,
     AccountsFailed,
     counts_of,
     decode_report,
@@ -779,7 +780,9 @@ class Job(Generic[R, S]):
             return f"{again} to ask for what is missing{until}"
         if number:
             folder = folders[0] if len(folders) == 1 else folders[0].parent
-            return f"{number:,} {unit} are in {folder}; {again} to resume it"
+            return (
+                f"{number:,} {unit} are in {folder}; {remedy}run the same {self._noun} {TO_RESUME}"
+            )
         return f"{NOTHING_KEPT}; {again}{cure}"
 
     def _leave(self, workspaces: Workspaces) -> None:

@@ -930,6 +930,24 @@ def test_the_report_as_json_has_the_error_of_the_account_that_has_failed(
     assert shares["outlet"]["error"].startswith("CleverTap answered HTTP 401")
 
 
+@pytest.mark.parametrize("out", ["p.csv", "{account}.csv", "sync"])
+def test_a_refused_request_is_not_resumed_unless_something_is_kept(
+    env: dict[str, str], accounts: Accounts, tmp_path: Path, out: str
+) -> None:
+    command = ("export", "App Launch", *DAYS, "-o", out)
+    if out == "sync":
+        command = ("sync", "App Launch", "--since", "2026-01-01", "--timezone", "UTC", "-o", "p/")
+    done = run(env, *command, *BOTH, cwd=tmp_path)
+    assert done.code == 2
+    assert "Invalid event" in done.stderr
+    for word in ("mended", "next run", "To resume"):
+        assert word not in done.stderr
+    accounts.set("outlet", passcode="wrong")
+    done = run(env, *command, *BOTH, cwd=tmp_path)
+    # Its credentials can be mended.
+    assert "To resume" in done.stderr
+
+
 def test_what_another_run_cannot_mend_is_not_resumed(
     env: dict[str, str], accounts: Accounts, tmp_path: Path, postgres: Server
 ) -> None:
