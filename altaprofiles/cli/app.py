@@ -118,16 +118,17 @@ class App:
         return _option_of(self.account)
 
     def trying_regions(self, found: Resolved[Any], account: str | None = None) -> str:
-        """Return the command line that tries credentials in every region or on every platform.
+        """Return what tries credentials in every region or on every platform: a command line.
 
         Args:
             found: the credentials.
             account: the name of their account, if there are several.
         """
+        command = f"altaprofiles doctor{_option_of(account or self.account)} --try-regions"
         # There, they would be sent to hosts that they were not meant for.
-        without = f", without {found.name_of('base_url')}" if found.is_at_gateway() else ""
-        option = _option_of(account or self.account)
-        return f"altaprofiles doctor{option} --try-regions{without}"
+        if found.is_at_gateway():
+            return f"{found.step_without('base_url')}, then run: {command}"
+        return command
 
     def _resolved_for(
         self, error: BaseException, account: str | None = None
