@@ -615,6 +615,11 @@ MAKERS = [CleverTap.from_account, Alta.from_account, Session.from_account]
             "has shop, other; did you mean 'shop'? For a new one, run: altaprofiles login",
         ),
         (
+            "[accounts.shop-us]\n[accounts.shop-eu]\n[accounts.shop]\n[accounts.other]",
+            "shop-ue",
+            "; did you mean 'shop-us' or 'shop-eu'? For a new one, run: altaprofiles login shop-ue",
+        ),
+        (
             SHOP,
             "shop, other",
             "has shop, other; name each by itself, as in --account shop --account",

@@ -575,7 +575,7 @@ async def use(session: Session, name: str) -> None:
 @every_call
 async def test_a_session_cannot_be_used_before_it_is_entered(name: str) -> None:
     async with unsent(opened=False) as session:
-        with pytest.raises(ConfigurationError, match=r"not open yet; .*async with"):
+        with pytest.raises(ConfigurationError, match=r"not open yet; .*async with.*AsyncExitStack"):
             await use(session, name)
 
 

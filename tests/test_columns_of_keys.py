@@ -25,7 +25,8 @@ NOBODY = http(b'{"status":"success","record":null}')
 
 WHOLE = (
     "expected text or an int, got a whole number as a float; convert to int, a column of pandas "
-    "with .dropna().astype('Int64'), or, with text among them, as `altaprofiles guide dataframes` "
+    "with .dropna().astype('Int64'), of polars with .drop_nulls().cast(pl.Int64), or, with text "
+    "among them, as `altaprofiles guide dataframes` "
     "does"
 )
 LIKE_FLOATS = " not found: digits and '.0', the text of a float; if these were floats, convert to "
@@ -34,7 +35,7 @@ PEOPLE = (
     "; pass the people themselves: by_event(…) without .pages(), or those that get_many finds for "
     "a column of IDs: [one.value async for one in session.profiles.get_many(…) if one.value]"
 )
-MISSING = "; leave such keys out, in pandas with .dropna()"
+MISSING = "; leave such keys out, in pandas with .dropna(), in polars with .drop_nulls()"
 
 
 @pytest.fixture

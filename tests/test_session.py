@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import copy
 import gc
+import os
 import pickle
 import random
 import subprocess
@@ -353,6 +354,59 @@ def test_closing_it_from_another_loop_is_refused_and_after_its_loop_is_nothing()
     asyncio.run(session.aclose())
     with pytest.raises(ConfigurationError, match="closed, or its event loop is"):
         asyncio.run(get(session))
+
+
+CLOSED = """
+import asyncio, sys
+from altaprofiles import Session, SessionClosed
+
+tasks = []
+
+async def begin(use):
+    session = await Session.from_env().__aenter__()
+    call = session.profiles.get(identity="5555555555")
+    if use == "a call in flight":
+        call.close()
+        # As many as fit leave others to wait for a slot.
+        calls = [session.profiles.get(identity=str(number)) for number in range(20)]
+        tasks.extend(map(asyncio.ensure_future, calls))
+        while not session.stats.requests:
+            await asyncio.sleep(0.001)
+    elif use == "after a call":
+        await call
+    else:
+        call.close()
+    return session
+
+async def end(session):
+    try:
+        await session.profiles.get(identity="5555555555")
+    except SessionClosed as error:
+        print(error)
+    await session.aclose(drain=60)
+    await session.aclose()
+    print(repr(session).endswith("closed)"))
+
+loop = asyncio.new_event_loop()
+session = loop.run_until_complete(begin(sys.argv[1]))
+loop.close()
+asyncio.run(end(session))
+"""
+
+
+@pytest.mark.parametrize("use", ["no call", "after a call", "a call in flight"])
+async def test_one_whose_loop_was_closed_without_its_tasks_is_closed(use: str) -> None:
+    async with Emulator(people=5) as emulator:
+        done = await anyio.run_process(
+            [sys.executable, "-c", CLOSED, use],
+            env={**os.environ, **emulator.environment},
+            check=False,
+        )
+    assert done.returncode == 0, done.stderr.decode()
+    assert done.stdout.decode().splitlines() == [
+        "this Session is closed, or its event loop is; open a new one",
+        "True",
+    ]
 
 
 async def test_closing_it_after_its_tasks_were_cancelled_cancels_nobody() -> None:

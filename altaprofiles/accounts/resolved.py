@@ -16,7 +16,7 @@ from ..credentials import (
     renamed,
     variable,
 )
-from ..credentials.file import AccountsFile, key_of
+from ..credentials.file import AccountsFile, accounts_path, key_of
 
 __all__ = ["ENVIRONMENT", "Accounts", "Resolved", "find_alta", "find_clevertap"]
 
@@ -40,6 +40,13 @@ class Resolved(Generic[C]):
         if key is None or self.source != ENVIRONMENT:
             return key
         return variable(service.upper(), argument)
+
+    def step_without(self, argument: str) -> str:
+        """Return the step that takes an argument out of the source."""
+        name = self.name_of(argument)
+        if self.source == ENVIRONMENT:
+            return f"unset {name}"
+        return f"remove {name} from {accounts_path()}"
 
     def is_at_gateway(self, places: Mapping[str, str] | None = None) -> bool:
         """Return whether the credentials are meant for a host that is none of the vendor's.

@@ -318,8 +318,9 @@ def check_key(name: str, value: object, *, noun: str = "identifier") -> str:
 
 
 AS_INTS = (
-    "convert to int, a column of pandas with .dropna().astype('Int64'), or, with text among them, "
-    "as `altaprofiles guide dataframes` does"
+    "convert to int, a column of pandas with .dropna().astype('Int64'), of polars with "
+    ".drop_nulls().cast(pl.Int64), or, with text among them, as `altaprofiles guide dataframes` "
+    "does"
 )
 """The fix of a whole number that is a float, as pandas has in columns with missing numbers."""
 
@@ -334,7 +335,8 @@ def _no_key(value: object) -> str:
     """Return the type of a value that is not an identifier, with the fix."""
     kind = type(value).__name__
     if is_missing(value):
-        return f"a missing value ({kind}); leave such keys out, in pandas with .dropna()"
+        fix = "leave such keys out, in pandas with .dropna(), in polars with .drop_nulls()"
+        return f"a missing value ({kind}); {fix}"
     if is_whole_float(value):
         if has_lost_digits(value):
             return LOST_DIGITS

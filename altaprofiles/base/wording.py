@@ -14,6 +14,7 @@ __all__ = [
     "clock",
     "duration",
     "login_step",
+    "meant",
     "moment",
     "nearest",
     "next_step",
@@ -150,12 +151,30 @@ def nearest(given: str, known: Iterable[str], *, cutoff: float = 0.6) -> str | N
         known: the names.
         cutoff: the likeness that is asked for, from 0 to 1.
     """
+    return next(iter(_near(given, known, cutoff)), None)
+
+
+def meant(given: str, known: Iterable[str], *, cutoff: float = 0.6) -> str | None:
+    """Return those of `known` that `given` is about equally likely to mean, as text; or None.
+
+    Two letters that change places, and another letter in place of one, are equally likely.
+    """
+    return " or ".join(map(repr, _near(given, known, cutoff))) or None
+
+
+def _near(given: str, known: Iterable[str], cutoff: float) -> list[str]:
     # Only errors need it, and its import takes time.
-    from difflib import get_close_matches
+    from difflib import SequenceMatcher, get_close_matches
 
     by_fold = {name.strip().casefold(): name for name in known}
-    close = get_close_matches(given.strip().casefold(), by_fold, n=1, cutoff=cutoff)
-    return by_fold[close[0]] if close else None
+    text = given.strip().casefold()
+    likeness = {
+        one: SequenceMatcher(None, one, text).ratio()
+        for one in get_close_matches(text, by_fold, n=max(len(by_fold), 1), cutoff=cutoff)
+    }
+    # A letter more or less is one step, too, although the likeness differs.
+    least = max(likeness.values(), default=0.0) - 0.9 / max(len(text), 1)
+    return [by_fold[one] for one, ratio in likeness.items() if ratio > least]
 
 
 def one_of(known: Iterable[str], given: object) -> str:

@@ -87,6 +87,7 @@ class App:
         self._waits: list[Waits] = []
         self._is_logging = False
         self._messages: dict[str | None, list[str]] = {}
+        self._shown: str | None = None
 
     @cached_property
     def console(self) -> Console:
@@ -117,16 +118,17 @@ class App:
         return _option_of(self.account)
 
     def trying_regions(self, found: Resolved[Any], account: str | None = None) -> str:
-        """Return the command line that tries credentials in every region or on every platform.
+        """Return what tries credentials in every region or on every platform: a command line.
 
         Args:
             found: the credentials.
             account: the name of their account, if there are several.
         """
+        command = f"altaprofiles doctor{_option_of(account or self.account)} --try-regions"
         # There, they would be sent to hosts that they were not meant for.
-        without = f", without {found.name_of('base_url')}" if found.is_at_gateway() else ""
-        option = _option_of(account or self.account)
-        return f"altaprofiles doctor{option} --try-regions{without}"
+        if found.is_at_gateway():
+            return f"{found.step_without('base_url')}, then run: {command}"
+        return command
 
     def _resolved_for(
         self, error: BaseException, account: str | None = None
@@ -536,25 +538,26 @@ class App:
 
         With --json it is written to stdout as well.
         """
-        self._messages = {}
+        self._messages, self._shown = {}, None
         code = self._report(error)
-        if code is not None and code != Exit.PIPE:
+        is_asked = click.get_current_context().params.get("as_json")
+        if is_asked and code is not None and code != Exit.PIPE:
             messages = {name: "\n".join(texts) for name, texts in self._messages.items()}
             self._write_failure(error, messages)
         return code
 
-    def report_usage(self, error: click.ClickException, message: str) -> None:
-        """Write wrong usage to stdout if the command has --json: click logs and raises it."""
-        self._write_failure(error, {None: message})
+    def report_usage(self, error: click.ClickException, message: str, *, as_json: bool) -> None:
+        """Log wrong usage, and write it to stdout as well with `as_json`."""
+        self.error(message)
+        if as_json:
+            self._write_failure(error, {None: message})
 
     def _write_failure(self, error: BaseException, messages: Mapping[str | None, str]) -> None:
-        if not click.get_current_context().params.get("as_json"):
-            return
         from .failure import lines_of
 
         # The failure itself is what the exit code is of.
         with suppress(OSError):
-            for line in lines_of(error, messages):
+            for line in lines_of(error, messages, self._shown):
                 self.write(line)
 
     def _report(self, error: BaseException, account: str | None = None) -> int | None:
@@ -599,7 +602,7 @@ class App:
     def _report_accounts(self, error: BaseException) -> int | None:
         """Log the errors of several accounts, and return the exit code; None if it is another."""
         from ..errors import ConfigurationError, PlanMismatch
-        from ..export.accounts import AccountsFailed
+        from ..export.accounts import AccountsFailed, leaves_nothing
 
         if not isinstance(error, AccountsFailed):
             return None
@@ -612,7 +615,8 @@ class App:
             if not isinstance(one, ConfigurationError | PlanMismatch)
         ]
         is_partial = len(error.errors) < len(self.accounts)
-        if resumed and (is_partial or any(map(_is_kept, resumed))):
+        are_kept = (_is_kept(one) and not leaves_nothing(one) for one in resumed)
+        if resumed and (is_partial or any(are_kept)):
             self._log_resumption()
         return worst([code for code in codes if code is not None])
 
@@ -654,6 +658,8 @@ class App:
                     f"run the same command again in {Path.cwd()}; it is not shown, as its "
                     f"conditions may hold people's data"
                 )
+            else:
+                self._shown = resume
             # At the error's level, so that `quiet` shows it as well.
             _logger().error("To resume: %s", resume, extra={"bare": True})
 

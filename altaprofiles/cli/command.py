@@ -89,8 +89,7 @@ class Command(click.Command):
         try:
             resolve_days(ctx)
             return super().invoke(ctx)
-        except click.ClickException as error:
-            app.report_usage(error, _message(error, ctx))
+        except click.ClickException:
             raise
         except (Exception, KeyboardInterrupt) as error:
             try:
@@ -133,7 +132,7 @@ class Group(click.Group):
         try:
             code = super().main(*args, **{**kwargs, "standalone_mode": False})
         except click.ClickException as error:
-            _show(error, as_json=_asks_for_json(*args, **kwargs))
+            _show(error, _words(*args, **kwargs))
             code = error.exit_code
         except (click.Abort, KeyboardInterrupt):
             code = 128 + signal.SIGINT
@@ -314,24 +313,23 @@ def _complete_account(
         return []
 
 
-def _asks_for_json(args: Sequence[str] | None = None, *_: object, **__: object) -> bool:
-    """Return whether a command line asks for a log in JSON, which an error may come before."""
+def _words(args: Sequence[str] | None = None, *_: object, **__: object) -> Sequence[str]:
+    """Return the words of a command line that may be options, also before they are parsed."""
     words = sys.argv[1:] if args is None else [*args]
-    words = words[: words.index("--")] if "--" in words else words
-    return "--log-format=json" in words or ("--log-format", "json") in pairwise(words)
+    return words[: words.index("--")] if "--" in words else words
 
 
-def _show(error: click.ClickException, *, as_json: bool) -> None:
+def _show(error: click.ClickException, words: Sequence[str]) -> None:
     context = getattr(error, "ctx", None) or click.get_current_context(silent=True)
     if context is None or type(error).__name__ == "NoArgsIsHelpError":
         # The help, or an error from before there was a command.
         error.show()
         return
     app = context.ensure_object(App)
-    if as_json:
+    if "--log-format=json" in words or ("--log-format", "json") in pairwise(words):
         app.log_format = "json"
     app.start_logging()
-    app.error(_message(error, context))
+    app.report_usage(error, _message(error, context), as_json="--json" in words)
 
 
 def _message(error: click.ClickException, context: click.Context) -> str:

@@ -1,7 +1,8 @@
 """The failure of a command with `--json`, as lines of JSON for the program that reads stdout.
 
-Each has the members `complete`, which is false, and `error`, the message as it is in the log. With
-a report, they are members of the report. With several accounts, `accounts` has the error of each;
+Each has the members `complete`, which is false, and `error`, the message as it is in the log, and
+`resume`, the command that resumes the work, if the log has one. With a report, they are members of
+the report. With several accounts, `accounts` has the error of each;
 where each has an output of its own, it has a line of its own.
 """
 
@@ -22,23 +23,27 @@ from .option_names import with_options
 __all__ = ["lines_of", "report_values"]
 
 
-def lines_of(error: BaseException, messages: Mapping[str | None, str]) -> Iterator[bytes]:
+def lines_of(
+    error: BaseException, messages: Mapping[str | None, str], resume: str | None
+) -> Iterator[bytes]:
     """Yield the lines of an error.
 
     Args:
         error: the error.
         messages: its message, and that of each account that has failed, by the account's name.
+        resume: the command line that resumes the work, or None.
     """
+    more = {} if resume is None else {"resume": readable(resume)}
     if isinstance(error, AccountsFailed) and error.report is None and None not in messages:
         for name, one in error.errors.items():
-            yield _line({"account": name, **_values(one), "error": messages[name]})
+            yield _line({"account": name, **_values(one), "error": messages[name]} | more)
         return
     values = _values(error)
     if isinstance(error, AccountsFailed):
         shares = values.setdefault("accounts", {})
         for name in error.errors:
             shares.setdefault(name, {"complete": False})["error"] = messages[name]
-    yield _line({**values, "error": messages.get(None, "")})
+    yield _line({**values, "error": messages.get(None, "")} | more)
 
 
 def report_values(report: Report, errors: Mapping[str, Exception]) -> dict[str, Any]:

@@ -377,7 +377,8 @@ _JSON = click.option(
     "as_json",
     is_flag=True,
     help="Print the report as JSON instead of the output's path. A failure prints an object with "
-    "`error` as well, and with the report of an output that is incomplete.",
+    "`error` as well, and with the report of an output that is incomplete, and in `resume` the "
+    "command that goes on with it.",
 )
 
 

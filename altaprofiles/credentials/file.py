@@ -37,7 +37,7 @@ from typing import Any, Literal, Self, TypeVar
 from ..base.checks import is_harmless, shown, shown_setting
 from ..base.extras import is_installed
 from ..base.paths import absolute_path, status_of
-from ..base.wording import login_step, nearest, one_of
+from ..base.wording import login_step, meant, one_of
 from ..errors import ConfigurationError, InvalidArgument, MissingCredentials
 from ..redaction import Secret, as_secret, mask_values
 from .environment import secrets_in_environment, shared_from_env
@@ -242,8 +242,8 @@ class AccountsFile:
             return f"name each by itself, as in {options}"
         is_shown = account and is_harmless(account)
         login = login_step(str(account) if is_shown else "NAME")
-        close = nearest(account, self.tables)
-        return login if close is None else f"did you mean {close!r}? For a new one, {login}"
+        close = meant(account, self.tables)
+        return login if close is None else f"did you mean {close}? For a new one, {login}"
 
     def named(self, name: object) -> str:
         """Return the name of an account that must exist: `name`, the default, or the only one.

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from ..base.verdicts import can_pass
 from ..errors import (
     AltaProfilesError,
+    BadRequest,
     ConfigurationError,
     ExportLocked,
     Incomplete,
@@ -28,11 +29,13 @@ from .store.people import Choice, Chooser, People
 from .tables import Origin
 
 __all__ = [
+    "TO_RESUME",
     "AccountsFailed",
     "PeopleByAccount",
     "counts_of",
     "decode_report",
     "failure_of",
+    "leaves_nothing",
     "next_run",
     "origin_of",
     "people_of",
@@ -41,6 +44,9 @@ __all__ = [
 ]
 
 R = TypeVar("R", bound=Report)
+
+TO_RESUME = "again to resume it"
+"""Part of the note on an error before which something was kept for a later run."""
 
 
 class AccountsFailed(Exception):
@@ -83,22 +89,32 @@ def failure_of(
         )
     else:
         message = f"{target.name}: {failed}"
-    message += next_run([*errors.values()], "asks only for what is missing")
+    others = bool(written or complete)
+    message += next_run([*errors.values()], "asks only for what is missing", others=others)
     return AccountsFailed(message, errors, report)
 
 
-def next_run(errors: Sequence[Exception], deed: str) -> str:
+def next_run(errors: Sequence[Exception], deed: str, *, others: bool) -> str:
     """Return the end of a sentence on failures: what the next run does about them, if anything.
 
     Args:
         errors: the failures.
         deed: what it does, such as "resumes".
+        others: whether other accounts are complete.
     """
     if all(isinstance(error, ConfigurationError | PlanMismatch) for error in errors):
         # The same arguments are refused whenever they are passed.
         return ""
+    if not others and all(map(leaves_nothing, errors)):
+        return ""
     condition = "" if all(map(_passes, errors)) else "once that is mended, "
     return f"; {condition}the next run {deed}"
+
+
+def leaves_nothing(error: BaseException) -> bool:
+    """Return whether the service refused a request as wrong, and nothing before it was kept."""
+    notes = getattr(error, "__notes__", ())
+    return isinstance(error, BadRequest) and not any(TO_RESUME in note for note in notes)
 
 
 def _passes(error: BaseException) -> bool:

@@ -172,6 +172,10 @@ class Ahead:
             await self._threads.run(self._forget)
         self._threads.close()
 
+    def leave_behind(self) -> None:
+        """Do as `aclose` does where the event loop is closed. Blocking."""
+        self._threads.end(self._forget)
+
     def _forget(self) -> None:
         if self.stage is not None:
             self.stage.close()

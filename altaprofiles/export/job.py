@@ -36,6 +36,7 @@ from ..tables.kinds import Kinds
 from ..tables.mended import Mended
 from ..tables.rows import Table
 from .accounts import (
+    TO_RESUME,
     AccountsFailed,
     counts_of,
     decode_report,
@@ -45,7 +46,7 @@ from .accounts import (
     united,
 )
 from .assemble import Written, assemble, table_of, when_free
-from .holders import holding, naming_holder
+from .holders import free_left_behind, holding, naming_holder
 from .manifest import accounts_in, encode_manifest, of_state
 from .output import Output
 from .part import Part
@@ -807,7 +808,9 @@ class Job(Generic[R, S]):
             return f"{again} to ask for what is missing{until}"
         if number:
             folder = folders[0] if len(folders) == 1 else folders[0].parent
-            return f"{number:,} {unit} are in {folder}; {again} to resume it"
+            return (
+                f"{number:,} {unit} are in {folder}; {remedy}run the same {self._noun} {TO_RESUME}"
+            )
         return f"{NOTHING_KEPT}; {again}{cure}"
 
     def _leave(self, workspaces: Workspaces) -> list[Path]:
@@ -900,13 +903,21 @@ async def _in_place(
     guard = None
     if (path := await threads.run(lambda: _guard_of(place))) is not None:
         locks.append(path)
+        await threads.run(partial(free_left_behind, path))
         with naming_holder(path):
             guard = await threads.run(partial(Lock.acquire_if_possible, path))
     try:
+        await threads.run(partial(free_left_behind, locks[0]))
         with naming_holder(locks[0]):
             workspaces = await threads.run(open_workspaces)
+
+        def free() -> None:
+            threads.end(workspaces.leave_behind)
+            if guard is not None:
+                _release(guard)
+
         try:
-            with holding(*locks):
+            with holding(*locks, free=free, writes=workspaces.turn.locked):
                 return await work(workspaces, place, threads)
         finally:
             with anyio.CancelScope(shield=True):

@@ -11,7 +11,7 @@ from uuid import UUID
 from ..base.checks import LOST_DIGITS, has_lost_digits, is_whole_float
 from ..base.extras import require
 from ..base.sql import quoted
-from ..base.wording import nearest, numbered
+from ..base.wording import meant, numbered
 from ..errors import ExportLocked, InvalidArgument
 from .sinks.duck_file import is_locked, obstacle
 from .sinks.duck_table import OWN_PREFIX
@@ -119,8 +119,8 @@ def _refuse(argument: str, where: str, noun: str, names: Sequence[str], name: st
     text = f"{argument}: {where} has {numbered(len(names), noun)}{in_brackets(names)}"
     if name is None:
         raise InvalidArgument(f"{text}; name the one that holds the keys")
-    close = nearest(name, names)
-    guess = "" if close is None else f"; did you mean {close!r}?"
+    close = meant(name, names)
+    guess = "" if close is None else f"; did you mean {close}?"
     raise InvalidArgument(f"{text}, and none of them is {name!r}{guess}")
 
 

@@ -20,7 +20,7 @@ from msgspec import Raw
 from ..base.checks import check_key, is_missing, shown
 from ..base.jsontext import elements, members, parts, plain_text
 from ..base.paths import path_text, status_of
-from ..base.wording import nearest, numbered
+from ..base.wording import meant, numbered
 from ..errors import ConfigurationError, DecodeError, InvalidArgument
 from ..flow.fanout import Items, check_items
 from ..models import Key
@@ -314,12 +314,12 @@ class KeyFile:
             return 0
         found = first.count(self._column)
         if found != 1:
-            close = None if found else nearest(self._column, known)
+            close = None if found else meant(self._column, known)
             raise InvalidArgument(
                 f"column: the first line of {self.path} has {count}, of "
                 f"which {found or 'none'} {'is' if len(first) == 1 else 'are'} named "
                 f"{self._column!r}; "
-                f"{'name exactly one' if close is None else f'did you mean {close!r}?'}",
+                f"{'name exactly one' if close is None else f'did you mean {close}?'}",
                 value=first,
             )
         return first.index(self._column)

@@ -126,7 +126,9 @@ def outputs_in(folder: Path) -> list[OutputState]:
     Raises:
         OSError: the folder cannot be read.
     """
-    return _states({stem: folder_of(None, stem) for stem in _stems(folder, "")}, None, None)
+    # SQLite is given journals and locks as URIs, which have no relative form.
+    stems = _stems(absolute_path("to", str(folder)), "")
+    return _states({stem: folder_of(None, stem) for stem in stems}, None, None)
 
 
 def outputs_at(

@@ -162,6 +162,7 @@ class Part(Generic[R, S]):
             ahead = Ahead(folder, encoder, self.gathering.arrived, kinds, stage)
             self.ahead, self.kinds = ahead, kinds
             self.run.grown = ahead.grown
+            self.run.workspaces.frees.append(ahead.leave_behind)
 
     def begin(self) -> None:
         """Store the plan. Blocking.

@@ -455,9 +455,8 @@ class Syncs:
         if complete:
             verb = "is" if len(complete) == 1 else "are"
             message = f"{', '.join(complete)} {verb} up to date; {message}"
-        failure = AccountsFailed(
-            f"{message}{next_run([*self._errors.values()], 'resumes')}", self._errors, report
-        )
+        message += next_run([*self._errors.values()], "resumes", others=bool(complete))
+        failure = AccountsFailed(message, self._errors, report)
         if fault is not None:
             failure.add_note(str(fault))
         raise failure

@@ -111,6 +111,14 @@ class Threads:
                 after()
             await checkpoint()
 
+    def end(self, call: Callable[[], object]) -> None:
+        """Wait for the calls that have begun, make a last one, and let the thread end. Blocking.
+
+        For a thread whose event loop is closed, from another one.
+        """
+        self._executor.submit(call).result()
+        self.close()
+
     def close(self) -> None:
         """Let the thread end once it is idle."""
         self._executor.shutdown(wait=False)

@@ -209,8 +209,8 @@ class Lifetime:
             SessionClosed: the session was opened in another event loop that is still running, or
                 by the process from which this one was forked.
         """
-        if self._host is not None and not self._host.done():
-            self._check_process()
+        self._check_process()
+        if self._host is not None and not self._host.done() and not self._is_left_behind:
             self._check_loop(_running_loop())
             try:
                 if drain > 0 and self._state != "closed":
@@ -282,9 +282,11 @@ class Lifetime:
         loop = _running_loop()
         if self._state == "new":
             raise SessionClosed(
-                "this Session is not open yet; use it inside `async with Session(...) as session:`"
+                "this Session is not open yet; use it inside `async with Session(...) as "
+                "session:`, or for several cells of a notebook with AsyncExitStack (`altaprofiles "
+                "guide dataframes`)"
             )
-        if self._state == "closed":
+        if self._state == "closed" or self._is_left_behind:
             raise SessionClosed("this Session is closed, or its event loop is; open a new one")
         self._check_loop(loop)
         if self._state == "draining" and self._works.isdisjoint(_joined.get()):
@@ -325,6 +327,11 @@ class Lifetime:
     def is_inherited(self) -> bool:
         """True in a process that was forked while the session was open."""
         return self._state in ("open", "draining") and os.getpid() != self._process
+
+    @property
+    def _is_left_behind(self) -> bool:
+        """True once its event loop is closed, which leaves its tasks where they stand."""
+        return self._loop is not None and self._loop.is_closed()
 
     def _check_process(self) -> None:
         """Raise `SessionClosed` in a process that was forked while the session was open."""

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Literal, TypeAlias
 
 from ..base.dates import moment_in
-from ..base.wording import nearest
+from ..base.wording import meant
 from .layout import CORE, Kind
 from .parts import profile_data, properties
 
@@ -65,8 +65,8 @@ class Kinds:
         """A sentence on each of `unseen`, with the property that may have been meant."""
         sentences = []
         for key in self.unseen:
-            close = nearest(key, self._names, cutoff=0.75)
-            guess = "" if close is None else f"; did you mean {close!r}?"
+            close = meant(key, self._names, cutoff=0.75)
+            guess = "" if close is None else f"; did you mean {close}?"
             if key.casefold() in CORE:
                 guess = f"; {key.casefold()!r} is a column without `flatten`"
             sentences.append(f"nobody has the property {key!r}, so that its column is empty{guess}")

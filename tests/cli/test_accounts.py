@@ -930,6 +930,24 @@ def test_the_report_as_json_has_the_error_of_the_account_that_has_failed(
     assert shares["outlet"]["error"].startswith("CleverTap answered HTTP 401")
 
 
+@pytest.mark.parametrize("out", ["p.csv", "{account}.csv", "sync"])
+def test_a_refused_request_is_not_resumed_unless_something_is_kept(
+    env: dict[str, str], accounts: Accounts, tmp_path: Path, out: str
+) -> None:
+    command = ("export", "App Launch", *DAYS, "-o", out)
+    if out == "sync":
+        command = ("sync", "App Launch", "--since", "2026-01-01", "--timezone", "UTC", "-o", "p/")
+    done = run(env, *command, *BOTH, cwd=tmp_path)
+    assert done.code == 2
+    assert "Invalid event" in done.stderr
+    for word in ("mended", "next run", "To resume"):
+        assert word not in done.stderr
+    accounts.set("outlet", passcode="wrong")
+    done = run(env, *command, *BOTH, cwd=tmp_path)
+    # Its credentials can be mended.
+    assert "To resume" in done.stderr
+
+
 def test_what_another_run_cannot_mend_is_not_resumed(
     env: dict[str, str], accounts: Accounts, tmp_path: Path, postgres: Server
 ) -> None:
@@ -1112,6 +1130,15 @@ def test_each_failure_of_a_command_with_json_is_an_object_on_stdout(
         (2, *export, "--account", "shop", "--everyone"),
         (2, "lookup", "ids.csv", "--by", "identity", "--column", "x", *outlet, "-o", "p.csv"),
         (2, "status", "nosuch.csv"),
+        (2, *export, "--nosuch"),
+        (2, *export, "--write", "bogus"),
+        (2, *export[:-2]),
+        (2, *export[:2], "--from", "2026-13-01", "--to", "2026-01-02", "-o", "p.csv"),
+        (2, *export, "--retries", "x"),
+        (2, "lookup", "nosuch.txt", "--by", "identity", "-o", "p.csv"),
+        (2, "lookup"),
+        (2, "--retries", "x", *export),
+        (2, "status", *BOTH),
         (3, "count", "App Launched", *DAYS, *outlet),
         (3, *export, *outlet),
         (3, *sync, *outlet),
@@ -1125,6 +1152,7 @@ def test_each_failure_of_a_command_with_json_is_an_object_on_stdout(
         failure = json.loads(line)
         assert failure["complete"] is False
         assert f"error: {failure['error']}\n" in done.stderr
+        assert ("resume" in failure) == ("To resume" in done.stderr)
     assert "--max-time" in failure["error"]
     assert failure["people"] == 0
     # An account of several has an object of its own where it has an output, or a count, of its own.
@@ -1133,10 +1161,6 @@ def test_each_failure_of_a_command_with_json_is_an_object_on_stdout(
     assert shop["people"] == people(accounts.emulators["shop"])
     assert [*outlet_failed] == ["account", "complete", "error"]
     done = run(env, *export, *BOTH, "--json", cwd=tmp_path)
-    [line] = done.stdout.splitlines()
-    assert json.loads(line)["error"].startswith(
-        "p.csv is written once all accounts are complete, and"
-    )
-    # What the parser refuses is on stderr alone.
-    done = run(env, *export, "--account", "shop", "--json", "--nosuch", cwd=tmp_path)
-    assert (done.code, done.stdout) == (2, b"")
+    failure = json.loads(done.stdout)
+    assert failure["error"].startswith("p.csv is written once all accounts are complete, and")
+    assert done.stderr.endswith(f"To resume: {failure['resume']}\n")

@@ -488,7 +488,8 @@ def test_refused_credentials_are_told_and_not_shown(
         assert (done.code, done.stdout) == (3, b"")
         assert "wr0ng" not in done.stderr
         assert "These credentials are from the environment." in done.stderr
-        assert "that accepts them: altaprofiles doctor --try-regions" in done.stderr
+        assert "that accepts them: unset " in done.stderr
+        assert "_BASE_URL, then run: altaprofiles doctor --try-regions" in done.stderr
         assert ("Traceback" in done.stderr) == ("-v" in more)
 
 

@@ -395,7 +395,7 @@ async def test_credentials_of_a_gateway_are_not_sent_to_the_vendors_hosts(
     assert f"note   {service}: --try-regions is skipped, because " in told
     assert f"may be meant for {gateway.url} only\n" in told
     assert fix in told
-    without = f"doctor --try-regions, without {variable if place == 'environment' else key}\n"
+    without = f": {fix}, then run: altaprofiles doctor --try-regions\n"
     assert without in plain.stdout.decode()
     assert without in asked.stderr
 
@@ -575,7 +575,9 @@ async def test_the_regions_are_tried_if_clevertap_forbids(
         monkeypatch.setenv("CLEVERTAP_BASE_URL", server.url)
         [wrong] = [x for x in await found(app) if x.code is not None]
         assert wrong.code is Exit.CREDENTIALS
-        assert "for the region: altaprofiles doctor --try-regions" in str(wrong.advice)
+        assert "for the region: unset CLEVERTAP_BASE_URL, then run: altaprofiles doctor" in str(
+            wrong.advice
+        )
         told = {x.text for x in await found(app, {"eu1": server.url, "in1": emulator.url})}
         assert "CleverTap: the credentials are accepted in region in1" in told
         told = {x.text for x in await found(app, {"eu1": server.url})}
@@ -724,7 +726,11 @@ async def test_a_platform_that_does_not_verify_keys_is_asked_for_a_user(
 @pytest.mark.parametrize(
     ("body", "words", "advice"),
     [
-        (b'{"code":40127,"message":"no"}', "code 40127", "for the platform: altaprofiles doctor"),
+        (
+            b'{"code":40127,"message":"no"}',
+            "code 40127",
+            "for the platform: unset ALTA_BASE_URL, then run: altaprofiles doctor",
+        ),
         (b'{"code":40378,"message":"no"}', "The agent was deleted", None),
         (b'{"code":20022,"message":"no"}', "The credits are used up", None),
     ],

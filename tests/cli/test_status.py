@@ -381,6 +381,18 @@ def test_a_folder_of_outputs_lists_them(
     assert "--discard-unfinished needs the output, and FILE is a folder" in done.stderr
 
 
+def test_a_folder_lists_what_is_unfinished_in_it(env: dict[str, str], tmp_path: Path) -> None:
+    (reports := tmp_path / "reports").mkdir()
+    killed(env, reports, *NIGHT, *MONDAY, "-o", "a.ndjson")
+    for folder, name in {"reports": "reports", str(reports): "reports", ".": ""}.items():
+        cwd = reports if folder == "." else tmp_path
+        done = run(env, "status", folder, "--json", cwd=cwd)
+        assert done.code == 0, done.stderr
+        [state] = map(json.loads, done.stdout.splitlines())
+        assert state["output"] == str(Path(name, "a.ndjson"))
+        assert len(state["unfinished"]) == 1
+
+
 def test_a_table_that_is_not_there_is_named(
     env: dict[str, str], small: Emulator, tmp_path: Path
 ) -> None:

@@ -1080,6 +1080,64 @@ async def test_killed_while_a_full_disk_is_left_tidy_the_same_call_goes_on(tmp_p
         assert list(disk.iterdir()) == []
 
 
+async def test_a_full_disk_parts_no_journal_from_its_log(tmp_path: Path) -> None:
+    """As where the journal of keys that have been read moves to the folder of their plan."""
+    keys = [f"key-{number}" for number in range(300)]
+    async with (
+        Emulator(people=30, seed=3) as emulator,
+        tmpfs(tmp_path / "disk", "size=2m") as disk,
+        exporting(tmp_path, {"keys": keys, "by": "identity", "to": "p.ndjson"}, emulator) as export,
+    ):
+        export.job = export.job_with(arguments={**export.job.arguments, "spool": str(disk)})
+        child = await export.processes.start(
+            export.job.but(stop="sqlite3 pragma journal_mode = delete")
+        )
+        await export.processes.stopped()
+        with filled(disk):
+            os.kill(child, signal.SIGCONT)
+            outcome = await export.processes.ended()
+        assert outcome.error == "Incomplete", outcome
+        assert "free some space" in outcome.message
+        outcome = await export.processes.run(export.job)
+        assert outcome.report is not None, outcome
+        assert outcome.report["keys"] == len(keys)
+        assert list(disk.iterdir()) == []
+
+
+async def test_killed_while_an_earlier_version_s_journal_moves_on_a_full_disk(
+    tmp_path: Path,
+) -> None:
+    async with (
+        Emulator(people=80, seed=3) as emulator,
+        tmpfs(tmp_path / "disk", "size=2m") as disk,
+        exporting(tmp_path, {**SMALL, "to": "people.ndjson"}, emulator) as export,
+    ):
+        export.job = export.job_with(arguments={**export.job.arguments, "spool": str(disk)})
+        await export.run_through()
+        await export.processes.run(export.job_with(die=(last_commit(export.steps), "after")))
+        asked = emulator.stats.requests
+        [folder] = disk.iterdir()
+        [workspace] = filter(Path.is_dir, folder.iterdir())
+        for path in workspace.iterdir():
+            path.rename(folder / path.name)
+        workspace.rmdir()
+        shutil.copytree(folder, saved := tmp_path / "saved")
+        number, is_killed = 0, True
+        while is_killed:
+            shutil.copytree(saved, folder, dirs_exist_ok=True)
+            # The journal is open by then: a full disk refuses that, too.
+            job = export.job.but(stop="sqlite3 commit", die=(number, "after"), die_in="os.replace")
+            child = await export.processes.start(job)
+            await export.processes.stopped()
+            with filled(disk):
+                os.kill(child, signal.SIGCONT)
+                is_killed = (await export.processes.ended()).signal == signal.SIGKILL
+            export.check_same(await export.processes.run(export.job))
+            assert emulator.stats.requests == asked
+            number += is_killed
+        assert list(disk.iterdir()) == []
+
+
 async def test_a_full_disk_is_that_of_the_output(tmp_path: Path) -> None:
     """The records are on another disk, which has space."""
     (spool := tmp_path / "spool").mkdir()

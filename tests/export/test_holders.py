@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import duckdb
 import pytest
 
 from altaprofiles import CleverTap, ExportLocked, Session
+from altaprofiles.emulator import Emulator
 from altaprofiles.export.sinks.files import partial_of
 
 from ..support.servers import always, http, scripted
@@ -176,3 +178,71 @@ async def test_a_cell_that_ipython_has_interrupted_is_ended_by_the_line(tmp_path
     assert "errors: KeyboardInterrupt ExportLocked NoneType NoneType" in lines, output
     assert "advice: True" in lines
     assert "complete: True" in lines
+
+
+LEFT = """
+import asyncio, sys
+from altaprofiles import Session
+
+to, whole, stage = sys.argv[1:]
+loop = asyncio.new_event_loop()
+
+def note(progress):
+    if progress.stage == stage and progress.records:
+        # Nothing goes on then, and nobody is cancelled.
+        loop.stop()
+
+async def export(to, on_progress=None):
+    days = {"start": "2026-01-01", "end": "2026-01-31"}
+    session = await Session.from_env().__aenter__()
+    report = await session.export(
+        "App Launched", **days, batch_size=23, to=to, on_progress=on_progress
+    )
+    await session.aclose()
+    return report
+
+try:
+    loop.run_until_complete(export(to, note))
+except RuntimeError as error:
+    print(error)
+loop.close()
+try:
+    print(asyncio.run(export(to)).people == asyncio.run(export(whole)).people)
+except Exception as error:
+    print(error)
+"""
+
+
+async def left_behind(to: Path, stage: str) -> str:
+    """Return what an export tells after the event loop of another was closed at a stage."""
+    async with Emulator(people=3000, seed=3) as emulator:
+        done = await anyio.run_process(
+            [sys.executable, "-c", LEFT, str(to), str(to.with_name("whole.parquet")), stage],
+            env=environment(to.parent, emulator.environment),
+            check=False,
+        )
+    stopped, told = done.stdout.decode().splitlines()
+    assert stopped == "Event loop stopped before Future completed."
+    return told
+
+
+# DuckDB and a stage of it, which would outlive the loop, are of the whole process.
+@pytest.mark.parametrize("name", ["p.parquet", "p.duckdb"])
+async def test_what_a_closed_loop_left_behind_is_resumed(tmp_path: Path, name: str) -> None:
+    to = tmp_path / name
+    assert await left_behind(to, "reading") == "True"
+    with duckdb.connect(to if name.endswith("duckdb") else ":memory:") as db:
+        rows = "profiles" if name.endswith("duckdb") else f"'{to}'"
+        counts = "count(*), count(distinct person), (select count(*) from '{}')"
+        sql = f"select {counts.format(tmp_path / 'whole.parquet')} from {rows}"
+        found = db.sql(sql).fetchall()
+    assert {*found[0]} == {found[0][0]}
+    assert not lock_of(to).parent.exists()
+
+
+async def test_a_closed_loop_that_left_an_open_output_is_named(tmp_path: Path) -> None:
+    to = tmp_path / "p.parquet"
+    assert await left_behind(to, "finishing") == (
+        f"{refusal_of(to)}. It is held by a task of this process that was writing the output when "
+        f"its event loop was closed, and that nothing can end; restart the process"
+    )

@@ -208,12 +208,11 @@ async def _service(service: Service, app: App, patience: float) -> AsyncIterator
 
 def _without_places(service: Service) -> Finding:
     """Return the note that credentials of a gateway are not sent to the vendor's own hosts."""
-    base_url, is_set = service.found.name_of("base_url"), service.found.source == ENVIRONMENT
     return Finding(
         f"{service.label}: --try-regions is skipped, because {service.secrets} may be meant for "
         f"{service.url} only",
         f"To send them to every {service.place} all the same: "
-        + (f"unset {base_url}" if is_set else f"remove {base_url} from {accounts_path()}"),
+        f"{service.found.step_without('base_url')}",
         is_note=True,
     )
 

@@ -179,14 +179,22 @@ class Journal:
         """Close the file, and release its lock."""
         self._db.close()
 
+    def merge_log(self) -> None:
+        """Merge the log into the file, which can be moved alone then.
+
+        Raises:
+            OSError: the disk has no room for it. Closing the file would not say so.
+        """
+        with _explained(self._path):
+            self._db.execute("pragma journal_mode = delete")
+
     def remove(self) -> None:
         """Delete the file, then close it, so that no other process can open it in between."""
         files = [self._path]
         try:
-            with _explained(self._path):
-                # In WAL mode, closing deletes the log by name, even if another process has made a
-                # new journal and log of these names after the unlink.
-                self._db.execute("pragma journal_mode = delete")
+            # In WAL mode, closing deletes the log by name, even if another process has made a
+            # new journal and log of these names after the unlink.
+            self.merge_log()
         except OSError as error:
             if error.errno != errno.ENOSPC:
                 raise

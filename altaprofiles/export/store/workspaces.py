@@ -15,7 +15,7 @@ import asyncio
 import logging
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -106,12 +106,16 @@ class Workspaces:
         folder: the folder that holds them.
         turn: held by one of several jobs that work on the output, while it looks into it or writes.
         syncing: the accounts of the syncs that work on it.
+        frees: called by `leave_behind`, to free what jobs hold besides.
     """
 
     def __init__(self, folder: Path, lock: Lock) -> None:
         self.folder = folder
         self.turn = asyncio.Lock()
         self.syncing: set[str] = set()
+        self.frees: list[Callable[[], object]] = []
+        self._stores: list[Workspace] = []
+        self._is_left_behind = False
         self._lock = lock
         self._ended: dict[Path, Ended] = {}
 
@@ -184,8 +188,11 @@ class Workspaces:
         if plan is None or plan.name is None or store.journal.is_empty():
             store.remove()
             return
-        # Closed, the journal has no log that would have to move with it.
-        store.close()
+        try:
+            # A kill between two moves would part it from its log.
+            store.journal.merge_log()
+        finally:
+            store.close()
         folder = self.folder / plan.name
         if (folder / JOURNAL).exists():
             # The earlier version was used again after this one, so that its export is newer.
@@ -230,8 +237,11 @@ class Workspaces:
             ExportError: the workspace cannot be resumed, or cannot be written to.
         """
         if plan.name is None:
-            return Workspace.open(self.folder / _READING, resume=False)
-        return Workspace.open(self.folder / plan.name, resume=resume)
+            store = Workspace.open(self.folder / _READING, resume=False)
+        else:
+            store = Workspace.open(self.folder / plan.name, resume=resume)
+        self._stores.append(store)
+        return store
 
     def settle(self, read: Workspace, plan: Plan, *, resume: bool) -> tuple[Workspace, bool]:
         """Return the workspace of `plan`, whose keys have been read.
@@ -264,6 +274,7 @@ class Workspaces:
             return store, True
         # It holds nothing, except perhaps files of other origin.
         store.journal.remove()
+        read.journal.merge_log()
         read.close()
         journal = store.folder / JOURNAL
         (read.folder / JOURNAL).replace(journal)
@@ -380,8 +391,18 @@ class Workspaces:
                 return False
         return True
 
+    def leave_behind(self) -> None:
+        """Free everything, as the end of the process would: nothing goes on with the jobs."""
+        self._is_left_behind = True
+        for free in (*self.frees, *(store.close for store in self._stores)):
+            free()
+        self._lock.release()
+
     def close(self) -> None:
         """Release the lock, and remove the folder unless it holds anything."""
+        if self._is_left_behind:
+            # The lock may be that of another run by now.
+            return
         try:
             if [path.name for path in self.folder.iterdir()] == [LOCK]:
                 self._lock.remove()
