@@ -18,7 +18,7 @@ from ..tables import OPTIONAL
 from .postgres_keys import indexes_of
 from .postgres_load import REPEATED, STAGE, Load, drop_repeated
 from .postgres_shape import Shape
-from .postgres_table import NAMELESS, row_of
+from .postgres_table import NAMELESS, row_of, texts_of
 
 __all__ = ["Upserted", "leaves_rows", "upsert"]
 
@@ -50,10 +50,12 @@ class Upserted(Struct, frozen=True):
     Attributes:
         absorbed: rows without an identity that became those of people with one.
         outdated: people who stay as a later export has fetched them.
+        changed: the accounts with rows that are new or have changed.
     """
 
     absorbed: int
     outdated: int
+    changed: frozenset[str]
 
 
 def upsert(load: Load, shape: Shape, *, unites: bool) -> Upserted:
@@ -72,7 +74,12 @@ def upsert(load: Load, shape: Shape, *, unites: bool) -> Upserted:
     outdated += load.count(f"SELECT count(*) FROM {PLAN} WHERE is_outdated")
     _write(load)
     _give(load, shape.inherited)
-    return Upserted(absorbed, outdated)
+    changed = texts_of(
+        load.connection,
+        f"SELECT DISTINCT account FROM {STAGE} JOIN {PLAN} USING (number) WHERE is_changed",
+        [],
+    )
+    return Upserted(absorbed, outdated, frozenset(changed))
 
 
 def leaves_rows(load: Load) -> bool:
