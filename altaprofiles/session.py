@@ -861,7 +861,10 @@ class Session:
 
         The table is bound to the account, `events` in any order, filters, `since`, `app`,
         `event_summaries`, `profile`, `with_cdp` and its keys. Each account has a state of its own.
-        A table that was restored from a backup is continued from its state.
+        A table that was restored with its state, as a DuckDB file is, is continued from there. Of a
+        table that was restored alone, or from which rows were deleted, the next call warns once: if
+        the account has fewer rows than the last run left, or if the latest fetch is older than
+        then. It does not see rows that were changed, or are gone while others were added.
 
         A folder has no transaction. It has `day=2026-01-31/people.parquet` for each day, also for
         one without people, with a row for each account and person of that day; `matched` has the

@@ -2,12 +2,44 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, date, datetime, timedelta
 from typing import Self
 
+import msgspec
 from msgspec import Struct
 
-__all__ = ["SyncState"]
+__all__ = ["Left", "SyncState", "number_of"]
+
+
+class Left(Struct, frozen=True):
+    """The rows of one account as a run has left them in a database.
+
+    Rows that are deleted, or restored from an older backup, leave the state as it is.
+
+    Attributes:
+        rows: their number.
+        latest: the latest time at which one of them was fetched, in microseconds since 1970.
+        storage: the number of the table's storage, which changes with the table; None in DuckDB.
+    """
+
+    rows: int
+    latest: int | None
+    storage: int | None = None
+
+    @classmethod
+    def of(cls, settings: str) -> Self | None:
+        """Return what the settings in a row of a database say of the rows; None if nothing."""
+        found = _LEFT.search(settings)
+        return None if found is None else msgspec.json.decode(found[1], type=cls)
+
+    def beside(self, settings: str) -> str:
+        """Return settings as a row of a database has them, with this as the last member."""
+        comma = "" if settings == "{}" else ","
+        return f'{settings[:-1]}{comma}"left":{msgspec.json.encode(self).decode()}}}'
+
+
+_LEFT = re.compile(r',?"left":(\{[^{}]*\})(?=\}$)')
 
 
 class SyncState(Struct, frozen=True, kw_only=True):
@@ -36,12 +68,27 @@ class SyncState(Struct, frozen=True, kw_only=True):
             synced_at: microseconds since 1970.
         """
         time = _EPOCH + timedelta(microseconds=synced_at)
+        settings = _LEFT.sub("", settings)
         return cls(account=account, settings=settings, through=through, synced_at=time)
+
+    @property
+    def since(self) -> date:
+        """The first day that the rows have."""
+        return msgspec.json.decode(self.settings, type=_Since).since
 
     @property
     def synced_at_number(self) -> int:
         """The time as `of_row` takes it."""
-        return (self.synced_at - _EPOCH) // timedelta(microseconds=1)
+        return number_of(self.synced_at)
+
+
+def number_of(time: datetime) -> int:
+    """Return a time as microseconds since 1970."""
+    return (time - _EPOCH) // timedelta(microseconds=1)
+
+
+class _Since(Struct):
+    since: date
 
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -38,7 +38,7 @@ from ..tables.layout import CORE_COLUMNS, RESERVED, Column, Kind
 from ..tables.mended import Mended
 from ..tables.rows import Row, Table, lifted_columns
 from .formats import Write
-from .state import SyncState
+from .state import Left, SyncState
 
 __all__ = [
     "OPTIONAL",
@@ -49,6 +49,7 @@ __all__ = [
     "of_added_to_days",
     "of_changed_in_days",
     "of_left_out",
+    "of_lost_rows",
     "of_text_on_days",
     "of_unfilled",
     "to_keep_values",
@@ -106,6 +107,27 @@ def of_added(label: str, columns: Sequence[str], content: Content) -> str:
     return (
         f"{label} has {noun}, null in the rows, of any account, that this run did not bring: "
         f"{names}; to fill {them}, {_once_for_all(content)}"
+    )
+
+
+def of_lost_rows(label: str, state: SyncState, rows: int, left: Left) -> str:
+    """Return the note on a table that has lost rows since a run has written it.
+
+    Args:
+        label: the table.
+        state: the state of the rows of one account.
+        rows: their number.
+        left: the rows as that run has left them.
+    """
+    what = "older rows of the account {0} than the last run has left"
+    if rows < left.rows:
+        what = f"{numbered(rows, 'row')} of the account {{0}}, of {left.rows:,} after the last run"
+    late = (state.through - state.since).days + 1
+    return (
+        f"{label} has {what.format(state.account)}: somebody has deleted rows, or restored an "
+        f"older backup of the table, and no sync fetches them again by itself; to bring all, sync "
+        f"this account once with `late_days` of at least {late} (--late-days {late}), or, after a "
+        f"backup, of the days since it was made"
     )
 
 
@@ -237,6 +259,10 @@ class Origin(Struct, frozen=True):
     days: tuple[date, date] | None = None
     others: tuple[str, ...] = ()
     is_once: bool = False
+
+    def brings(self, state: SyncState) -> bool:
+        """Return whether it brings all days of the rows with a state once more."""
+        return self.sync is not None and self.days is not None and self.days[0] <= state.since
 
     def of_other_accounts(self, label: str, known: Sequence[tuple[str | None, int]]) -> str | None:
         """Return the note on bindings that come under other accounts than all those of a table.

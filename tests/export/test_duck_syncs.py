@@ -23,7 +23,10 @@ TO = "crm.duckdb"
 
 def state(day: int, hour: int = 0, account: str = "A") -> SyncState:
     return SyncState(
-        account=account, settings='{"x":1}', through=date(2026, 1, day), synced_at=time_of(hour)
+        account=account,
+        settings='{"since":"2026-01-01"}',
+        through=date(2026, 1, day),
+        synced_at=time_of(hour),
     )
 
 
@@ -34,8 +37,8 @@ def load(
     sync: SyncState | None = None,
     account: str = "A",
     **options: Any,
-) -> None:
-    """Write people to a table: the identity, devices and events of each."""
+) -> Sequence[str]:
+    """Write people to a table: the identity, devices and events of each. Return the notes."""
     target = target_of(folder / TO, **options)
     target.check()
     at = Origin(f"run {hour}", (account,), time_of(hour), sync)
@@ -43,7 +46,13 @@ def load(
         Row(record(identity, devices, hour), account, matched=tuple(events))
         for identity, devices, events in people
     ]
-    filled(target, rows, at)
+    return filled(target, rows, at).notes
+
+
+def change(folder: Path, *statements: str) -> None:
+    with duckdb.connect(str(folder / TO)) as connection:
+        for statement in statements:
+            connection.execute(statement)
 
 
 def table(folder: Path, columns: str = "person, matched, (profile_data->>'value')::int") -> Any:
@@ -140,6 +149,49 @@ def test_other_exports_leave_the_state_unless_they_replace_the_table(tmp_path: P
     assert synced(tmp_path) is None
     load(tmp_path, 4, ("b", ["2"], ["Charged"]), sync=state(2, 4))
     assert synced(tmp_path) == state(2, 4)
+
+
+LOSSES = {
+    "restored": (
+        "DELETE FROM profiles",
+        "INSERT INTO profiles SELECT * FROM saved",
+    ),
+    "emptied": ("DELETE FROM profiles",),
+    "deleted": ("DELETE FROM profiles WHERE identity = 'b'",),
+}
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_rows_that_are_lost_are_noticed_once(tmp_path: Path, loss: str) -> None:
+    def notes(hour: int, *people: Any) -> Sequence[str]:
+        return load(tmp_path, hour, *people, sync=state(hour, hour))
+
+    people = [("a", ["1"], ["Charged"]), ("b", ["2"], ["Charged"])]
+    found = [*notes(3, people[0])]
+    change(tmp_path, "CREATE TABLE saved AS FROM profiles")
+    # The account of another sync, and rows that become those of another person.
+    found += [*notes(4, *people), *notes(5)]
+    found += load(tmp_path, 5, (None, ["3"], []), sync=state(5, 5, "B"), account="B")
+    found += load(tmp_path, 5, ("c", ["3"], []), account="B")
+    found += load(tmp_path, 6, sync=state(6, 6, "B"), account="B")
+    assert found == []
+    change(tmp_path, *LOSSES[loss])
+    [note] = notes(7, ("d", ["4"], []), ("e", ["5"], []))
+    rows = {"emptied": "0 rows"}.get(loss, "1 row")
+    assert note.startswith(
+        f"the table 'profiles' in {tmp_path / TO} has {rows} of the account A, of 2 "
+    )
+    assert "(--late-days 5)" in note
+    assert notes(8) == []
+
+
+def test_rows_of_an_older_backup_are_noticed_even_if_they_are_as_many(tmp_path: Path) -> None:
+    load(tmp_path, 1, ("a", ["1"], ["Charged"]), sync=state(1))
+    change(tmp_path, "CREATE TABLE saved AS FROM profiles")
+    load(tmp_path, 2, ("a", ["1"], ["Viewed"]), sync=state(2))
+    change(tmp_path, *LOSSES["restored"])
+    [note] = load(tmp_path, 3, sync=state(3))
+    assert " has older rows of the account A than the last run has left: " in note
 
 
 def test_rows_that_are_refused_leave_the_state(tmp_path: Path) -> None:

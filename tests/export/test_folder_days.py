@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import duckdb
 import polars
@@ -184,8 +185,29 @@ def test_a_flattened_column_that_is_new_is_noted_with_the_days_that_lack_it(tmp_
     assert notes(6, 7, "city", account="B") == []
     assert notes(0, 8, "plan", "all") == []
     (tmp_path / f"day={day(0)}" / "people.parquet").write_bytes(b"damaged")
-    [note] = notes(9, 10, "one")
+    [_, note] = notes(9, 10, "one")
     assert "a new column, which the files of 3 other days lack: 'one'; to fill it, " in note
+
+
+def test_a_flattened_column_that_is_left_out_is_noted_once(tmp_path: Path) -> None:
+    def notes(first: int, last: int, *flatten: str, account: str = "A") -> Sequence[str]:
+        given = rows({first: "a", last: "ab"}, account, plan=7, city="Pune")
+        at = origin(account, first, last, last)
+        return written(tmp_path, at, given, flatten=flatten).notes
+
+    assert notes(0, 4, "plan", "city", "Level") == []
+    assert notes(4, 5, "Plan", "city", "Level") == []
+    [note] = notes(5, 6, "plan")
+    leaves_out = "has columns that `flatten` leaves out, null in the rows just written"
+    assert note == f"{tmp_path}/ {leaves_out}: 'city', 'Level'"
+    assert notes(6, 7, "plan") == []
+    # No day has it any more.
+    assert notes(0, 8) == []
+    # Another account has never had it.
+    assert notes(7, 8, "City") == [ANY]
+    assert notes(8, 8, account="B") == []
+    [note] = notes(8, 9)
+    assert note == f"{tmp_path}/ {leaves_out.replace('columns', 'a column')}: 'City'"
 
 
 def test_a_type_that_changes_is_noted_with_the_days_that_have_another(tmp_path: Path) -> None:
@@ -194,7 +216,7 @@ def test_a_type_that_changes_is_noted_with_the_days_that_have_another(tmp_path: 
         return written(tmp_path, origin(account, first, last, last), given, flatten=flatten).notes
 
     assert notes(0, 4, plan="text", Age="double") == []
-    assert notes(4, 5) == []
+    assert notes(4, 5) == [ANY]
     [plan, age] = notes(5, 6, plan="int64", age="int64")
     has = f"{tmp_path}/ has 'plan' as int64 now, and the files of 4 other days have it as text"
     remedy = "or sync once with `late_days` of at least 7, and the same `flatten`"

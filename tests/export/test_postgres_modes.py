@@ -901,6 +901,18 @@ OWN_KEY = (
 )
 UNUSABLE = {
     "collation": OWN_KEY,
+    # The server could find the rows of one of several accounts by it, and then read them all.
+    "collation of one column": (
+        OWN_KEY[0],
+        'CREATE UNIQUE INDEX people_key ON people (account, person COLLATE "C")',
+        *(
+            f'INSERT INTO people SELECT (jsonb_populate_record(p, \'{{"account": "{name}"}}\')).*'
+            f" FROM people AS p WHERE account = '{ACCOUNT}'"
+            for name in "BCDE"
+        ),
+        "CLUSTER people USING people_key",
+        "ANALYZE people",
+    ),
     # It has both columns, and finds nobody in particular.
     "block range": (*OWN_KEY, "CREATE INDEX ON people USING brin (account, person)"),
     "partitions": (
@@ -931,7 +943,7 @@ def test_a_key_that_the_server_cannot_use_is_no_reason_to_read_the_table_for_eac
     export(target, [named(*one, name="A") for one in people])
     postgres.run(*UNUSABLE[way])
     export(target, [named(*one, name="B") for one in people], 1)
-    assert postgres.rows("SELECT name, count(*) FROM people GROUP BY 1") == [("B", MANY)]
+    assert postgres.rows("SELECT count(*) FROM people WHERE name = 'B'") == [(MANY,)]
     assert rows_read(postgres, MANY) < 20 * MANY
 
 

@@ -64,6 +64,18 @@ def sync(
     return written
 
 
+def notes_of(
+    target: Target,
+    records: Sequence[bytes],
+    through: int,
+    day: int,
+    account: str = ACCOUNT,
+    **options: Any,
+) -> Sequence[str]:
+    written = state(through, day, account)
+    return export(target, records, day, account, sync=written, **options).notes
+
+
 # ---------------------------------------------------------------------------------------- the state
 
 
@@ -80,10 +92,11 @@ def test_a_table_has_a_state_for_each_account(postgres: Server) -> None:
         assert target.synced(ACCOUNT) == second
         assert target.synced("other") == other
     assert postgres.rows(
-        "SELECT table_name, account, settings, through::text FROM crm.altaprofiles_sync"
+        "SELECT table_name, account, settings::jsonb - 'left', through::text"
+        " FROM crm.altaprofiles_sync"
         " ORDER BY 1, 2"
     ) == [
-        (table, account, SETTINGS, f"2026-01-0{through}")
+        (table, account, msgspec.json.decode(SETTINGS), f"2026-01-0{through}")
         for table in ("100%", "people")
         for account, through in ((ACCOUNT, 6), ("other", 2))
     ]
@@ -418,10 +431,97 @@ def test_whoever_asks_for_states_does_not_wait_as_an_export_does(
     assert target.states() == [before]
 
 
+# -------------------------------------------------------------------------------------- lost rows
+
+SAVE = "CREATE TABLE saved AS SELECT * FROM people"
+# As a dump of the table alone does.
+RESTORE = (
+    "CREATE TABLE restored (LIKE people INCLUDING ALL)",
+    "INSERT INTO restored SELECT * FROM saved",
+    "DROP TABLE people",
+    "ALTER TABLE restored RENAME TO people",
+)
+LOSSES = {
+    "restored": RESTORE,
+    "emptied": ("TRUNCATE people",),
+    "deleted": ("DELETE FROM people WHERE identity = '2'",),
+    "data alone": ("TRUNCATE people", "INSERT INTO people SELECT * FROM saved"),
+}
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_rows_that_are_lost_are_noticed_once(postgres: Server, loss: str) -> None:
+    target = target_of(postgres.url("people"))
+    sync(target, [named("1")], 4, 0)
+    postgres.run(SAVE)
+    sync(target, [named("1"), named("2")], 5, 1)
+    assert notes_of(target, [], 5, 2) == []
+    postgres.run(*LOSSES[loss])
+    [note] = notes_of(target, [named("3"), named("4")], 6, 3)
+    rows = {"emptied": "0 rows"}.get(loss, "1 row")
+    assert f" has {rows} of the account {ACCOUNT}, of 2 after the last run: " in note
+    # The days from the first one to that of the state before.
+    assert "(--late-days 5)" in note
+    assert notes_of(target, [], 7, 4) == []
+
+
+def test_rows_of_an_older_backup_are_noticed_even_if_they_are_as_many(postgres: Server) -> None:
+    target = target_of(postgres.url("people"))
+    sync(target, [named("1", name="old")], 4, 0)
+    postgres.run(SAVE)
+    sync(target, [named("1", name="new")], 5, 1)
+    postgres.run(*RESTORE)
+    [note] = notes_of(target, [], 6, 2)
+    assert f" has older rows of the account {ACCOUNT} than the last run has left: " in note
+    assert notes_of(target, [], 7, 3) == []
+
+
+def test_a_table_whose_rows_are_all_there_is_no_loss(postgres: Server) -> None:
+    target = target_of(postgres.url("people"))
+    notes = [*notes_of(target, [named("1"), nameless("d")], 4, 0)]
+    # Another account's rows, and a night without any.
+    notes += notes_of(target, [named("1")], 4, 1, "other")
+    notes += notes_of(target, [], 5, 1)
+    for changes in (
+        ("VACUUM FULL people",),
+        ("CLUSTER people USING people_pkey",),
+        (SAVE, *RESTORE),
+        ("DELETE FROM people WHERE account = 'other'",),
+    ):
+        postgres.run(*changes)
+        notes += notes_of(target, [], 5, 2)
+    # A row of this account becomes that of another person.
+    assert export(target, [named("2", "d")], 3).absorbed == 1
+    notes += notes_of(target, [], 6, 4)
+    export(target_of(postgres.url("people"), write="replace"), [], 5)
+    notes += notes_of(target, [], 6, 6)
+    assert notes == []
+
+
+def test_a_sync_that_brings_all_days_again_has_lost_nothing(postgres: Server) -> None:
+    target = target_of(postgres.url("people"))
+    sync(target, [named("1"), named("2")], 5, 0)
+    postgres.run("TRUNCATE people")
+    brought = (date(2026, 1, 1), date(2026, 1, 5))
+    assert notes_of(target, [named("1"), named("2")], 5, 1, days=brought) == []
+
+
+def test_an_export_notices_lost_rows_as_well(postgres: Server) -> None:
+    target = target_of(postgres.url("people"))
+    sync(target, [named("1"), named("2")], 5, 0)
+    postgres.run("DELETE FROM people WHERE identity = '2'")
+    [note] = export(target, [named("3")], 1).notes
+    assert " has 1 row of " in note
+    assert notes_of(target, [], 6, 2) == []
+
+
 # ----------------------------------------------------------------------------------- the whole sync
 
 ROWS = "SELECT * FROM people ORDER BY account, person"
-STATES = "SELECT * FROM altaprofiles_sync"
+STATES = (
+    "SELECT table_name, account, settings::jsonb #- '{left,storage}', through, synced_at"
+    " FROM altaprofiles_sync"
+)
 # The service sends the devices of a person in another order in each query.
 PEOPLE = """
 SELECT account, person, profile_data, matched, added_at,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from itertools import count
 from typing import Any
 
@@ -52,9 +52,13 @@ _RUNS = count()
 
 
 def origin_of(
-    day: int, *accounts: str, run: str | None = None, sync: SyncState | None = None
+    day: int,
+    *accounts: str,
+    run: str | None = None,
+    sync: SyncState | None = None,
+    days: tuple[date, date] | None = None,
 ) -> Origin:
-    return Origin(run or f"run {next(_RUNS)}", accounts or (ACCOUNT,), DAYS[day], sync)
+    return Origin(run or f"run {next(_RUNS)}", accounts or (ACCOUNT,), DAYS[day], sync, days)
 
 
 def export(
@@ -65,6 +69,7 @@ def export(
     matched: Sequence[str] = ("Charged",),
     run: str | None = None,
     sync: SyncState | None = None,
+    days: tuple[date, date] | None = None,
 ) -> Sink:
     """Export records of the first account, or rows; return the closed sink."""
     account = accounts[0] if accounts else ACCOUNT
@@ -72,7 +77,7 @@ def export(
         Row(record, account, matched=tuple(matched)) if isinstance(record, bytes) else record
         for record in records
     ]
-    origin = origin_of(day, *accounts, run=run, sync=sync)
+    origin = origin_of(day, *accounts, run=run, sync=sync, days=days)
     target.check()
     target.accept(origin)
     sink = opened(target, origin=origin)

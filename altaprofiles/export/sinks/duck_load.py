@@ -12,11 +12,12 @@ from ...base.sql import quoted
 from ...base.wording import numbered
 from ...tables.layout import Column
 from ..formats import Write
+from ..state import SyncState
 from ..tables import Content, Origin, of_added, of_left_out, of_unfilled, under_other_keys
 from .duck_fit import Fit
 from .duck_people import SAME, People, insertion, staged
 from .duck_rows import Incoming
-from .duck_state import Execute, forget_states, write_state
+from .duck_state import Execute, forget_states, known_states, write_state
 from .duck_table import RUNS, RUNS_COLUMNS, TYPES, DuckTable, as_text, definitions, folded, is_named
 
 __all__ = ["Load"]
@@ -79,7 +80,9 @@ class Load:
         )
         if self._fit.left_out:
             self.notes.append(of_left_out(self._table.label, self._fit.left_out))
-        if write == "replace" or not self._table.exists:
+        is_new = write == "replace" or not self._table.exists
+        states = [] if is_new or write == "append" or not is_people else self._known_states()
+        if is_new:
             self._note_unfilled()
             self._replace()
             if write != "append" and is_people and not self._content.repeats:
@@ -107,10 +110,16 @@ class Load:
                 self._put()
         people.drop()
         self._note(write)
-        if write == "replace" or not self._table.exists:
+        if is_new:
             forget_states(self._execute, self._table.name)
-        if self._origin.sync is not None:
-            write_state(self._execute, self._file, self._table.name, self._origin.sync)
+        for state in states if self._origin.sync is None else [self._origin.sync]:
+            write_state(self._execute, self._file, self._table, state)
+
+    def _known_states(self) -> list[SyncState]:
+        """Return the states of the accounts; note rows that are lost, and are not brought."""
+        states, notes = known_states(self._execute, self._file, self._table, self._origin)
+        self.notes += notes
+        return states
 
     def _note_repeated(self, repeated: int) -> None:
         if repeated:

@@ -1,6 +1,7 @@
 """`altaprofiles_sync` in a DuckDB file: the state of each table that `Session.sync` keeps.
 
 It has a row for each table and account, which changes in the transaction that changes the table.
+`settings` has a member `left` besides, which is `Left`.
 Blocking.
 """
 
@@ -10,10 +11,19 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 from ...errors import ExportError
-from ..state import SyncState
-from .duck_table import OWN_PREFIX, is_named
+from ..state import Left, SyncState
+from ..tables import Origin, of_lost_rows
+from .duck_table import OWN_PREFIX, DuckTable, is_named
 
-__all__ = ["STATES", "Execute", "forget_states", "read_states", "rows_of", "write_state"]
+__all__ = [
+    "STATES",
+    "Execute",
+    "forget_states",
+    "known_states",
+    "read_states",
+    "rows_of",
+    "write_state",
+]
 
 STATES = f"{OWN_PREFIX}sync"
 
@@ -50,24 +60,66 @@ def read_states(execute: Execute, file: str, table: str) -> list[SyncState]:
     Raises:
         ExportError: something else has made the table of states.
     """
+    return [SyncState.of_row(*row) for row in _rows(execute, file, table)]
+
+
+def _rows(execute: Execute, file: str, table: str) -> list[Any]:
     if not _exists(execute, file):
         return []
     # DuckDB needs another package to return times, but none for numbers.
-    rows = execute(
+    return execute(
         f"SELECT account, settings, through, epoch_us(synced_at) FROM {STATES}"
         f" WHERE {_IS_OF_TABLE} ORDER BY account",
         table=table,
     )
-    return [SyncState.of_row(*row) for row in rows]
 
 
-def write_state(execute: Execute, file: str, table: str, state: SyncState) -> None:
+def known_states(
+    execute: Execute, file: str, table: DuckTable, origin: Origin
+) -> tuple[list[SyncState], list[str]]:
+    """Return the states of an export's accounts, and notes on rows lost since the last run.
+
+    Args:
+        execute: runs statements.
+        file: the file in messages.
+        table: the table, before the rows of the export are written.
+        origin: the export.
+
+    Raises:
+        ExportError: it is a sync, and something else has made the table of states.
+    """
+    if origin.sync is None and _columns(execute) != _COLUMNS:
+        return [], []
+    states, notes = [], []
+    for row in _rows(execute, file, table.name):
+        state, left = SyncState.of_row(*row), Left.of(row[1])
+        if state.account not in origin.accounts:
+            continue
+        states.append(state)
+        if left is None or origin.brings(state):
+            continue
+        now = _left(execute, table, state.account)
+        if now.rows < left.rows or (now.latest or 0) < (left.latest or 0):
+            notes.append(of_lost_rows(table.label, state, now.rows, left))
+    return states, notes
+
+
+def _left(execute: Execute, table: DuckTable, account: str) -> Left:
+    # Columns are stored by themselves, so that this reads two of them.
+    [row] = execute(
+        f"SELECT count(*), epoch_us(max(fetched_at)) FROM {table.quoted} WHERE account = $account",
+        account=account,
+    )
+    return Left(*row)
+
+
+def write_state(execute: Execute, file: str, table: DuckTable, state: SyncState) -> None:
     """Write the state of the rows of one account in a table. It never moves back.
 
     Args:
         execute: runs statements.
         file: the file in messages.
-        table: the name.
+        table: the table, with the rows.
         state: the state.
 
     Raises:
@@ -77,19 +129,21 @@ def write_state(execute: Execute, file: str, table: str, state: SyncState) -> No
         types = ", ".join(f"{name} {type_}" for name, type_ in _COLUMNS.items())
         execute(f"CREATE TABLE {STATES} ({types})")
     days = [
-        one.through for one in read_states(execute, file, table) if one.account == state.account
+        one.through
+        for one in read_states(execute, file, table.name)
+        if one.account == state.account
     ]
     execute(
         f"DELETE FROM {STATES} WHERE {_IS_OF_TABLE} AND account = $account",
-        table=table,
+        table=table.name,
         account=state.account,
     )
     execute(
         f"INSERT INTO {STATES} VALUES"
         " ($table, $account, $settings, $through, make_timestamptz($synced_at))",
-        table=table,
+        table=table.name,
         account=state.account,
-        settings=state.settings,
+        settings=_left(execute, table, state.account).beside(state.settings),
         through=max([*days, state.through]),
         synced_at=state.synced_at_number,
     )

@@ -17,7 +17,7 @@ from ...tables.rows import Row, Table
 from .files import PartialFile
 from .parquet import GROUP_ROWS, Groups, explained
 
-__all__ = ["DayFile", "Earlier", "accounts_in", "types_in"]
+__all__ = ["DayFile", "Earlier", "accounts_in", "names_in", "types_in"]
 
 _KEY = ("account", "person", "added_at")
 _ACCOUNTS = b"altaprofiles.accounts"
@@ -120,6 +120,16 @@ def types_in(path: Path) -> tuple[dict[str, Any], bool]:
         # Most readers ignore case in names.
         return {field.name.casefold(): field.type for field in schema}, found.num_rows > 0
     return {}, False
+
+
+def names_in(path: Path) -> Sequence[str]:
+    """Return the names of the columns of a day's file; none if it cannot be read."""
+    from pyarrow import parquet
+
+    with suppress(ExportError, OSError), explained(str(path), "read"):
+        names: Sequence[str] = parquet.read_schema(path).names
+        return names
+    return ()
 
 
 def accounts_in(path: Path) -> Sequence[str] | None:

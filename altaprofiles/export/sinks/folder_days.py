@@ -33,10 +33,17 @@ from ...tables.rows import Row, Table
 from ..formats import Write
 from ..state import SyncState
 from ..store.spool import sync_folder
-from ..tables import Origin, of_added_to_days, of_changed_in_days, of_text_on_days
+from ..tables import (
+    OPTIONAL,
+    Origin,
+    of_added_to_days,
+    of_changed_in_days,
+    of_left_out,
+    of_text_on_days,
+)
 from .files import open_same_file, set_access
 from .folder import STATE, Days, FolderTarget, day_of
-from .folder_day import DayFile, Earlier, accounts_in, types_in
+from .folder_day import DayFile, Earlier, accounts_in, names_in, types_in
 
 __all__ = ["DaysTarget"]
 
@@ -193,6 +200,7 @@ class DaysSink:
         added = {column.name.casefold(): column for column in lifted}
         changed: list[_Changed] = []
         lacking: list[str] = []
+        notes = self._note_left_out(brought)
         # The newest file has them all, but for the first night.
         for day in reversed(target.days()):
             if not added and not changed:
@@ -206,12 +214,23 @@ class DaysSink:
                 for one in changed:
                     one.look_at(day, types)
         through = self._new.through
-        notes = []
         if added and lacking:
             names = [column.name for column in added.values()]
             late = _late_days(lacking[-1], through)
-            notes = [of_added_to_days(target.name, names, len(lacking), late)]
+            notes.append(of_added_to_days(target.name, names, len(lacking), late))
         return notes + [one.note(target.name, through) for one in changed if one.others]
+
+    def _note_left_out(self, brought: Sequence[str]) -> list[str]:
+        """Return the note on flattened columns of the newest file that this run leaves out."""
+        days = self._target.days()
+        if {*days} <= {*brought}:
+            return []
+        columns = self._tables[()].columns
+        known = {name.casefold() for name in (*OPTIONAL, *(column.name for column in columns))}
+        newest = self._target.file_of(days[-1])
+        names = names_in(newest) if _may_have(newest, self._new.account) else ()
+        left_out = [name for name in names if name.casefold() not in known]
+        return [of_left_out(self._target.name, left_out)] if left_out else []
 
     def _changed(
         self, found: Sequence[Column], types: Mapping[str, Any], day: str

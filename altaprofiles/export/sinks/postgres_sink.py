@@ -16,6 +16,7 @@ from ...base.wording import numbered
 from ...tables.layout import Column
 from ...tables.mended import Mended
 from ...tables.rows import Row, Table
+from ..state import number_of
 from ..tables import OPTIONAL, Origin, of_added, of_left_out, of_unfilled, under_other_keys
 from . import postgres_runs, postgres_sync
 from .encoding import Encoded
@@ -80,6 +81,7 @@ class PostgresSink:
     ) -> None:
         self.absorbed = 0
         self.notes: list[str] = []
+        self._changed: frozenset[str] = frozenset()
         self._server = server
         self._table = table
         self._origin = origin
@@ -179,9 +181,11 @@ class PostgresSink:
         if table.write == "append":
             self._settle()
             self._append(shape)
+            self._write_states(shape, [])
         else:
+            known = self._known_rows(shape)
             self._write(shape)
-        self._write_states(shape)
+            self._write_states(shape, known)
         connection.commit()
         connection.close()
 
@@ -193,11 +197,25 @@ class PostgresSink:
         if self._staged is None or 2 * self._staged.analyzed < self._count:
             analyze(self._connection, STAGE, self._table)
 
-    def _write_states(self, shape: Shape) -> None:
+    def _known_rows(self, shape: Shape) -> list[postgres_sync.Known]:
+        """Return the rows of synced accounts that stay; note what is lost, and not brought."""
+        if shape.oid is None or self._table.write == "replace":
+            return []
+        known = postgres_sync.known_rows(self._table, self._connection, self._origin)
+        self.notes += [one.note for one in known if one.note and not self._origin.brings(one.state)]
+        return known
+
+    def _write_states(self, shape: Shape, known: Sequence[postgres_sync.Known]) -> None:
         if shape.oid is None or self._table.write == "replace":
             postgres_sync.forget(self._table, self._connection)
-        if self._origin.sync is not None:
-            postgres_sync.write(self._table, self._connection, self._origin.sync)
+        latest = {one.state.account: one.latest for one in known}
+        written_at = number_of(self._origin.fetched_at)
+        for account, time in latest.items():
+            if time is not None and account in self._changed:
+                latest[account] = max(time, written_at)
+        sync = self._origin.sync
+        for state in [one.state for one in known] if sync is None else [sync]:
+            postgres_sync.write(self._table, self._connection, state, latest.get(state.account))
 
     def _append(self, shape: Shape) -> None:
         connection, table = self._connection, self._table
@@ -294,6 +312,7 @@ class PostgresSink:
         else:
             result = upsert(load, shape, unites=self._unites)
             self.absorbed, outdated = result.absorbed, result.outdated
+            self._changed = result.changed
             self._note_added(load, shape, outdated)
         if repeated:
             self.notes.append(under_other_keys(self._table.label, repeated))

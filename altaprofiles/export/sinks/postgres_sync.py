@@ -1,7 +1,8 @@
 """The state of PostgreSQL tables that `Session.sync` keeps up to date.
 
 The table `altaprofiles_sync` stands in the schema of those tables. It has a row for each table and
-account, which is written in the same transaction as the rows of the account.
+account, which is written in the same transaction as the rows of the account. `settings` has a
+member `left` besides, which is `Left`.
 """
 
 from __future__ import annotations
@@ -9,15 +10,18 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from msgspec import Struct
+
 from ...errors import ExportError
-from ..state import SyncState
+from ..state import Left, SyncState
+from ..tables import Origin, of_lost_rows
 from .postgres_own import OwnTable
 from .postgres_table import PostgresTable, escaped, row_of
 
 if TYPE_CHECKING:
     import psycopg
 
-__all__ = ["SYNC", "check_forget", "forget", "read", "read_all", "write"]
+__all__ = ["SYNC", "Known", "check_forget", "forget", "known_rows", "read", "read_all", "write"]
 
 SYNC = OwnTable(
     "altaprofiles_sync",
@@ -46,30 +50,115 @@ def read_all(table: PostgresTable, connection: psycopg.Connection[Any]) -> list[
     Raises:
         ExportError: this user may not read the states, or something else has made their table.
     """
+    return [SyncState.of_row(*row) for row in _rows(table, connection)]
+
+
+def _rows(table: PostgresTable, connection: psycopg.Connection[Any]) -> list[Any]:
     (exists,) = row_of(connection, "SELECT to_regclass(%s) IS NOT NULL", [table.quoted])
     if not exists or (place := SYNC.readable(table, connection)) is None:
         return []
-    rows = connection.execute(
-        "SELECT account, settings, through, (extract(epoch FROM synced_at) * 1000000)::bigint"
+    return connection.execute(
+        f"SELECT account, settings, through, {_number('synced_at')}"
         f" FROM {escaped(place)} WHERE table_name = %s ORDER BY account",
         [table.name],
+    ).fetchall()
+
+
+def _number(time: str) -> str:
+    """Return a time in SQL as microseconds since 1970."""
+    return f"(extract(epoch FROM {time}) * 1000000)::bigint"
+
+
+class Known(Struct, frozen=True):
+    """The rows of one account with a state, before a run writes others.
+
+    Attributes:
+        state: the state.
+        latest: as in `Left`; None if it is not known.
+        note: the note on rows that are lost since the last run, or None.
+    """
+
+    state: SyncState
+    latest: int | None
+    note: str | None
+
+
+def known_rows(
+    table: PostgresTable, connection: psycopg.Connection[Any], origin: Origin
+) -> list[Known]:
+    """Return the rows of the accounts of an export, for those that have a state.
+
+    There are none if it is not a sync, and this user may not write states.
+    """
+    if origin.sync is None:
+        with suppress(ExportError):
+            place = SYNC.find(table, connection)
+            if place is None or SYNC.lacking(place, connection):
+                return []
+    rows = [row for row in _rows(table, connection) if row[0] in origin.accounts]
+    return [_known(table, connection, SyncState.of_row(*row), Left.of(row[1])) for row in rows]
+
+
+def _known(
+    table: PostgresTable, connection: psycopg.Connection[Any], state: SyncState, left: Left | None
+) -> Known:
+    if left is None:
+        return Known(state, None, None)
+    rows, latest = _count(table, connection, state.account), left.latest
+    # The whole table is read only if it may be another one.
+    if left.storage != _storage(table, connection):
+        latest = _latest(table, connection, state.account)
+    is_older = left.latest is not None and (latest is None or latest < left.latest)
+    is_lost = rows < left.rows or is_older
+    return Known(state, latest, of_lost_rows(table.label, state, rows, left) if is_lost else None)
+
+
+def _count(table: PostgresTable, connection: psycopg.Connection[Any], account: str) -> int:
+    query = f"SELECT count(*) FROM {escaped(table.quoted)} WHERE account = %s"
+    (rows,) = row_of(connection, query, [account])
+    return int(rows)
+
+
+def _latest(table: PostgresTable, connection: psycopg.Connection[Any], account: str) -> int | None:
+    latest = _number("max(fetched_at)")
+    query = f"SELECT {latest} FROM {escaped(table.quoted)} WHERE account = %s"
+    (number,) = row_of(connection, query, [account])
+    return None if number is None else int(number)
+
+
+def _storage(table: PostgresTable, connection: psycopg.Connection[Any]) -> int:
+    # A partitioned table has none of its own.
+    (number,) = row_of(
+        connection,
+        "SELECT coalesce(nullif(pg_relation_filenode(oid), 0), oid)::bigint FROM pg_class"
+        " WHERE oid = to_regclass(%s)",
+        [table.quoted],
     )
-    return [SyncState.of_row(*row) for row in rows]
+    return int(number)
 
 
-def write(table: PostgresTable, connection: psycopg.Connection[Any], state: SyncState) -> None:
+def write(
+    table: PostgresTable,
+    connection: psycopg.Connection[Any],
+    state: SyncState,
+    latest: int | None = None,
+) -> None:
     """Write the state of the rows of one account. It never moves back.
 
     Args:
         table: the table.
         connection: a connection in the transaction that writes the rows, at its end.
         state: the state.
+        latest: as in `Left`; None if it is not known.
 
     Raises:
         ExportError: as from `OwnTable.require`.
     """
     place = escaped(SYNC.require(table, connection))
     before = read(table, connection, state.account)
+    if latest is None:
+        latest = _latest(table, connection, state.account)
+    left = Left(_count(table, connection, state.account), latest, _storage(table, connection))
     connection.execute(
         f"DELETE FROM {place} WHERE table_name = %s AND account = %s", [table.name, state.account]
     )
@@ -78,7 +167,7 @@ def write(table: PostgresTable, connection: psycopg.Connection[Any], state: Sync
         [
             table.name,
             state.account,
-            state.settings,
+            left.beside(state.settings),
             state.through if before is None else max(before.through, state.through),
             state.synced_at if before is None else max(before.synced_at, state.synced_at),
         ],

@@ -8,7 +8,7 @@ A time that is null is earlier than any other. Tables of an earlier version had 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from msgspec import Struct
@@ -18,7 +18,7 @@ from ..tables import OPTIONAL
 from .postgres_keys import indexes_of
 from .postgres_load import REPEATED, STAGE, Load, drop_repeated
 from .postgres_shape import Shape
-from .postgres_table import NAMELESS, row_of
+from .postgres_table import NAMELESS, row_of, texts_of
 
 __all__ = ["Upserted", "leaves_rows", "upsert"]
 
@@ -29,6 +29,9 @@ KEPT = "pg_temp.altaprofiles_kept"
 PLAN = "pg_temp.altaprofiles_plan"
 
 _SAME_KEY = "old.account = {0}.account AND old.person = {0}.person"
+
+_BY_KEY = {"account": "(account = new.account)", "person": "(person = new.person)"}
+_BY_DEVICES = {"object_ids": "(object_ids && new.object_ids)"}
 
 _KEPT_APART = ('"account"', '"person"', '"fetched_at"', '"added_at"')
 """The columns that do not decide whether a row has changed."""
@@ -47,10 +50,12 @@ class Upserted(Struct, frozen=True):
     Attributes:
         absorbed: rows without an identity that became those of people with one.
         outdated: people who stay as a later export has fetched them.
+        changed: the accounts with rows that are new or have changed.
     """
 
     absorbed: int
     outdated: int
+    changed: frozenset[str]
 
 
 def upsert(load: Load, shape: Shape, *, unites: bool) -> Upserted:
@@ -69,7 +74,12 @@ def upsert(load: Load, shape: Shape, *, unites: bool) -> Upserted:
     outdated += load.count(f"SELECT count(*) FROM {PLAN} WHERE is_outdated")
     _write(load)
     _give(load, shape.inherited)
-    return Upserted(absorbed, outdated)
+    changed = texts_of(
+        load.connection,
+        f"SELECT DISTINCT account FROM {STAGE} JOIN {PLAN} USING (number) WHERE is_changed",
+        [],
+    )
+    return Upserted(absorbed, outdated, frozenset(changed))
 
 
 def leaves_rows(load: Load) -> bool:
@@ -89,18 +99,20 @@ def _probes(load: Load, shape: Shape) -> bool:
     return staged * _PROBE < rows
 
 
-def _finds(load: Load, shape: Shape, rows: str, columns: Sequence[str]) -> bool:
-    """Return whether the server finds `old` among some rows by an index on just these columns.
+def _finds(load: Load, shape: Shape, rows: str, method: str, conditions: Mapping[str, str]) -> bool:
+    """Return whether the server finds `old` among some rows by all columns of one index.
 
     It reads all of the table instead, for each row that it is asked for, if the index cannot be
     used: with another collation than that of the column, or added in this transaction while an
-    older one may still see rows that have changed since. Only the server knows all the reasons.
+    older one may still see rows that have changed since. Of an index that it can use in part, it
+    reads all rows of an account. Only the server knows all the reasons.
 
     Args:
         load: the rows, and the table.
         shape: the state of the table.
         rows: the rows in SQL, of which those of the table are `old`.
-        columns: the columns of the index.
+        method: the kind of the index. Some other kinds find much else besides.
+        conditions: the condition on each column of the index, as the server shows it.
     """
     connection = load.connection
     tables = connection.execute(
@@ -109,17 +121,17 @@ def _finds(load: Load, shape: Shape, rows: str, columns: Sequence[str]) -> bool:
     names = {
         index.name
         for index in indexes_of(connection, *(oid for (oid,) in tables))
-        # Those of ranges of blocks find much else besides.
-        if index.columns == {*columns} and index.method != "brin"
+        if index.columns == {*conditions} and index.method == method
     }
+
+    def finds(node: dict[str, Any]) -> bool:
+        found = node.get("Index Cond", "")
+        return node.get("Index Name") in names and all(one in found for one in conditions.values())
+
     ((plan,),) = row_of(connection, f"EXPLAIN (FORMAT JSON) SELECT * FROM {rows}")
     scans = [node for node in _nodes(plan["Plan"]) if _is_of_table(node)]
     # To read an empty partition costs nothing.
-    return all(
-        names & {node.get("Index Name") for node in _nodes(scan)}
-        for scan in scans
-        if scan["Total Cost"]
-    )
+    return all(any(map(finds, _nodes(scan))) for scan in scans if scan["Total Cost"])
 
 
 def _is_of_table(node: dict[str, Any]) -> bool:
@@ -144,7 +156,7 @@ def _link(load: Load, shape: Shape) -> int:
         # Planned by itself, so that it is one probe of the index for each staged row.
         " AND old.account = new.account AND old.object_ids && new.object_ids OFFSET 0) AS old"
     )
-    if not (_probes(load, shape) and _finds(load, shape, sharing, ["object_ids"])):
+    if not (_probes(load, shape) and _finds(load, shape, sharing, "gin", _BY_DEVICES)):
         # By single devices, which can be hashed. Overlapping lists are compared pair by pair.
         sharing = (
             f"(SELECT *, unnest(object_ids) AS id FROM {STAGE}) AS new JOIN"
@@ -333,7 +345,7 @@ def _plan(load: Load, shape: Shape) -> None:
         f"{STAGE} AS new LEFT JOIN LATERAL (SELECT {columns} FROM {load.table} AS old"
         f" WHERE {same_key} OFFSET 0) AS old ON true"
     )
-    if not _finds(load, shape, known, ["account", "person"]):
+    if not _finds(load, shape, known, "btree", _BY_KEY):
         known = f"{STAGE} AS new LEFT JOIN {load.table} AS old ON {same_key}"
     load.run(
         "CREATE TEMP TABLE altaprofiles_plan ON COMMIT DROP AS SELECT new.number,"
