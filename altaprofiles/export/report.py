@@ -169,7 +169,8 @@ class Progress(Struct, frozen=True, kw_only=True):
         complete: whether the output is in place. Only the last report of a run that has succeeded
             has it.
         trouble: the last error after which a request of this run was repeated, as text; empty
-            without one, and after 20 requests without another.
+            without one, and after 20 requests without another. An answer that the service is still
+            preparing is one after 10 s.
     """
 
     unit: ClassVar[str]
@@ -471,7 +472,8 @@ class ExportProgress(Progress, frozen=True, kw_only=True):
         complete: whether the output is in place. Only the last report of a run that has succeeded
             has it.
         trouble: the last error after which a request of this run was repeated, as text; empty
-            without one, and after 20 requests without another.
+            without one, and after 20 requests without another. An answer that the service is still
+            preparing is one after 10 s.
     """
 
     unit = "record"

@@ -190,8 +190,8 @@ class Engine:
             failed: called with the error of each call, and with the last one of a call that is
                 cancelled while it is repeated.
             retried: called with the error of each attempt that has failed and is followed by
-                another. An answer that is not ready yet is not a failure, nor is a refused secret
-                that is renewed.
+                another. An answer that is not ready yet is not a failure, unless it takes long,
+                nor is a refused secret that is renewed.
         """
         counting = copy(self)
         counting._tallies = [*self._tallies, tally]  # noqa: SLF001
@@ -481,7 +481,9 @@ class Engine:
                     # The traceback holds this frame, which would keep the error alive.
                     del error, attempt
                     tries.failure = None
-            is_usual = tries.is_renewed or isinstance(error, NotReady)
+            is_usual = tries.is_renewed
+            if isinstance(error, NotReady):
+                is_usual = not _waits_long(tries, error)
             if self._retried is not None and not is_usual:
                 self._retried(error)
             await self._pause(service, delay)
@@ -678,6 +680,18 @@ class Engine:
         call_all(self._options.hooks, attempt)
 
 
+def _waits_long(tries: Tries, error: NotReady) -> bool:
+    """Return whether a call has waited long for an answer; log it the first time."""
+    waited = tries.waited(time.monotonic())
+    if waited < _LONG:
+        return False
+    if not tries.is_long:
+        tries.is_long = True
+        longest = tries.retry.ready_timeout
+        logger.info("waiting for %.0f s so far, of at most %g s: %s", waited, longest, error)
+    return True
+
+
 def _unread(response: Response) -> None:
     """Stand for the reader of a call whose answers are read while they arrive."""
 
@@ -741,6 +755,9 @@ def _keys(call: _Call, error: AltaProfilesError) -> list[str]:
     is_of_system = isinstance(error, TransportError)
     return [key for key in keys if len(key) >= _SHORTEST or not is_of_system]
 
+
+_LONG = 10.0
+"""Seconds from which on a wait for an answer that is "not ready" is reported."""
 
 _SHORTEST = 6
 

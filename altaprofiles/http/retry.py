@@ -162,6 +162,7 @@ class Tries(Struct):
         is_waiting: whether it waits for a slot, or until the service may be asked.
         failures: failed attempts so far.
         polls: "not ready" answers so far.
+        is_long: whether a log says that they go on.
         refusals: refusals for a rate limit since any other outcome.
         is_asking: whether it waits for the function that returns the secret.
         is_renewed: whether it is sent again because there is another secret.
@@ -180,6 +181,7 @@ class Tries(Struct):
     is_waiting: bool = False
     failures: int = 0
     polls: int = 0
+    is_long: bool = False
     refusals: int = 0
     is_asking: bool = False
     is_renewed: bool = False
@@ -187,7 +189,7 @@ class Tries(Struct):
     queued_at: float = 0.0
     failure: AltaProfilesError | None = None
     cut_off_from: float | None = None
-    _ready_by: float = math.inf
+    _polled_since: float = math.inf
     _refused_since: float = math.inf
 
     def failed(
@@ -211,8 +213,8 @@ class Tries(Struct):
             self.refusals, self.queued, self._refused_since = 0, 0.0, math.inf
         if not_ready := isinstance(error, NotReady):
             self.polls += 1
-            self._ready_by = min(self._ready_by, now + self.retry.ready_timeout)
-            left = self._ready_by - now
+            self._polled_since = min(self._polled_since, now)
+            left = self._polled_since + self.retry.ready_timeout - now
             delay = min(self._drawn(self.polls, now, random), max(left, 0.0))
             can_retry = left > 0
         elif throttled:
@@ -238,6 +240,14 @@ class Tries(Struct):
         return Decision(
             delay=delay if can_retry else None, not_ready=not_ready, throttled=throttled
         )
+
+    def waited(self, now: float) -> float:
+        """Return the seconds since the first answer that was "not ready", 0 without any.
+
+        Args:
+            now: a monotonic clock reading, in seconds.
+        """
+        return max(now - self._polled_since, 0.0)
 
     def _drawn(self, failures: int, now: float, random: Callable[[], float]) -> float:
         """Return the delay of the policy, drawn below a bound that leaves time for an attempt."""
