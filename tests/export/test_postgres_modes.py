@@ -944,7 +944,8 @@ def test_a_key_that_the_server_cannot_use_is_no_reason_to_read_the_table_for_eac
     postgres.run(*UNUSABLE[way])
     export(target, [named(*one, name="B") for one in people], 1)
     assert postgres.rows("SELECT count(*) FROM people WHERE name = 'B'") == [(MANY,)]
-    assert rows_read(postgres, MANY) < 20 * MANY
+    # Those that were read to prepare the table may count, or not yet.
+    assert rows_read(postgres, MANY) < 60 * MANY
 
 
 def test_a_key_that_is_new_in_the_same_transaction_may_be_of_no_use(postgres: Server) -> None:
