@@ -136,6 +136,28 @@ async def test_days_that_somebody_has_removed_are_named_until_they_are_back(
     assert people(folder) == in_emulator(emulator.population, range(7))
 
 
+@pytest.mark.parametrize("lost", ["missing", "garbled"])
+async def test_a_sync_goes_on_from_an_older_copy_of_its_state(
+    emulator: Emulator, tmp_path: Path, lost: str
+) -> None:
+    folder = tmp_path / "crm"
+    await synced(emulator, folder, 1)
+    place = folder / "_altaprofiles.json"
+    copy = place.read_bytes()
+    await synced(emulator, folder, 3)
+    expected = people(folder)
+    if lost == "missing":
+        place.unlink()
+    else:
+        place.write_bytes(b"{")
+    with pytest.raises(ExportError, match="put an older copy of that file back"):
+        await synced(emulator, folder, 3)
+    place.write_bytes(copy)
+    report = await synced(emulator, folder, 3)
+    assert report.through == day(3)
+    assert people(folder) == expected == in_emulator(emulator.population, range(4))
+
+
 async def test_the_oldest_days_can_be_removed_on_purpose(
     emulator: Emulator, tmp_path: Path
 ) -> None:

@@ -948,6 +948,17 @@ def test_a_key_that_the_server_cannot_use_is_no_reason_to_read_the_table_for_eac
     assert rows_read(postgres, MANY) < 60 * MANY
 
 
+def test_a_column_that_was_renamed_for_readers_is_named_with_a_view_as_the_way_out(
+    postgres: Server,
+) -> None:
+    target = target_of(postgres.url())
+    export(target, [named("1", "d1", name="A")])
+    postgres.run("ALTER TABLE profiles RENAME email TO e_mail")
+    words = "lacks the columns email, .*; rename them back, and give readers a view"
+    with pytest.raises(ExportError, match=words):
+        target.check()
+
+
 def test_a_key_that_is_new_in_the_same_transaction_may_be_of_no_use(postgres: Server) -> None:
     postgres.run(
         f"{OLD_TABLE} WITH (fillfactor = 50)",

@@ -747,7 +747,11 @@ def _size_of(number: int) -> str:
 
 
 def _acceptable(sentence: str) -> str:
-    return f"{sentence}; `count` with `on_shortfall` can accept that"
+    # A sync has neither argument.
+    return (
+        f"{sentence}; the next run asks again, and an export can accept that, by `count` with "
+        f"`on_shortfall`"
+    )
 
 
 def _fresh(row: ChainRow) -> ChainRow:

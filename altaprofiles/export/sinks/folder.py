@@ -45,6 +45,11 @@ def day_of(name: str) -> str | None:
     return None if found is None else found[1]
 
 
+_PUT_BACK = (
+    "put an older copy of that file back (a sync goes on from it, and brings the days since once)"
+)
+
+
 class File(Struct, frozen=True):
     """A file that an export has written.
 
@@ -191,16 +196,22 @@ class FolderTarget(Target, frozen=True, kw_only=True):
             except msgspec.DecodeError as error:
                 raise ExportError(
                     f"{path} is not of an export into a folder, or is of a newer version, or "
-                    f"damaged; choose another folder"
+                    f"damaged; {_PUT_BACK}, or choose another folder"
                 ) from error
         if content is not None and content.of != self.content.of:
             raise ExportError(
                 f"{self.name} is a folder of {content.of}, not of {self.content.of}; choose another"
             )
         for entry in self._entries(content):
+            name = str(entry.relative_to(self.path))
+            away = "choose another folder, or move that file away"
+            if content is None and day_of(name) is not None:
+                raise ExportError(
+                    f"{self.name} holds {name!r}, but not {STATE}, which would say that a sync has "
+                    f"written it; if one has, {_PUT_BACK}; otherwise {away}"
+                )
             raise ExportError(
-                f"{self.name} holds {str(entry.relative_to(self.path))!r}, which no export has "
-                f"written there; choose another folder, or move that file away"
+                f"{self.name} holds {name!r}, which no export has written there; {away}"
             )
         return content
 

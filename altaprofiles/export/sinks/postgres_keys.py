@@ -98,6 +98,12 @@ def check_key(
         keys, of_person = {}, {}
         is_keyed = any(finds_rows(table, index) for index in indexes)
     is_old = not is_keyed and bool(of_person) and {*OF_EARLIER_VERSION} <= {*names}
+    if 0 < len(lacking) < len(names) / 2 and not is_old:
+        raise table.error(
+            f"the table lacks the columns {', '.join(lacking)}, which it had if an export has made "
+            f"it; rename them back, and give readers a view with names of their own; otherwise "
+            f"{RENAME}"
+        )
     if lacking and not is_old:
         raise table.error(
             f"the table is not from an export of {table.content.of}, as it lacks the columns "
