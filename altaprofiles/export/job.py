@@ -204,7 +204,7 @@ class Job(Generic[R, S]):
         self._adds = place.target.write == "append"
         with self._limited(place, self._parts):
             await self._start(workspaces, place, threads)
-            ended = await threads.run(lambda: self._report_before(workspaces, place))
+            ended = await self._report_before(workspaces, place, threads)
             if ended is not None:
                 return ended
             await threads.run(lambda: self._look_around(workspaces, place))
@@ -301,24 +301,28 @@ class Job(Generic[R, S]):
             origin = replace(origin, sync=settings.moved(None, plan, store.began))
         target.accept(origin)
 
-    def _report_before(self, workspaces: Workspaces, place: Place) -> R | None:
+    async def _report_before(
+        self, workspaces: Workspaces, place: Place, threads: Threads
+    ) -> R | None:
         """Return the report of a run that was killed when its rows had been added, or None.
 
-        Blocking. Without it, they would be added once more.
+        Without it, they would be added once more.
 
         Raises:
+            ExportLocked: the output is in use.
             ExportError: it was of other accounts as well, or its report cannot be read.
         """
         if not self._adds:
             return None
         stores = [part.run.store for part in self._parts if part.is_open]
-        ended = workspaces.ended(stores, is_anew=self._output.resume is False)
+        is_anew = self._output.resume is False
+        ended = await threads.run(lambda: workspaces.ended(stores, is_anew=is_anew))
         if ended is None:
             return None
-        target = place.target
-        if place.remote is None and not all(map(target.holds, ended.runs)):
-            workspaces.forget(ended)
+        if not await self._holds(all, ended.runs, place, threads):
+            await threads.run(lambda: workspaces.forget(ended))
             return None
+        target = place.target
         before = (
             f"an earlier run that added its rows to {target.label} was ended before it was over"
         )
@@ -597,13 +601,9 @@ class Job(Generic[R, S]):
                 if part.ahead is not None:
                     part.ahead.drop_blocks()
 
-        added = False
-        if self._adds and place.remote is None:
-            # An output without some answers was reported by the run that wrote it.
-            runs = [store.run for part in parts if not (store := part.run.store).is_written]
-            added = await when_free(
-                threads, target, lambda: any(map(target.holds, runs)), self._output.deadline
-            )
+        # An output without some answers was reported by the run that wrote it.
+        runs = [store.run for part in parts if not (store := part.run.store).is_written]
+        added = self._adds and await self._holds(any, runs, place, threads)
         written = await assemble(
             threads,
             target,
@@ -640,6 +640,19 @@ class Job(Generic[R, S]):
         for sentence in warnings:
             logger.warning("%s", sentence)
         self._warnings += warnings
+
+    async def _holds(
+        self,
+        choose: Callable[[Iterator[bool]], bool],
+        runs: Sequence[str],
+        place: Place,
+        threads: Threads,
+    ) -> bool:
+        """Return whether the output has the rows of all runs, or of any; see `Target.holds`."""
+        target = place.target
+        return await when_free(
+            threads, target, lambda: choose(map(target.holds, runs)), self._output.deadline
+        )
 
     async def _origin_of_rows(
         self, parts: Sequence[Part[R, S]], target: Target, threads: Threads
