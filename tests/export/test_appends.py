@@ -65,7 +65,7 @@ class Append:
 
     @property
     def times(self) -> float:
-        """How often its rows were added since `begin`."""
+        """The number of times that its rows were added since `begin`."""
         return (self.rows() - self._before) / self.once
 
     @property

@@ -15,7 +15,7 @@ from .postgres_table import PostgresTable, escaped, row_of
 if TYPE_CHECKING:
     import psycopg
 
-__all__ = ["RUNS", "Mode", "Recorded", "has_rows", "holds", "mode_of", "record", "recorded"]
+__all__ = ["RUNS", "Mode", "Recorded", "holds", "mode_of", "record", "recorded"]
 
 Mode: TypeAlias = Literal["append", "repeating"]
 """The way in which a table without a unique key was made, as in `PostgresTable`."""
@@ -79,7 +79,8 @@ def recorded(
         f" FROM {runs} AS one WHERE table_name = %s AND run = %s",
         [table.name, run],
     )
-    return None if row is None else Recorded(*row)
+    # Somebody may have emptied the table since.
+    return None if row is None or not _has_rows(table, connection) else Recorded(*row)
 
 
 def holds(table: PostgresTable, connection: psycopg.Connection[Any], run: str) -> bool:
@@ -89,14 +90,10 @@ def holds(table: PostgresTable, connection: psycopg.Connection[Any], run: str) -
         ExportError: as from `recorded`.
     """
     (exists,) = row_of(connection, "SELECT to_regclass(%s) IS NOT NULL", [table.quoted])
-    return (
-        bool(exists)
-        and recorded(table, connection, run) is not None
-        and has_rows(table, connection)
-    )
+    return bool(exists) and recorded(table, connection, run) is not None
 
 
-def has_rows(table: PostgresTable, connection: psycopg.Connection[Any]) -> bool:
+def _has_rows(table: PostgresTable, connection: psycopg.Connection[Any]) -> bool:
     """Return whether the table has any row, as far as this user may see that."""
     can = "SELECT has_table_privilege(to_regclass(%s)::oid, 'SELECT')"
     (is_readable,) = row_of(connection, can, [table.quoted])

@@ -223,9 +223,6 @@ class PostgresSink:
         earlier = None
         if shape.oid is not None:
             earlier = postgres_runs.recorded(table, connection, self._origin.run)
-        if earlier is not None and not postgres_runs.has_rows(table, connection):
-            # Somebody has emptied the table since.
-            earlier = None
         if earlier is not None and earlier.digest == digest:
             # This run was killed after its commit.
             return

@@ -208,7 +208,7 @@ class Workspaces:
         """Return the plan of the newest unfinished export that differs in windows at most."""
         found = [(_began(path), path.name) for path in self._family(plan)]
         ended = [name for note in self._ended.values() for name in note.names]
-        found += [(-1.0, name) for name in ended if name.rpartition("-")[0] == plan.family]
+        found += [(-1.0, name) for name in ended if _is_of_family(name, plan)]
         if not found:
             return None
         _, name = max(found)
@@ -217,14 +217,14 @@ class Workspaces:
     def discard_family(self, plan: EventsPlan) -> None:
         """Discard every unfinished export that differs from `plan` in windows at most."""
         for path, note in list(self._ended.items()):
-            if any(name.rpartition("-")[0] == plan.family for name in note.names):
+            if any(_is_of_family(name, plan) for name in note.names):
                 self._forget(path)
         for path in self._family(plan):
             self.discard(path.name)
 
     def _family(self, plan: EventsPlan) -> list[Path]:
         paths = workspaces_in(self.folder)
-        return [path for path in paths if path.name.rpartition("-")[0] == plan.family]
+        return [path for path in paths if _is_of_family(path.name, plan)]
 
     def take(self, plan: Plan, *, resume: bool) -> Workspace:
         """Return the workspace of `plan`, which is created if there is none.
@@ -417,6 +417,10 @@ class Workspaces:
 
     def __repr__(self) -> str:
         return f"Workspaces({str(self.folder)!r})"
+
+
+def _is_of_family(name: str, plan: EventsPlan) -> bool:
+    return name.rpartition("-")[0] == plan.family
 
 
 def _names(stores: Sequence[Workspace]) -> list[str]:
