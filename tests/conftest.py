@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import faulthandler
+import gc
 import os
 import random
 import shutil
@@ -62,6 +63,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for module in modules:
         chance.shuffle(module)
     items[:] = [item for module in modules for item in module]
+
+
+def pytest_collection_finish() -> None:
+    # Thousands of tests stay until the end, and each collection of garbage would look at them all.
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_configure(config: pytest.Config) -> None:
