@@ -874,7 +874,12 @@ async def in_workspaces(
     try:
         # In a thread, because it may import pyarrow.
         place = await threads.run(find_place)
-        open_workspaces = partial(Workspaces.open, place.folder, resume=resume is not False)
+        open_workspaces = partial(
+            Workspaces.open,
+            place.folder,
+            resume=resume is not False,
+            other=place.other_than_folder,
+        )
         with _discarding_by(None if resume is not None else place.status):
             report = await _in_place(place, open_workspaces, work, threads)
     except CallbackFailed as failed:

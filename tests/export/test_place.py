@@ -631,6 +631,37 @@ async def test_an_immutable_folder_is_found_first(
 
 
 @only_root
+async def test_only_what_helps_is_advised_where_no_folder_can_be_made(
+    folder: Path, tmp_path: Path, case: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(folder)
+    # (arguments, the folder that takes no files, the advice)
+    refused: list[tuple[dict[str, Any], Path, str]] = [
+        ({"to": folder / "p.ndjson"}, folder, "another `to`"),
+        ({"to": folder / "p.duckdb"}, folder, "another `to`"),
+        ({"to": f"{folder}/days/"}, folder, "another `to`"),
+        ({"to": folder / "p.ndjson", "spool": folder}, folder, "another `to`"),
+        # The manifest is written to the current folder.
+        ({"to": "postgresql://127.0.0.1:1/crm"}, folder, "another current folder"),
+        (
+            {"to": folder / "p.ndjson", "spool": elsewhere},
+            elsewhere,
+            "another folder with `spool`",
+        ),
+    ]
+    for arguments, closed, advice in refused:
+        with flagged("i", closed), pytest.raises(ExportError) as caught:
+            await case.run(**arguments)
+        fault, _, fix = str(caught.value).partition("; ")
+        assert fault.startswith(f"cannot create the folder {closed}/"), arguments
+        assert fault.endswith("Operation not permitted"), arguments
+        assert fix == f"choose {advice}, or make {closed} writable", arguments
+    assert case.requests == 0
+
+
+@only_root
 async def test_a_file_system_that_is_read_only_is_found_first(
     folder: Path, tmp_path: Path, case: Scripted
 ) -> None:
