@@ -158,6 +158,19 @@ class Place(Struct, frozen=True):
             size = self.remote.size()
         return f"{numbered(size, 'byte')} of {self.target.name}" if size else None
 
+    def read_manifest(self) -> bytes | None:
+        """Return what stands in the place of the manifest, or None if nothing does. Blocking.
+
+        Raises:
+            OSError, ExportError: it cannot be read.
+        """
+        if self.remote is not None:
+            return self.remote.read(MANIFEST)
+        try:
+            return self.manifest.read_bytes()
+        except FileNotFoundError:
+            return None
+
     @property
     def other_than_folder(self) -> str:
         """The choice of the caller if `folder` cannot be created, in words."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import hashlib
 import os
@@ -44,6 +45,7 @@ from ..support.servers import http
 from ..support.sinks import opened, put_in_place, rows_of, target_of
 from ..support.terminals import environment, run
 from ..support.thorough import pairwise
+from ..support.waiting import until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.each_value]
 
@@ -566,6 +568,38 @@ async def test_the_keys_are_never_in_a_file_that_the_export_empties(
     with pytest.raises(ConfigurationError, match=rf"keys: .*{name} is written by this export"):
         await case.run(folder / "p.ndjson", keys=path)
     assert path.read_bytes() == b"1\n2\n"
+
+
+# ------------------------------------------------------------------ replaced, and not of an export
+
+
+@in_turn("name", ["p.ndjson", "p.csv.gz", "p.parquet"])
+async def test_a_file_that_no_export_made_is_replaced_with_a_warning(
+    folder: Path, case: Scripted, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    def of_loss(report: Any) -> list[str]:
+        return [text for text in report.warnings if "no export seems to have written" in text]
+
+    to, empty = folder / name, folder / f"empty-{name}"
+    to.write_bytes(b"mine")
+    empty.touch()
+    case.released.clear()
+    async with case.session() as session:
+        job = asyncio.ensure_future(case.start(session, to))
+        # Told before anything is lost.
+        await until(lambda: "4 bytes of" in caplog.text, during=job)
+        assert to.read_bytes() == b"mine"
+        case.released.set()
+        (warning,) = of_loss(await job)
+        assert warning.startswith(f"4 bytes of {to} are replaced although ")
+        assert f"move it away before this {case.kind.noun} ends" in warning
+        assert to.read_bytes() != b"mine"
+        # Its own output is no loss, nor is an empty file.
+        assert of_loss(await case.start(session, to)) == []
+        assert of_loss(await case.start(session, empty)) == []
+        # A manifest of something else is none.
+        folder.joinpath(f"{name}.manifest.json").write_bytes(b"{}")
+        assert len(of_loss(await case.start(session, to))) == 1
 
 
 # -------------------------------------------------------------- writable, and still not replaceable
