@@ -593,6 +593,10 @@ def test_credentials_show_what_they_are_for() -> None:
     [
         ("kolkata", "there is no time zone 'kolkata' (did you mean 'Asia/Kolkata'?)"),
         ("america/new york", "(did you mean 'America/New_York'?)"),
+        ("Kolkatta", "there is no time zone 'Kolkatta' (did you mean 'Asia/Kolkata'?)"),
+        # Countries: what is spelt alike is elsewhere.
+        ("India", "there is no time zone 'India'; use a name of the IANA database, such as 'Asia/"),
+        ("Nigeria", "there is no time zone 'Nigeria'; use a name of the IANA database"),
         ("Asia", "there is no time zone 'Asia'"),
         ("Europe/berlin", "there is no time zone 'Europe/berlin' (did you mean 'Europe/Berlin'?)"),
         ("europe/Berlinn", "there is no time zone 'europe/Berlinn' (did you mean"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import msgspec
@@ -48,6 +49,12 @@ def test_a_bar_does_not_stand_still_after_an_interruption(tmp_path: Path) -> Non
     setting = "import os; os.environ['STOP'] = 'yes'"
     cells = [CONNECT, setting, STOPPED, STOPPED]
     *_, stopped, resumed = executed(tmp_path, cells, raising={2})
+    (error,) = (one for one in stopped if one["output_type"] == "error")
+    assert error["ename"] == "CancelledError"
+    # Its traceback does not fill the cell with what the library was waiting in.
+    shown = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(error["traceback"]))
+    files = re.findall(r"^File (\S+?):[0-9]+", shown, re.MULTILINE)
+    assert [Path(file).name for file in files] == ["calls.py", "session.py"]
     (html,) = shown_as(stopped, "text/html")
     assert html.startswith("<div>stopped; run it again to resume. At the end it was reading: ")
     assert "<progress" not in html

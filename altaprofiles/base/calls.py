@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from asyncio import CancelledError
 from collections.abc import Callable, Mapping
 from functools import wraps
 from inspect import iscoroutinefunction, signature
@@ -57,8 +58,11 @@ class naming:  # noqa: N801
                 error.operation = self._name.operation
 
 
-_OUTER = (ConfigurationError, StatusError, TransportError)
-"""Errors whose reason is outside of the library, so that the place in it says nothing."""
+_OUTER = (ConfigurationError, StatusError, TransportError, CancelledError, KeyboardInterrupt)
+"""Errors whose reason is outside of the library, so that the place in it says nothing.
+
+The button that stops a cell of a notebook cancels what it awaits.
+"""
 
 
 def _shorten(traceback: TracebackType) -> None:
@@ -67,13 +71,14 @@ def _shorten(traceback: TracebackType) -> None:
     frame = last.tb_next
     while frame is not None:
         # A callback or an iterable of the caller's stays.
-        if not str(frame.tb_frame.f_globals.get("__name__")).startswith(_PACKAGE):
+        if str(frame.tb_frame.f_globals.get("__name__")).partition(".")[0] not in _PACKAGES:
             last = frame
         frame = frame.tb_next
     last.tb_next = None
 
 
-_PACKAGE = f"{__name__.partition('.')[0]}."
+_PACKAGES = frozenset({__name__.partition(".")[0], *["anyio", "asyncio", "aiohttp", "concurrent"]})
+"""The library, and what its own calls wait and run in."""
 
 
 def named(name: CallName | NameOf) -> Callable[[Callable[P, T]], Callable[P, T]]:

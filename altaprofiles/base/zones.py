@@ -68,6 +68,7 @@ def _shown(name: str, known: set[str]) -> str:
 
 
 _ABBREVIATED = 4
+_ALIKE = 0.87  # a country, which is what people type, is like some place elsewhere by less
 
 
 def _meant(name: str, known: set[str]) -> str:
@@ -82,6 +83,9 @@ def _meant(name: str, known: set[str]) -> str:
     if len(given) <= _ABBREVIATED:
         # Another abbreviation is as likely another place as a misspelt name.
         return ""
-    by_lower = {one.lower(): one for one in known}
-    close = get_close_matches(given, by_lower, n=1)
+    is_whole = "/" in given
+    by_lower = {
+        one.lower() if is_whole else one.lower().rpartition("/")[2]: one for one in sorted(known)
+    }
+    close = get_close_matches(given, by_lower, n=1, cutoff=_ALIKE)
     return f" (did you mean {by_lower[close[0]]!r}?)" if close else ""

@@ -104,6 +104,8 @@ class KeyFileName(click.Path):
         if not name or not _FILE_NAME.search(name[1]) or LOOKS_LIKE_DATABASE.search(name[1]):
             words = re.sub(r"'.*'", "", message, flags=re.DOTALL).split()
             message = " ".join(words)
+        if "is a directory" in message:
+            message = "a folder has that name; name a file in it"
         if name and LOOKS_LIKE_DATABASE.search(name[1]):
             message = (
                 f"{message.rstrip('.')}; for keys from a database, pipe them in: "

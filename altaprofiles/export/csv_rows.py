@@ -29,8 +29,10 @@ _MARK = "\ufeff"
 
 def csv_rows(
     lines: Iterable[tuple[int, str]], source: str, separator: str = ","
-) -> Iterator[tuple[int, list[str]]]:
-    """Yield each row with the number of its first line. Blank lines are skipped.
+) -> Iterator[tuple[int, list[str], bool]]:
+    """Yield the number of the first line of each row, its cells, and whether it has quotes.
+
+    Blank lines are skipped.
 
     Args:
         lines: the lines, with their numbers and line ends.
@@ -52,7 +54,7 @@ def csv_rows(
                 )
             if '"' not in line:
                 if text := line.rstrip("\r\n"):
-                    yield number, text.split(separator)
+                    yield number, text.split(separator), False
                 continue
             start, size, row = number, 0, []
         row.append(line)
@@ -60,7 +62,7 @@ def csv_rows(
         # While the number of quotes is odd, the line break belongs to a cell.
         is_open ^= line.count('"') % 2 == 1
         if not is_open:
-            yield start, _cells("".join(row), start, source, separator)
+            yield start, _cells("".join(row), start, source, separator), True
         elif size > LONGEST:
             break
     if is_open:

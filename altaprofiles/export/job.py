@@ -50,7 +50,7 @@ from .holders import free_left_behind, holding, naming_holder
 from .manifest import accounts_in, encode_manifest, of_state
 from .output import Output
 from .part import Part
-from .place import MANIFEST, Place
+from .place import Place
 from .plan import DISCARD, EventsPlan, KeysPlan, Plan, difference_in_words
 from .report import Progress, Report
 from .reporting import CallbackFailed
@@ -361,7 +361,7 @@ class Job(Generic[R, S]):
         plan = self._parts[0].gathering.plan
         to_come = plan.to_come(latest_day()) if isinstance(plan, EventsPlan) else None
         self._left = [] if to_come is None else [to_come]
-        self._left += self._lost_accounts(place)
+        self._left += self._lost(place)
         self._left += [
             one.warning(place.status, self._difference(one))
             for one in others
@@ -373,19 +373,29 @@ class Job(Generic[R, S]):
         for sentence in self._left:
             logger.warning("%s", sentence)
 
-    def _lost_accounts(self, place: Place) -> list[str]:
-        """Return a sentence on rows of other accounts in a file that is replaced, if it has some.
+    def _lost(self, place: Place) -> list[str]:
+        """Return a sentence on what is lost with a file that is replaced, if that is of others.
 
-        Tables and folders refuse to lose them.
+        Tables and folders refuse to lose it.
         """
         target = place.target
         is_file = isinstance(target, FileTarget) and target.inner_table is None
-        if not is_file or place.remote is not None or target.present() is None:
+        if not is_file or (present := place.present()) is None:
             return []
         before: dict[str, str] = {}
-        # A manifest may be missing, or a file of another program.
-        with suppress(OSError, msgspec.DecodeError):
-            before = accounts_in(place.manifest.read_bytes())
+        try:
+            # A manifest may be missing, or a file of another program.
+            with suppress(msgspec.DecodeError):
+                before = accounts_in(place.read_manifest() or b"")
+        except (OSError, ExportError):
+            return []
+        if not before:
+            # A run that was killed may have put the output in place, and no manifest.
+            if any(part.is_open and not part.run.store.journal.is_empty() for part in self._parts):
+                return []
+            lost = f"{present} are replaced although no export seems to have written them, as there"
+            advice = f"to keep that file, move it away before this {self._noun} ends"
+            return [f"{lost} is no manifest of one; {advice}"]
         others = [name for account, name in before.items() if account not in self._accounts]
         if not others:
             return []
@@ -874,7 +884,12 @@ async def in_workspaces(
     try:
         # In a thread, because it may import pyarrow.
         place = await threads.run(find_place)
-        open_workspaces = partial(Workspaces.open, place.folder, resume=resume is not False)
+        open_workspaces = partial(
+            Workspaces.open,
+            place.folder,
+            resume=resume is not False,
+            other=place.other_than_folder,
+        )
         with _discarding_by(None if resume is not None else place.status):
             report = await _in_place(place, open_workspaces, work, threads)
     except CallbackFailed as failed:
@@ -985,8 +1000,7 @@ def _syncs_before(place: Place, account: str) -> _Syncs | None:
 def _was_of_nobody(place: Place) -> bool:
     """Return whether the last lookup into an output has found no key. Blocking."""
     with suppress(OSError, ExportError, msgspec.DecodeError):
-        remote = place.remote
-        content = place.manifest.read_bytes() if remote is None else remote.read(MANIFEST)
+        content = place.read_manifest()
         return content is not None and msgspec.json.decode(content, type=_Found).found == 0
     return False
 

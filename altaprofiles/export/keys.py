@@ -254,9 +254,9 @@ class KeyFile:
         lines = chain([(number, line.removeprefix(_MARK))], lines)
         separator, lines = self._separator(lines, is_marked)
         rows = csv_rows(lines, str(self.path), separator)
-        self._number, first = next(rows, (0, []))
+        self._number, first, _ = next(rows, (0, [], False))
         place = self._place(self._names(first, is_marked), separator)
-        cells = self._cells(rows, place, len(first))
+        cells = self._cells(rows, place, first, separator)
         if self._column is None and not are_letters_of(self._by, *first):
             self.is_bare = any(map(str.strip, first))
             cells = chain(first, cells)
@@ -274,7 +274,7 @@ class KeyFile:
         fits = {separators[0]: (False, 0)}
         for separator, head in zip(separators, heads, strict=True):
             with suppress(InvalidArgument):
-                _, row = next(csv_rows(head, str(self.path), separator), (0, []))
+                _, row, _ = next(csv_rows(head, str(self.path), separator), (0, [], False))
                 row = self._names(row, is_marked)
                 fits[separator] = sum(one == self._column for one in row) == 1, len(row)
         return max(fits, key=fits.__getitem__), lines
@@ -285,10 +285,24 @@ class KeyFile:
         return first if is_shown else [*map(_unguarded, first)]
 
     def _cells(
-        self, rows: Iterator[tuple[int, list[str]]], place: int, width: int
+        self,
+        rows: Iterator[tuple[int, list[str], bool]],
+        place: int,
+        first: list[str],
+        separator: str,
     ) -> Iterator[str]:
-        for number, row in rows:
+        width = len(first)
+        # A line of one cell does not show what separates cells. The ending .tsv does.
+        is_shown = width != 1 or self.path.suffix.lower() == ".tsv"
+        others = {*_BETWEEN}.difference(separator, *first) if not is_shown else set()
+        for number, row, is_quoted in rows:
             self._number = number
+            if others and not is_quoted and (found := others.intersection(row[0])):
+                raise InvalidArgument(
+                    f"keys: line {number} of {self.path} seems to have columns"
+                    f"{_BETWEEN[max(found)]}, but the first line has only one; name each column "
+                    f"there, or put keys that hold such a character into quotes"
+                )
             if len(row) != width:
                 raise InvalidArgument(
                     f"keys: line {number} of {self.path} has "
@@ -301,7 +315,7 @@ class KeyFile:
         """Return the index of the column that holds the keys."""
         known = _known_names(first, self._column)
         count = numbered(len(first), "column")
-        count += _BETWEEN[separator] * (len(first) > 1)
+        count += _BETWEEN[separator] * (len(first) > 1 and separator != ",")
         count += in_brackets(known, is_all=len(known) == len(first))
         if self._column is None:
             if len(first) > 1:
@@ -375,7 +389,11 @@ class KeyFile:
         return found[self._column]
 
 
-_BETWEEN = {",": "", ";": " separated by semicolons", "\t": " separated by tabs"}
+_BETWEEN = {
+    ",": " separated by commas",
+    ";": " separated by semicolons",
+    "\t": " separated by tabs",
+}
 
 
 def _unguarded(cell: str) -> str:

@@ -30,6 +30,7 @@ from .sinks.files import check_place, partial_of
 from .sinks.postgres_url import without_password
 from .sinks.remote import Remote
 from .sinks.resolve import text_of
+from .store.workspace import OTHER_SPOOL
 from .store.workspaces import UPLOAD
 from .tables import Content
 
@@ -156,6 +157,28 @@ class Place(Struct, frozen=True):
         with suppress(ExportError):
             size = self.remote.size()
         return f"{numbered(size, 'byte')} of {self.target.name}" if size else None
+
+    def read_manifest(self) -> bytes | None:
+        """Return what stands in the place of the manifest, or None if nothing does. Blocking.
+
+        Raises:
+            OSError, ExportError: it cannot be read.
+        """
+        if self.remote is not None:
+            return self.remote.read(MANIFEST)
+        try:
+            return self.manifest.read_bytes()
+        except FileNotFoundError:
+            return None
+
+    @property
+    def other_than_folder(self) -> str:
+        """The choice of the caller if `folder` cannot be created, in words."""
+        if self.folder.parent != self.manifest.parent:
+            return OTHER_SPOOL
+        # Another folder for the records would not help: the same one gets the output, or at least
+        # the manifest, which is written to the current one if the output is no file.
+        return "another current folder" if self.target.path is None else "another `to`"
 
     @property
     def written(self) -> list[Path]:

@@ -153,18 +153,18 @@ def csv_rows_of(file: BinaryIO, name: str) -> Iterator[StoredRows]:
         lines = enumerate(chain.from_iterable(split_lines(pieces, name)), 1)
         number, line = next(lines, (1, ""))
         rows = csv_rows(chain([(number, line.removeprefix("\ufeff"))], lines), name)
-        _, names = next(rows, (1, []))
+        _, names, _ = next(rows, (1, [], False))
         if not names:
             raise no_output(name, "it is empty, without even a header")
         check_columns(name, names)
         while some := list(islice(rows, AT_ONCE)):
-            for number, row in some:
+            for number, row, _ in some:
                 if len(row) != len(names):
                     raise ExportError(
                         f"line {number:,} of {name} has {numbered(len(row), 'column')}, but the "
                         f"first line has {len(names)}: it is cut short, or damaged"
                     )
-            yield rows_of(names, [*zip(*[row for _, row in some], strict=True)])
+            yield rows_of(names, [*zip(*[row for _, row, _ in some], strict=True)])
 
 
 @contextmanager

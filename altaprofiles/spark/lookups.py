@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import chain, count, islice
@@ -128,7 +129,11 @@ class _Lookups:
         import pyarrow
 
         text = pyarrow.string()
-        errors = [row.error and f"{type(row.error).__name__}: {row.error}" for row in rows]
+        # An index would be one of the partition, and the key is in the row.
+        errors = [
+            row.error and f"{type(row.error).__name__}: {_INDEX.sub('', str(row.error), count=1)}"
+            for row in rows
+        ]
         columns = [
             pyarrow.array([row.key for row in rows], text),
             pyarrow.array(errors, text),
@@ -148,4 +153,5 @@ class _Lookups:
         return pyarrow.RecordBatch.from_arrays(columns, schema=self.schema)
 
 
+_INDEX = re.compile(r"\Akeys\[[0-9]+\]: ")
 _NOTHING = object()

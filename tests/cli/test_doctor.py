@@ -260,6 +260,19 @@ def test_nobody_listens(env: dict[str, str]) -> None:
     assert "ok     Alta: the API key is accepted" in done.stdout.decode()
 
 
+@pytest.mark.parametrize("variable", ["HTTPS_PROXY", "ALL_PROXY"])
+def test_nobody_listens_where_a_proxy_should_be(env: dict[str, str], variable: str) -> None:
+    with socket.socket() as unheard:
+        unheard.bind(("127.0.0.1", 0))
+        proxy = f"http://ann:s3cret@127.0.0.1:{unheard.getsockname()[1]}"
+        url = "https://in1.api.clevertap.com"
+        done = run(env | {"CLEVERTAP_BASE_URL": url, variable: proxy}, "doctor")
+    assert done.code == 1
+    text = done.stdout.decode()
+    assert f"Check the proxy that {variable} names, or unset it" in text
+    assert "s3cret" not in text
+
+
 def test_a_name_that_does_not_resolve(env: dict[str, str]) -> None:
     done = run(env | {"CLEVERTAP_BASE_URL": "https://nowhere.invalid"}, "doctor")
     assert done.code == 1

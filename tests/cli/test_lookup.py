@@ -67,6 +67,13 @@ def test_advice_after_keys_of_another_kind_is_an_option(
     assert "as e-mail addresses do; pass --by email if that is what they are\n" in done.stderr
 
 
+def test_a_folder_is_no_file_of_keys(env: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "days").mkdir()
+    done = run(env, "lookup", "days", "--by", "identity", "-o", "p.csv", cwd=tmp_path)
+    assert done.code == 2
+    assert done.stderr == "error: FILE|-: a folder has that name; name a file in it\n"
+
+
 def test_no_keys_do_not_empty_an_output(
     env: dict[str, str], small: Emulator, tmp_path: Path
 ) -> None:

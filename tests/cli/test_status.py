@@ -33,6 +33,7 @@ from ..support.terminals import (
     run,
     stopping,
 )
+from ..support.waiting import wait_until
 
 NIGHT = ("export", "App Launched", "--batch-size", "23", "--quiet")
 MONDAY = ("--from", "2026-01-01", "--to", "2026-01-31")
@@ -332,6 +333,28 @@ def test_an_output_that_is_none(env: dict[str, str], tmp_path: Path) -> None:
     done = run(env, *NIGHT, *MONDAY, "-o", "/", cwd=tmp_path)
     assert done.code == 2
     assert done.stderr.startswith("error: --out: ")
+
+
+def test_an_export_that_was_ended_before_it_brought_anything(
+    env: dict[str, str], tmp_path: Path
+) -> None:
+    """Nothing is wrong with the path, and nothing is kept that could be resumed."""
+    with emulated(people=20, think=3600) as silent:
+        env |= silent.environment
+        command = subprocess.Popen(
+            [*COMMAND, *NIGHT, *MONDAY, "-o", "a.csv"], env=env, cwd=tmp_path
+        )
+        try:
+            wait_until(lambda: silent.stats.in_flight["clevertap"])
+        finally:
+            command.kill()
+            command.wait()
+    for options in ((), ("--json",)):
+        done = run(env, "status", "a.csv", *options, cwd=tmp_path)
+        assert (done.code, done.stdout) == (0, b"")
+        assert done.stderr == "No export has written a.csv yet.\n"
+    done = run(env, "status", "a.csv", "--finish-unfinished", cwd=tmp_path)
+    assert (done.code, done.stderr) == (0, "Nothing is unfinished there.\n")
 
 
 def test_a_path_that_leads_nowhere(env: dict[str, str], tmp_path: Path) -> None:

@@ -132,6 +132,27 @@ def test_what_separates_cells_is_no_guess(tmp_path: Path) -> None:
     assert keys_of(tmp_path, b"identity\na,b\n", "k.tsv") == ["a,b"]
 
 
+@pytest.mark.parametrize(("separator", "name"), [(";", "semicolons"), ("\t", "tabs")])
+@pytest.mark.parametrize("column", [None, "identity"])
+def test_columns_under_a_header_of_one_are_no_keys(
+    tmp_path: Path, separator: str, name: str, column: str | None
+) -> None:
+    data = f"identity\n1\n\n2{separator}x\n".encode()
+    told = keys_of(tmp_path, data, column=column)
+    assert isinstance(told, str)
+    assert f"line 4 of {tmp_path / 'k.csv'} seems to have columns separated by {name}" in told
+    assert "put keys that hold such a character into quotes" in told
+    quoted = f'identity\n1\n"2{separator}x"\n'.encode()
+    assert keys_of(tmp_path, quoted, column=column) == ["1", f"2{separator}x"]
+    # A header of several columns says what separates them, and so does one that holds the other.
+    assert keys_of(tmp_path, f"identity,b\n2{separator}x,y\n".encode(), column="identity") == [
+        f"2{separator}x"
+    ]
+    odd = f"identity{separator}b"
+    data = f"{odd}\n2{separator}x\n".encode()
+    assert keys_of(tmp_path, data, column=odd) == [f"2{separator}x"]
+
+
 def test_a_cell_may_be_large_and_the_limit_of_python_stays(tmp_path: Path) -> None:
     limit = csv.field_size_limit()
     cell = b'{""a"":1},\r\n' * 200_000

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import hashlib
 import os
@@ -44,6 +45,7 @@ from ..support.servers import http
 from ..support.sinks import opened, put_in_place, rows_of, target_of
 from ..support.terminals import environment, run
 from ..support.thorough import pairwise
+from ..support.waiting import until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.each_value]
 
@@ -568,6 +570,38 @@ async def test_the_keys_are_never_in_a_file_that_the_export_empties(
     assert path.read_bytes() == b"1\n2\n"
 
 
+# ------------------------------------------------------------------ replaced, and not of an export
+
+
+@in_turn("name", ["p.ndjson", "p.csv.gz", "p.parquet"])
+async def test_a_file_that_no_export_made_is_replaced_with_a_warning(
+    folder: Path, case: Scripted, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    def of_loss(report: Any) -> list[str]:
+        return [text for text in report.warnings if "no export seems to have written" in text]
+
+    to, empty = folder / name, folder / f"empty-{name}"
+    to.write_bytes(b"mine")
+    empty.touch()
+    case.released.clear()
+    async with case.session() as session:
+        job = asyncio.ensure_future(case.start(session, to))
+        # Told before anything is lost.
+        await until(lambda: "4 bytes of" in caplog.text, during=job)
+        assert to.read_bytes() == b"mine"
+        case.released.set()
+        (warning,) = of_loss(await job)
+        assert warning.startswith(f"4 bytes of {to} are replaced although ")
+        assert f"move it away before this {case.kind.noun} ends" in warning
+        assert to.read_bytes() != b"mine"
+        # Its own output is no loss, nor is an empty file.
+        assert of_loss(await case.start(session, to)) == []
+        assert of_loss(await case.start(session, empty)) == []
+        # A manifest of something else is none.
+        folder.joinpath(f"{name}.manifest.json").write_bytes(b"{}")
+        assert len(of_loss(await case.start(session, to))) == 1
+
+
 # -------------------------------------------------------------- writable, and still not replaceable
 
 
@@ -628,6 +662,37 @@ async def test_an_immutable_folder_is_found_first(
         await case.run(folder / "p.ndjson", spool=tmp_path)
     assert case.requests == 0
     assert not (folder / "p.ndjson").exists()
+
+
+@only_root
+async def test_only_what_helps_is_advised_where_no_folder_can_be_made(
+    folder: Path, tmp_path: Path, case: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(folder)
+    # (arguments, the folder that takes no files, the advice)
+    refused: list[tuple[dict[str, Any], Path, str]] = [
+        ({"to": folder / "p.ndjson"}, folder, "another `to`"),
+        ({"to": folder / "p.duckdb"}, folder, "another `to`"),
+        ({"to": f"{folder}/days/"}, folder, "another `to`"),
+        ({"to": folder / "p.ndjson", "spool": folder}, folder, "another `to`"),
+        # The manifest is written to the current folder.
+        ({"to": "postgresql://127.0.0.1:1/crm"}, folder, "another current folder"),
+        (
+            {"to": folder / "p.ndjson", "spool": elsewhere},
+            elsewhere,
+            "another folder with `spool`",
+        ),
+    ]
+    for arguments, closed, advice in refused:
+        with flagged("i", closed), pytest.raises(ExportError) as caught:
+            await case.run(**arguments)
+        fault, _, fix = str(caught.value).partition("; ")
+        assert fault.startswith(f"cannot create the folder {closed}/"), arguments
+        assert fault.endswith("Operation not permitted"), arguments
+        assert fix == f"choose {advice}, or make {closed} writable", arguments
+    assert case.requests == 0
 
 
 @only_root

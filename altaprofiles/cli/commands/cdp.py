@@ -20,6 +20,7 @@ from ..waits import remedy
 
 if TYPE_CHECKING:
     from ...errors import AltaProfilesError
+    from ...export.keys import KeyFile
     from ...flow.fanout import Items
     from ...models import CdpUser, Lookup, Stats
     from ...wire.alta import CdpBy
@@ -148,11 +149,10 @@ def _print_lookups(
 
     async def main() -> None:
         nonlocal total
-        keys: Items[str] = (
-            keys_from_stdin() if file == "-" else KeyFile(file, by, column, keys_table)
-        )
-        if isinstance(keys, KeyFile) and keys.is_pipe:
-            keys = read_ahead(keys)
+        source = None if file == "-" else KeyFile(file, by, column, keys_table)
+        keys: Items[str] = keys_from_stdin() if source is None else source
+        if source is not None and source.is_pipe:
+            keys = read_ahead(source)
         async with (
             session,
             running_beside(
@@ -161,13 +161,17 @@ def _print_lookups(
             running_beside(lambda: _report(app, session.stats, lambda: (total, failures.count))),
         ):
             async for lookup in session.cdp.get_many(keys, by=by, ordered=True):
-                total += 1
                 if lookup.error is not None:
+                    if source is not None:
+                        _name_place(lookup.error, total, source)
                     failures.add(lookup.error)
                 if console is None:
                     app.write(_json_line(lookup))
                 else:
                     console.print(lookup_table(lookup))
+                total += 1
+                if source is not None:
+                    source.forget_places(total)
 
     as_lookup = _as_lookup(app, file, by, column, keys_table)
     try:
@@ -258,6 +262,13 @@ class _Failures:
             )
             failure.add_note(f"{_KEEPING}: {as_lookup}")
         return failure
+
+
+def _name_place(error: AltaProfilesError, index: int, file: KeyFile) -> None:
+    """Have the error of an invalid key name its line in the file, in the place of its index."""
+    text, position = str(error), f"keys[{index}]"
+    if text.startswith(position):
+        error.args = (f"{file.place_of(index)}{text.removeprefix(position)}", *error.args[1:])
 
 
 def _json_line(lookup: Lookup[dict[str, CdpUser]]) -> bytes:

@@ -116,7 +116,7 @@ def status(
                     f"which the command lists without that option"
                 )
             found = [(state, None) for state in others]
-        if not (found or any(map(_may_be_there, outs))):
+        if not (found or any(_may_be_there(one, table, spool) for one in outs)):
             _refuse(app, out, spool, action)
     if action is None:
         _show(app, found, out, table, as_json=as_json)
@@ -172,9 +172,16 @@ def _outputs_below(out: str, found: list[tuple[OutputState, str | None]]) -> lis
     return outputs_in(Path(out))
 
 
-def _may_be_there(out: str) -> bool:
+def _may_be_there(out: str, table: str | None, spool: str | None) -> bool:
+    from ...base.paths import absolute_path
+    from ...export.place import folder_of, table_ending
+
     # What is not known here of a database or a bucket may be there all the same.
-    return "://" in out or Path(out).exists()
+    if "://" in out or Path(out).exists():
+        return True
+    path = absolute_path("to", out)
+    # A run that was ended before it brought anything leaves its folder.
+    return folder_of(spool, path.with_name(path.name + table_ending(table))).exists()
 
 
 def _refuse(app: App, out: str, spool: str | None, action: str | None) -> None:

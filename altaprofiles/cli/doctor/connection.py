@@ -47,8 +47,8 @@ async def check_connection(service: str, url: str, patience: float) -> AsyncIter
         reason = getattr(error, "strerror", None) or f"no answer within {patience:g} s"
         yield Finding(
             f"{service}: the name {host} does not resolve: {reason}",
-            "Check the network, and the proxy"
-            if proxy
+            f"Check the network, and the proxy that {found.setting} names"
+            if found
             else "Check the network, and the region or base URL",
             Exit.FAILED,
         )
@@ -75,7 +75,9 @@ async def check_connection(service: str, url: str, patience: float) -> AsyncIter
         reason = getattr(error, "strerror", None) or str(error) or f"no answer in {patience:g} s"
         yield Finding(
             f"{service}: no connection to {host}:{port}: {reason}",
-            "Check the network and its firewall",
+            "Check the network and its firewall"
+            if found is None
+            else f"Check the proxy that {found.setting} names, or unset it",
             Exit.FAILED,
         )
         return

@@ -26,6 +26,7 @@ from .spool import sync_folder
 
 __all__ = [
     "JOURNAL",
+    "OTHER_SPOOL",
     "OVER",
     "STAGED",
     "TAKES_NO_MORE",
@@ -317,8 +318,16 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__
 
 
-def made_folder(folder: Path) -> None:
+OTHER_SPOOL = "another folder with `spool`"
+"""The choice of a caller in place of a folder of records, in words."""
+
+
+def made_folder(folder: Path, other: str = OTHER_SPOOL) -> None:
     """Create a folder that only this user can enter, unless it is there.
+
+    Args:
+        folder: the folder.
+        other: what the caller may choose if it cannot be created, in words.
 
     Raises:
         ExportError: it cannot be created, or another user may have planted it or a file in it.
@@ -327,18 +336,20 @@ def made_folder(folder: Path) -> None:
         with suppress(FileExistsError):
             # No other user may read it: records are personal data.
             folder.mkdir(mode=0o700)
-        check_own_folder(folder, _OTHER)
+        check_own_folder(folder, OTHER_SPOOL)
         for path in files_in(folder):
-            check_own_file(path, _OTHER)
+            check_own_file(path, OTHER_SPOOL)
         sync_folder(folder.parent)
     except OSError as error:
+        remedy = disk_remedy(error)
         raise ExportError(
             f"cannot create the folder {folder} for the export's progress: {error.strerror}; "
-            f"{more_files(error) or f'choose another `to`, or {_OTHER}'}"
+            + (
+                f"{remedy}run the same call again"
+                if remedy
+                else f"choose {other}, or make {folder.parent} writable"
+            )
         ) from error
-
-
-_OTHER = "another folder with `spool`"
 
 
 def files_in(folder: Path) -> Iterator[Path]:

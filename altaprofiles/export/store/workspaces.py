@@ -32,6 +32,7 @@ from .lock import Lock
 from .spool import sync_folder
 from .workspace import (
     JOURNAL,
+    OTHER_SPOOL,
     OVER,
     Workspace,
     delete_stray_logs,
@@ -58,7 +59,6 @@ _ENDED = "ended.json"
 _NOTES = "ended-*.json"
 _PARTIAL = f"{_ENDED}.partial"
 _NAME = re.compile(r"[a-z]+-[0-9a-f]{16}(-[0-9]+)?")
-_OTHER = "another folder with `spool`"
 
 
 class Ended(Struct, frozen=True):
@@ -120,23 +120,24 @@ class Workspaces:
         self._ended: dict[Path, Ended] = {}
 
     @classmethod
-    def open(cls, folder: Path, *, resume: bool) -> Self:
+    def open(cls, folder: Path, *, resume: bool, other: str = OTHER_SPOOL) -> Self:
         """Open the workspaces in `folder`, which is created if it is missing.
 
         Args:
             folder: the folder.
             resume: whether what an earlier version has left there is an error if it cannot be
                 read; if not, it is discarded.
+            other: as for `made_folder`.
 
         Raises:
             ExportLocked: another export works on the same output.
             ExportError: the folder cannot be used, or what an earlier version has left there.
         """
         while True:
-            made_folder(folder)
+            made_folder(folder, other)
             with explaining_disk_errors(folder):
                 try:
-                    check_own_file(folder / LOCK, _OTHER)
+                    check_own_file(folder / LOCK, OTHER_SPOOL)
                     lock = Lock.acquire(folder / LOCK)
                 except FileNotFoundError:
                     # Another export has removed the folder at its end.
@@ -429,7 +430,7 @@ def _names(stores: Sequence[Workspace]) -> list[str]:
 
 def _note_in(path: Path) -> Ended | None:
     """Return the note in a file, or None if it is none."""
-    check_own_file(path, _OTHER)
+    check_own_file(path, OTHER_SPOOL)
     try:
         found = _DECODER.decode(path.read_bytes())
     except (msgspec.DecodeError, FileNotFoundError):

@@ -18,7 +18,8 @@ __all__ = ["SharedCap"]
 logger = logging.getLogger("altaprofiles")
 
 _SLOW = 10.0
-"""Seconds behind other processes that are worth a warning; the next one comes after three times."""
+"""Seconds behind the same requests of other processes that are worth a warning; the next one comes
+after three times."""
 
 _LOOK, _LOOK_WHILE_CLOSED = 0.02, 0.1  # seconds between two looks at what others have changed
 
@@ -53,6 +54,8 @@ class SharedCap(Cap):
         self._calls = 0
         self._number = 0.0
         self._warns_after = _SLOW
+        self._seen_at = 0.0
+        self._seen: list[int] = []  # the starts of the requests that hold the slots, at that time
 
     @property
     def is_full(self) -> bool:
@@ -159,20 +162,32 @@ class SharedCap(Cap):
         return 0.0
 
     def _note_wait(self, now: float) -> None:
-        """Report a wait during which others hold every slot, after longer and longer pauses."""
+        """Report requests of others that keep every slot, after longer and longer pauses.
+
+        A wait alone tells nothing of them: it may be for a limit, or behind many that come and go.
+        """
         since = self._slots.queued_at
-        waited = 0.0 if since is None else now - since
-        if waited < _SLOW:
-            self._warns_after = _SLOW
-        elif waited >= self._warns_after and not self.in_flight and self.is_full:
-            self._warns_after = 3 * waited
-            logger.warning(
-                "%s: calls have waited for a slot for %s, and every slot is held by %s; one that "
-                "is stopped keeps its slots until it goes on or is ended",
-                self._shared_pace.api,
-                duration(waited),
-                self.holders() or "this process",
-            )
+        if since is None or since > self._seen_at:
+            self._see(now)
+        waited = now - self._seen_at
+        if waited < self._warns_after or self.in_flight or not self.is_full:
+            return
+        if self._slots.taken_at(self._size.allowed) != self._seen:
+            self._see(now)
+            return
+        self._warns_after = 3 * waited
+        logger.warning(
+            "%s: calls have waited for a slot for %s, in which the same requests have held every "
+            "slot, those of %s; a process that is stopped keeps its slots until it goes on or is "
+            "ended",
+            self._shared_pace.api,
+            duration(waited),
+            self.holders() or "this process",
+        )
+
+    def _see(self, now: float) -> None:
+        self._seen_at, self._warns_after = now, _SLOW
+        self._seen = self._slots.taken_at(self._size.allowed)
 
     def _begin(self, *, bulk: bool) -> Turn:
         size = self._size

@@ -274,6 +274,14 @@ class Slots:
         """Return the processes that hold slots, this one among them."""
         return holders((*self._slots, *self._above))
 
+    def taken_at(self, slots: int) -> list[int]:
+        """Return the times at which the first `slots` slots were last taken, in nanoseconds.
+
+        They are those of the file system's clock, and only fit for a comparison.
+        """
+        # Whoever takes a slot writes to its file.
+        return [os.fstat(slot.number).st_mtime_ns for slot in self._slots[:slots]]
+
     def is_full(self, slots: int) -> bool:
         """Return whether every one of the first `slots` slots is held."""
         return not any(slot.is_free() for slot in self._slots[:slots])

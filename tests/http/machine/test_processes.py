@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from altaprofiles import CleverTap, ConfigurationError, RequestTimeout, Retry, Session
+from altaprofiles import CleverTap, ConfigurationError, Profile, RequestTimeout, Retry, Session
 from altaprofiles.cli.app import App
 from altaprofiles.cli.doctor import examine
 from altaprofiles.emulator import Emulator
@@ -291,10 +291,50 @@ async def test_a_stopped_process_that_holds_every_slot_is_named(
             ahead = 11
             await until(lambda: caplog.messages, during=call)
             (warning,) = caplog.messages
-            assert f"every slot is held by the process {pid}; one that is stopped" in warning
+            held = f"the same requests have held every slot, those of the process {pid}; "
+            assert f"{held}a process that is stopped keeps its slots" in warning
             some.kill(pid)
             await until(lambda: lookups(emulator) == 4, during=call)
             call.cancel()
+
+
+async def test_no_process_is_suspected_whose_requests_come_and_go(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, ahead, clock = tmp_path / "slots", 0.0, time.monotonic
+    with (
+        emulated(people=100, think=0.1, max_in_flight=1) as emulator,
+        workers(emulator, place, callers=1, most=1) as some,
+    ):
+        for _ in range(4):
+            some.start()
+        more(emulator, 1)
+        account = CleverTap(
+            emulator.clevertap.account_id,
+            emulator.clevertap.passcode,
+            base_url=emulator.url,
+            max_in_flight=1,
+            shared=place,
+        )
+        monkeypatch.setattr(time, "monotonic", lambda: clock() + ahead)
+        async with Session(clevertap=account) as session:
+            service = session._clevertap_service()  # noqa: SLF001
+            has_waited = False
+
+            async def wait_for_two_others(call: asyncio.Future[Profile | None]) -> bool:
+                await until(lambda: service.load.waiting == 1 or call.done())
+                before = lookups(emulator)
+                await until(lambda: lookups(emulator) >= before + 2 or call.done())
+                return service.load.waiting == 1
+
+            while not has_waited:
+                call = asyncio.ensure_future(session.profiles.get(identity="user_1"))
+                if has_waited := await wait_for_two_others(call):
+                    # It seems to have waited for long, and others have had their turns meanwhile.
+                    ahead = 11
+                await call
+        assert caplog.messages == []
+        some.stop_all()
 
 
 ASKS = """
