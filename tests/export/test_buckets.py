@@ -99,6 +99,7 @@ async def test_the_file_is_the_one_that_a_local_export_writes(
             assert written == expected
     assert (report.output, report.manifest) == (to, f"{to}.manifest.json")
     assert report.bytes == len(written)
+    assert report.warnings == []
     manifest = json.loads(bucket.read(f"{name}.manifest.json"))
     assert (manifest["output"], manifest["sha256"]) == (to, report.sha256)
     assert f"output    {to}" in str(report)
@@ -123,6 +124,7 @@ async def test_what_was_there_stays_until_the_new_one_is_whole(bucket: Bucket) -
         report = await export
     assert bucket.uploads == 0
     assert len(bucket.read("people.ndjson")) == report.bytes
+    assert f"6 bytes of {report.output} are replaced although no export" in report.warnings[0]
 
 
 @pytest.mark.parametrize("way", ["task", "scope", "timeout"])
