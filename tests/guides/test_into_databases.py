@@ -1,0 +1,105 @@
+"""The recipes of the guide on files and databases are true of people whom the test knows."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+
+from altaprofiles import Session
+from altaprofiles.emulator import Emulator
+
+from ..support.guides import GUIDES
+from ..support.postgres import Server
+from ..support.terminals import emulated
+
+GUIDE = "into-databases.md"
+CHARGED = {"Charged": {"count": 1, "first_seen": 1767600000, "last_seen": 1767600000}}
+PEOPLE: list[dict[str, Any]] = [
+    {"identity": "ann", "events": CHARGED, "ls": 1767900000, "new": {"deep": [1]}},
+    {"identity": "bob", "events": CHARGED, "new": 1},
+    {
+        "identity": "cy",
+        "name": '=1+"Å"\nx',
+        "email": "cy@example.com",
+        "phone": "+919876543210",
+        "profileData": {"Customer Type": "Gold"},
+        "events": CHARGED,
+    },
+]
+SEEN = datetime.fromtimestamp(1767900000, UTC)
+
+
+@pytest.fixture
+def emulator() -> Iterator[Emulator]:
+    with emulated(records=PEOPLE) as emulator:
+        yield emulator
+
+
+def code_with(text: str, language: str = "python") -> str:
+    """Return the only code block of the guide with a text in it."""
+    blocks = re.findall(
+        rf"^```{language}\n(.*?)^```$",
+        (GUIDES / GUIDE).read_text("utf-8"),
+        re.DOTALL | re.MULTILINE,
+    )
+    (found,) = (block for block in blocks if text in block)
+    return str(found)
+
+
+def export(emulator: Emulator, to: str, **options: Any) -> None:
+    async def main() -> None:
+        async with Session(clevertap=emulator.clevertap) as session:
+            await session.export("Charged", start=20260101, end=20260131, to=to, **options)
+
+    asyncio.run(main())
+
+
+# --------------------------------------------------------------------------------------- last seen
+
+
+def test_last_seen_is_a_time_in_duckdb_and_in_pandas(
+    emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    export(emulator, "people.parquet")
+    export(emulator, "crm.duckdb")
+    query = code_with("as last_seen", "sql")
+    with duckdb.connect("crm.duckdb") as database:
+        database.execute("set timezone = 'UTC'")
+        rows = database.execute(query).fetchall()
+        from_file = database.execute(query.replace("profiles", "'people.parquet'")).fetchall()
+    assert sorted(rows) == sorted(from_file) == [("ann", SEEN), ("bob", None), ("cy", None)]
+    names: dict[str, Any] = {}
+    exec(code_with("import pandas"), names)  # noqa: S102
+    frame = names["frame"].dropna(subset="last_seen")
+    assert [*zip(frame.identity, frame.last_seen, strict=True)] == [("ann", SEEN)]
+
+
+def test_last_seen_is_a_time_in_postgresql(
+    emulator: Emulator, postgres: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The manifest is there.
+    monkeypatch.chdir(tmp_path)
+    export(emulator, postgres.url("profiles"))
+    rows = postgres.rows(code_with("as last_seen", "sql"))
+    assert sorted(rows) == [("ann", SEEN), ("bob", None), ("cy", None)]
+
+
+def test_members_without_a_column_are_counted(
+    emulator: Emulator,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    export(emulator, "people.parquet")
+    exec(code_with("json_keys(extra)"), {})  # noqa: S102
+    printed = capsys.readouterr().out
+    assert re.search(r"\bnew\b\D+2\b[^\n]*\n[^\n]*\bls\b\D+1\b", printed)
