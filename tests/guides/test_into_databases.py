@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import csv
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -103,3 +104,39 @@ def test_members_without_a_column_are_counted(
     exec(code_with("json_keys(extra)"), {})  # noqa: S102
     printed = capsys.readouterr().out
     assert re.search(r"\bnew\b\D+2\b[^\n]*\n[^\n]*\bls\b\D+1\b", printed)
+
+
+# ----------------------------------------------------------------------------------------- columns
+
+
+def test_columns_are_renamed_chosen_and_ordered(
+    emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    export(emulator, "people.parquet", flatten=["Customer Type"])
+    exec(code_with("from 'people.parquet' order by identity"), {})  # noqa: S102
+    with Path("renamed.csv").open(encoding="utf-8", newline="") as file:
+        rows = [*csv.reader(file)]
+    assert rows == [
+        ["First name", "Segment", "Customer ID"],
+        ["", "", "ann"],
+        ["", "", "bob"],
+        ['=1+"Å"\nx', "Gold", "cy"],
+    ]
+
+
+def test_a_spreadsheet_opens_renamed_columns_in_utf_8_and_runs_no_cell(
+    emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    export(emulator, "charged.csv", flatten=["Customer Type"], bom=True)
+    exec(code_with("excel.csv"), {})  # noqa: S102
+    assert Path("excel.csv").read_bytes().startswith(b"\xef\xbb\xbfFirst name,")
+    with Path("excel.csv").open(encoding="utf-8-sig", newline="") as file:
+        rows = [*csv.reader(file)]
+    assert rows == [
+        ["First name", "Phone", "Segment"],
+        ["", "", ""],
+        ["", "", ""],
+        ['\'=1+"Å"\nx', "+919876543210", "Gold"],
+    ]
