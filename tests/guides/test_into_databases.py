@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import csv
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,12 +15,13 @@ from typing import Any
 import duckdb
 import pytest
 
-from altaprofiles import Session
+from altaprofiles import ExportError, Session
 from altaprofiles.emulator import Emulator
 
 from ..support.guides import GUIDES
 from ..support.postgres import Server
-from ..support.terminals import emulated
+from ..support.tasks import PATIENCE
+from ..support.terminals import emulated, environment
 
 GUIDE = "into-databases.md"
 CHARGED = {"Charged": {"count": 1, "first_seen": 1767600000, "last_seen": 1767600000}}
@@ -140,3 +143,41 @@ def test_a_spreadsheet_opens_renamed_columns_in_utf_8_and_runs_no_cell(
         ["", "", ""],
         ['\'=1+"Å"\nx', "+919876543210", "Gold"],
     ]
+
+
+# ------------------------------------------------------------------------------------ a second one
+
+
+def test_a_file_of_each_day_is_not_overwritten(emulator: Emulator, tmp_path: Path) -> None:
+    script = code_with("test -e", "sh")
+    path = f"{Path(sys.executable).parent}:/usr/bin:/bin"
+    env = environment(tmp_path, emulator.environment, PATH=path, CLEVERTAP_TIMEZONE="UTC")
+
+    def run() -> None:
+        command = ["/bin/sh", "-ec", script]
+        subprocess.run(command, cwd=tmp_path, env=env, timeout=PATIENCE, check=True)
+
+    run()
+    [first] = tmp_path.glob("charged-*.csv")
+    first.write_text("of that day")
+    # At midnight this makes another one.
+    run()
+    assert first.read_text() == "of that day"
+
+
+def test_what_no_export_made_is_overwritten_or_refused_as_the_guide_says(
+    emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("own.csv", "own.ndjson", "own.parquet", "own.duckdb", "own/own.txt"):
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).write_text("own")
+    with duckdb.connect("tables.duckdb") as database:
+        database.execute("create table profiles (own int)")
+    for name in ("own.csv", "own.ndjson", "own.parquet"):
+        export(emulator, name)
+        assert Path(name).read_bytes() != b"own"
+    for name in ("own.duckdb", "own/", "tables.duckdb"):
+        with pytest.raises(ExportError):
+            export(emulator, name)
+    assert Path("own.duckdb").read_text() == Path("own/own.txt").read_text() == "own"
