@@ -705,6 +705,35 @@ async def test_an_open_breaker_makes_one_call_at_a_time(
     assert breaker.failures == failures + 3
 
 
+@pytest.mark.anyio
+@pytest.mark.parametrize("number", [3, 500])
+async def test_an_endless_look_up_ends_before_the_drain_does(
+    emulator: Emulator, capsys: pytest.CaptureFixture[str], number: int
+) -> None:
+    example = example_with("async def keys_of")
+    # Whoever waited for it would wait too long.
+    assert "drain=10.0" in example.parsed
+    names: dict[str, Any] = {}
+    exec(example.parsed.replace("drain=10.0", "drain=1e6"), names)  # noqa: S102
+    emulator.think = 0.05
+    keys = [f"user_{one}" for one in range(number)]
+    jobs: asyncio.Queue[str | None] = asyncio.Queue()
+    for key in keys:
+        jobs.put_nowait(key)
+    stopping = asyncio.Event()
+    async with Session(clevertap=emulator.clevertap) as session:
+        reader = asyncio.create_task(names["look_up"](session, jobs, stopping))
+        await until(lambda: emulator.stats.in_flight["clevertap"] > 0, during=reader)
+        with anyio.fail_after(PATIENCE):
+            await names["stop"](session, jobs, stopping)
+            await reader
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert {line[-1] for line in lines} == {"None"}
+    left = [job for job in (jobs.get_nowait() for _ in range(jobs.qsize())) if job]
+    assert sorted([line[0] for line in lines] + left) == sorted(keys)
+    assert bool(left) is (number == 500)
+
+
 # ------------------------------------------------------------------------------------------- batch
 
 
