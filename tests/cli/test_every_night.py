@@ -152,20 +152,65 @@ def test_a_night_that_fails_is_in_the_log(home: Home) -> None:
     assert home.people() > 10
 
 
-@pytest.mark.skipif(shutil.which("jq") is None, reason="needs jq")
-def test_a_night_with_far_fewer_records_raises_an_alarm(home: Home) -> None:
+BOTH = "--account shop --account outlet "
+
+
+def alarm(accounts: str) -> tuple[str, ...]:
+    """Return the command of the alarm, with the options that name the accounts."""
     [script] = [text for text in blocks("sh") if "jq" in text]
+    assert BOTH in script
+    # The name of a report has the second in which it is begun.
+    script = script.replace("%H%M%S", "%H%M%S%N").replace(BOTH, accounts)
+    return "/bin/sh", "-c", script
+
+
+needs_jq = pytest.mark.skipif(shutil.which("jq") is None, reason="needs jq")
+
+
+@needs_jq
+def test_a_night_with_far_fewer_records_raises_an_alarm(home: Home) -> None:
+    command = alarm("")
     for _ in range(2):
-        # The name of a report has the second in which it is begun.
-        done = home.run("/bin/sh", "-c", script.replace("%H%M%S", "%H%M%S%N"))
+        done = home.run(*command)
         assert (done.returncode, done.stderr) == (0, "")
     *_, last = sorted((home.crm / "reports").iterdir())
     report = json.loads(last.read_text())
     assert report["records"] > 0
     last.write_text(json.dumps(report | {"records": report["records"] * 3}))
-    done = home.run("/bin/sh", "-c", script.replace("%H%M%S", "%H%M%S%N"))
+    done = home.run(*command)
     assert done.returncode == 1
-    assert done.stderr.startswith("far fewer records a day than last time")
+    assert done.stderr.startswith("far fewer records a day than last time: the account.")
+
+
+@needs_jq
+def test_the_alarm_names_the_account_that_has_fallen_to_nothing(home: Home) -> None:
+    accounts = home.path / ".config" / "altaprofiles" / "accounts.toml"
+    shop = accounts.read_text()
+
+    def run(url: str) -> tuple[int, str]:
+        variables = outlet.environment
+        accounts.write_text(
+            f"{shop}[accounts.outlet]\n"
+            f'account_id = "{variables["CLEVERTAP_ACCOUNT_ID"]}"\n'
+            f'passcode = "{variables["CLEVERTAP_PASSCODE"]}"\n'
+            f'base_url = "{url}"\n'
+            'timezone = "Asia/Kolkata"\n'
+        )
+        done = home.run(*alarm(BOTH))
+        return done.returncode, done.stderr
+
+    # Fewer people than the other account has, whose figures would hide it in a sum.
+    with emulated(people=20, seed=8) as outlet, refusing() as refused:
+        for _ in range(2):
+            assert run(outlet.url) == (0, "")
+        # This night has no figure of the account.
+        code, _ = run(refused)
+        assert code in codes("look at it")
+        with emulated(records=[], seed=8) as empty:
+            assert empty.clevertap.account_id == outlet.clevertap.account_id
+            code, words = run(empty.url)
+    assert code == 1
+    assert words.splitlines()[-1].startswith("far fewer records a day than last time: outlet.")
 
 
 def test_the_units_of_systemd(home: Home) -> None:

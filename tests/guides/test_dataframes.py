@@ -13,7 +13,7 @@ import pytest
 from altaprofiles import Retry, Session
 from altaprofiles.emulator import Emulator
 
-from ..support.guides import GUIDES, document_at
+from ..support.guides import function_of
 
 
 def person(identity: str | None, *devices: str) -> dict[str, Any]:
@@ -43,12 +43,7 @@ MONTHS = {
 
 def recipe(name: str) -> Callable[..., Any]:
     """Return a function of the guide."""
-    names: dict[str, Any] = {}
-    for example in document_at(GUIDES / "dataframes.md").examples():
-        if f"def {name}(" in example.parsed:
-            exec(example.parsed, names)  # noqa: S102
-    function: Callable[..., Any] = names[name]
-    return function
+    return function_of("dataframes.md", name)
 
 
 @pytest.mark.anyio

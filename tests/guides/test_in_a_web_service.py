@@ -8,13 +8,14 @@ import json
 import re
 import signal
 import socket
+import sqlite3
 import ssl
 import subprocess
 import sys
 import urllib.request
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, closing, contextmanager
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from types import ModuleType
@@ -42,6 +43,7 @@ from altaprofiles import (
     MissingCredentials,
     RateLimited,
     Retry,
+    ServerError,
     Session,
     StatusError,
     Unauthorized,
@@ -55,7 +57,7 @@ from ..support.servers import Scripted, always, http, in_turn, listening, script
 from ..support.services import Served, served
 from ..support.tasks import PATIENCE
 from ..support.terminals import emulated, environment
-from ..support.waiting import wait_until
+from ..support.waiting import until, wait_until
 
 GUIDE = "in-a-web-service.md"
 UVICORN = ["-m", "uvicorn", "service:app", "--port", "0"]
@@ -582,6 +584,154 @@ def test_a_server_of_aiohttp_ends_its_calls(
             wait_until(lambda: emulator.stats.in_flight["clevertap"] == 1)
             assert service.stop() == 0
             assert client.makefile().read().startswith("HTTP/1.1 200 OK")
+
+
+KEYS = [f"user_{number}" for number in range(200)]
+
+
+def queued(folder: Path, keys: list[str]) -> Path:
+    """Make the queue of the guide in a folder, with keys, and return it."""
+    text = (GUIDES / GUIDE).read_text("utf-8")
+    [tables] = re.findall(r"^```sql\n(CREATE TABLE jobs.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    path = folder / "queue.sqlite"
+    with closing(sqlite3.connect(path)) as store, store:
+        store.executescript(tables)
+        store.executemany("INSERT INTO jobs VALUES (?)", [(key,) for key in keys])
+    return path
+
+
+def rows_of(path: Path, table: str) -> list[tuple[Any, ...]]:
+    with closing(sqlite3.connect(path, timeout=PATIENCE)) as store:
+        return store.execute(f"SELECT * FROM {table} ORDER BY key").fetchall()
+
+
+@contextmanager
+def queue_worker(
+    folder: Path, emulator: Emulator, home: Path, **constants: float
+) -> Iterator[tuple[subprocess.Popen[str], Path]]:
+    """Run the worker with other constants, which nobody waits for; yield it and its output."""
+    program = (folder / "queue_worker.py").read_text("utf-8")
+    line = "WORKERS, FAILURES, PAUSE, SECONDS_A_KEY = 3, 5, 10.0, 5.0\n"
+    assert line in program
+    others = "".join(f"{name} = {value}\n" for name, value in constants.items())
+    (home / "queue_worker.py").write_text(program.replace(line, line + others), "utf-8")
+    output = home / "output"
+    with (
+        output.open("w") as file,
+        subprocess.Popen(
+            [sys.executable, "queue_worker.py"],
+            cwd=home,
+            env=environment(home, emulator.environment),
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            text=True,
+        ) as process,
+    ):
+        try:
+            yield process, output
+        finally:
+            process.kill()
+
+
+def test_a_queue_outlives_a_kill_and_a_service_that_fails_and_hangs(
+    folder: Path, emulator: Emulator, tmp_path: Path
+) -> None:
+    emulator.add({"identity": "queue-1", "name": "Ann"})
+    keys = [*KEYS, "queue-1", " "]
+    queue = queued(tmp_path, keys)
+    emulator.think = 0.1
+    with queue_worker(folder, emulator, tmp_path, SECONDS_A_KEY=PATIENCE) as (process, _):
+        wait_until(lambda: len(rows_of(queue, "people")) > 3)
+        process.kill()
+        process.wait()
+    stored = {key for key, _, _ in rows_of(queue, "people")}
+    left = {key for (key,) in rows_of(queue, "jobs")}
+    assert stored | left == {*keys}
+    assert left
+    emulator.think = 0.0
+    emulator.faults = {"server_error": 1}
+    with queue_worker(folder, emulator, tmp_path, PAUSE=0.01) as (process, output):
+        wait_until(lambda: "6 failures in a row: ServerError" in output.read_text())
+    # An answer would come later than the test waits.
+    emulator.faults = {}
+    emulator.think = 10 * PATIENCE
+    options = {"PAUSE": 0.01, "SECONDS_A_KEY": 0.5}
+    with queue_worker(folder, emulator, tmp_path, **options) as (process, output):
+        wait_until(lambda: "6 failures in a row: RequestTimeout" in output.read_text())
+        assert {key for (key,) in rows_of(queue, "jobs")} <= left
+        emulator.think = 0.0
+        # A busy machine may need longer for a key, which then comes again.
+        assert process.wait(PATIENCE) == 0
+    assert rows_of(queue, "jobs") == []
+    rows = rows_of(queue, "people")
+    assert [key for key, _, _ in rows] == sorted(keys)
+    assert {(name, fault) for key, name, fault in rows if key == "queue-1"} == {("Ann", None)}
+    assert [key for key, _, fault in rows if fault] == [" "]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(("failures", "at_once"), [(4, 3), (5, 1)])
+async def test_an_open_breaker_makes_one_call_at_a_time(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, failures: int, at_once: int
+) -> None:
+    program = module(folder, "queue_worker")
+    monkeypatch.setattr(program, "PAUSE", 0.0)
+    under_way: list[int] = [0]
+    most: list[int] = []
+
+    async def answer(head: bytes, writer: asyncio.StreamWriter) -> None:
+        under_way[0] += 1
+        most.append(under_way[0])
+        # All that are made at once are here before one of them is answered.
+        await until(lambda: len(most) >= at_once)
+        # Another one that is made meanwhile would be seen.
+        await asyncio.sleep(0.05)
+        under_way[0] -= 1
+        writer.write(http(b'{"status":"fail"}', "500 Internal Server Error"))
+
+    breaker = program.Breaker()
+    breaker.failures = failures
+    async with (
+        scripted(answer) as server,
+        Session(
+            clevertap=CleverTap("A", "P", base_url=server.url), retry=Retry(attempts=1)
+        ) as session,
+    ):
+        calls = (breaker.get(session, key) for key in "123")
+        errors = await asyncio.gather(*calls, return_exceptions=True)
+    assert [type(error) for error in errors] == [ServerError] * 3
+    assert len(most) == 3
+    assert max(most) == at_once
+    assert breaker.failures == failures + 3
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("number", [3, 500])
+async def test_an_endless_look_up_ends_before_the_drain_does(
+    emulator: Emulator, capsys: pytest.CaptureFixture[str], number: int
+) -> None:
+    example = example_with("async def keys_of")
+    # Whoever waited for it would wait too long.
+    assert "drain=10.0" in example.parsed
+    names: dict[str, Any] = {}
+    exec(example.parsed.replace("drain=10.0", "drain=1e6"), names)  # noqa: S102
+    emulator.think = 0.05
+    keys = [f"user_{one}" for one in range(number)]
+    jobs: asyncio.Queue[str | None] = asyncio.Queue()
+    for key in keys:
+        jobs.put_nowait(key)
+    stopping = asyncio.Event()
+    async with Session(clevertap=emulator.clevertap) as session:
+        reader = asyncio.create_task(names["look_up"](session, jobs, stopping))
+        await until(lambda: emulator.stats.in_flight["clevertap"] > 0, during=reader)
+        with anyio.fail_after(PATIENCE):
+            await names["stop"](session, jobs, stopping)
+            await reader
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert {line[-1] for line in lines} == {"None"}
+    left = [job for job in (jobs.get_nowait() for _ in range(jobs.qsize())) if job]
+    assert sorted([line[0] for line in lines] + left) == sorted(keys)
+    assert bool(left) is (number == 500)
 
 
 # ------------------------------------------------------------------------------------------- batch

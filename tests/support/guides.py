@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from sybil import Sybil
 from sybil.document import Document
@@ -11,7 +13,7 @@ from sybil.parsers.markdown import PythonCodeBlockParser
 
 import altaprofiles
 
-__all__ = ["GUIDES", "document_at", "program_name", "write_programs"]
+__all__ = ["GUIDES", "document_at", "function_of", "program_name", "write_programs"]
 
 GUIDES = Path(altaprofiles.__file__).parent / "guides"
 
@@ -19,6 +21,16 @@ GUIDES = Path(altaprofiles.__file__).parent / "guides"
 def document_at(path: Path) -> Document:
     """Return a document with its code blocks in Python as examples."""
     return Sybil(parsers=[PythonCodeBlockParser()]).parse(path)
+
+
+def function_of(guide: str, name: str) -> Callable[..., Any]:
+    """Return a function of a guide, such as "errors.md"."""
+    names: dict[str, Any] = {}
+    for example in document_at(GUIDES / guide).examples():
+        if f"def {name}(" in example.parsed:
+            exec(example.parsed, names)  # noqa: S102
+    function: Callable[..., Any] = names[name]
+    return function
 
 
 def program_name(code: str) -> str | None:

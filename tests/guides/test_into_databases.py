@@ -1,0 +1,183 @@
+"""The recipes of the guide on files and databases are true of people whom the test knows."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+
+from altaprofiles import ExportError, Session
+from altaprofiles.emulator import Emulator
+
+from ..support.guides import GUIDES
+from ..support.postgres import Server
+from ..support.tasks import PATIENCE
+from ..support.terminals import emulated, environment
+
+GUIDE = "into-databases.md"
+CHARGED = {"Charged": {"count": 1, "first_seen": 1767600000, "last_seen": 1767600000}}
+PEOPLE: list[dict[str, Any]] = [
+    {"identity": "ann", "events": CHARGED, "ls": 1767900000, "new": {"deep": [1]}},
+    {"identity": "bob", "events": CHARGED, "new": 1},
+    {
+        "identity": "cy",
+        "name": '=1+"Å"\nx',
+        "email": "cy@example.com",
+        "phone": "+919876543210",
+        "profileData": {"Customer Type": "Gold"},
+        "events": CHARGED,
+    },
+]
+SEEN = datetime.fromtimestamp(1767900000, UTC)
+
+
+@pytest.fixture
+def emulator() -> Iterator[Emulator]:
+    with emulated(records=PEOPLE) as emulator:
+        yield emulator
+
+
+def code_with(text: str, language: str = "python") -> str:
+    """Return the only code block of the guide with a text in it."""
+    blocks = re.findall(
+        rf"^```{language}\n(.*?)^```$",
+        (GUIDES / GUIDE).read_text("utf-8"),
+        re.DOTALL | re.MULTILINE,
+    )
+    (found,) = (block for block in blocks if text in block)
+    return str(found)
+
+
+def export(emulator: Emulator, to: str, **options: Any) -> None:
+    async def main() -> None:
+        async with Session(clevertap=emulator.clevertap) as session:
+            await session.export("Charged", start=20260101, end=20260131, to=to, **options)
+
+    asyncio.run(main())
+
+
+# --------------------------------------------------------------------------------------- last seen
+
+
+def test_last_seen_is_a_time_in_duckdb_and_in_pandas(
+    emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    export(emulator, "people.parquet")
+    export(emulator, "crm.duckdb")
+    query = code_with("as last_seen", "sql")
+    with duckdb.connect("crm.duckdb") as database:
+        database.execute("set timezone = 'UTC'")
+        rows = database.execute(query).fetchall()
+        from_file = database.execute(query.replace("profiles", "'people.parquet'")).fetchall()
+    assert sorted(rows) == sorted(from_file) == [("ann", SEEN), ("bob", None), ("cy", None)]
+    names: dict[str, Any] = {}
+    exec(code_with("import pandas"), names)  # noqa: S102
+    frame = names["frame"].dropna(subset="last_seen")
+    assert [*zip(frame.identity, frame.last_seen, strict=True)] == [("ann", SEEN)]
+
+
+def test_last_seen_is_a_time_in_postgresql(
+    emulator: Emulator, postgres: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The manifest is there.
+    monkeypatch.chdir(tmp_path)
+    export(emulator, postgres.url("profiles"))
+    rows = postgres.rows(code_with("as last_seen", "sql"))
+    assert sorted(rows) == [("ann", SEEN), ("bob", None), ("cy", None)]
+
+
+def test_members_without_a_column_are_counted(
+    emulator: Emulator,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    export(emulator, "people.parquet")
+    exec(code_with("json_keys(extra)"), {})  # noqa: S102
+    printed = capsys.readouterr().out
+    assert re.search(r"\bnew\b\D+2\b[^\n]*\n[^\n]*\bls\b\D+1\b", printed)
+
+
+# ----------------------------------------------------------------------------------------- columns
+
+
+def test_columns_are_renamed_chosen_and_ordered(
+    emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    export(emulator, "people.parquet", flatten=["Customer Type"])
+    exec(code_with("from 'people.parquet' order by identity"), {})  # noqa: S102
+    with Path("renamed.csv").open(encoding="utf-8", newline="") as file:
+        rows = [*csv.reader(file)]
+    assert rows == [
+        ["First name", "Segment", "Customer ID"],
+        ["", "", "ann"],
+        ["", "", "bob"],
+        ['=1+"Å"\nx', "Gold", "cy"],
+    ]
+
+
+def test_a_spreadsheet_opens_renamed_columns_in_utf_8_and_runs_no_cell(
+    emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    export(emulator, "charged.csv", flatten=["Customer Type"], bom=True)
+    exec(code_with("excel.csv"), {})  # noqa: S102
+    assert Path("excel.csv").read_bytes().startswith(b"\xef\xbb\xbfFirst name,")
+    with Path("excel.csv").open(encoding="utf-8-sig", newline="") as file:
+        rows = [*csv.reader(file)]
+    assert rows == [
+        ["First name", "Phone", "Segment"],
+        ["", "", ""],
+        ["", "", ""],
+        ['\'=1+"Å"\nx', "+919876543210", "Gold"],
+    ]
+
+
+# ------------------------------------------------------------------------------------ a second one
+
+
+def test_a_file_of_each_day_is_not_overwritten(emulator: Emulator, tmp_path: Path) -> None:
+    script = code_with("test -e", "sh")
+    path = f"{Path(sys.executable).parent}:/usr/bin:/bin"
+    env = environment(tmp_path, emulator.environment, PATH=path, CLEVERTAP_TIMEZONE="UTC")
+
+    def run() -> None:
+        command = ["/bin/sh", "-ec", script]
+        subprocess.run(command, cwd=tmp_path, env=env, timeout=PATIENCE, check=True)
+
+    run()
+    [first] = tmp_path.glob("charged-*.csv")
+    first.write_text("of that day")
+    # At midnight this makes another one.
+    run()
+    assert first.read_text() == "of that day"
+
+
+def test_what_no_export_made_is_overwritten_or_refused_as_the_guide_says(
+    emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("own.csv", "own.ndjson", "own.parquet", "own.duckdb", "own/own.txt"):
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).write_text("own")
+    with duckdb.connect("tables.duckdb") as database:
+        database.execute("create table profiles (own int)")
+    for name in ("own.csv", "own.ndjson", "own.parquet"):
+        export(emulator, name)
+        assert Path(name).read_bytes() != b"own"
+    for name in ("own.duckdb", "own/", "tables.duckdb"):
+        with pytest.raises(ExportError):
+            export(emulator, name)
+    assert Path("own.duckdb").read_text() == Path("own/own.txt").read_text() == "own"
