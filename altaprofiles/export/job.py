@@ -67,7 +67,7 @@ from .store.workspaces import LOCK, Appended, Workspaces
 from .synced import Settings, days_of
 from .tables import Origin
 from .threads import Threads, deliver_cancellation, run_all, running_beside
-from .unfinished import Unfinished, unfinished_at
+from .unfinished import Unfinished, ended_at, unfinished_at, warning_of_ended
 
 __all__ = ["NOTHING_KEPT", "Job", "in_workspaces"]
 
@@ -357,7 +357,7 @@ class Job(Generic[R, S]):
     def _look_around(self, workspaces: Workspaces, place: Place) -> None:
         """Warn of days to come, and of what earlier runs of other plans have left."""
         with explaining_disk_errors(place.folder):
-            found = unfinished_at(place.folder)
+            found, ended = unfinished_at(place.folder), ended_at(place.folder)
         own = {part.run.store.folder for part in self._parts if part.is_open}
         others = [
             one
@@ -373,6 +373,11 @@ class Job(Generic[R, S]):
         to_come = plan.to_come(latest_day()) if isinstance(plan, EventsPlan) else None
         self._left = [] if to_come is None else [to_come]
         self._left += self._lost_accounts(place)
+        self._left += [
+            warning_of_ended(one, place.status)
+            for one in ended
+            if one.path not in own and not one.is_empty
+        ]
         self._left += [
             one.warning(place.status, self._difference(one))
             for one in others

@@ -305,6 +305,27 @@ async def test_to_its_state_it_is_complete(tmp_path: Path) -> None:
         assert append.times == 1
 
 
+async def test_what_it_has_left_is_removed_by_hand_and_its_rows_stay_known(tmp_path: Path) -> None:
+    async with appending(tmp_path, "people") as append:
+        await append.die(append.job)
+        outcome = await append.again(end=20260115)
+        assert outcome.report is not None
+        [warning] = outcome.report["warnings"]
+        assert "its rows had been added by then" in warning
+        assert "--finish-unfinished" not in warning
+        assert "--discard-unfinished` removes them as well" in warning
+        to = append.job.arguments["to"]
+        command = [sys.executable, "-m", "altaprofiles", "status", to, "--discard-unfinished"]
+        await asyncio.to_thread(subprocess.run, [*command, "--yes"], check=True)
+        assert not list(tmp_path.rglob("journal.sqlite"))
+        outcome = await append.again(end=20260114)
+        assert outcome.report is not None
+        assert outcome.report["warnings"] == []
+        rows = append.rows()
+        assert told(await append.again())
+        assert append.rows() == rows
+
+
 async def test_a_report_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
     async with appending(tmp_path, "people") as append:
         await append.die(append.job, removed=1)
