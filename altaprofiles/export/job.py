@@ -63,11 +63,11 @@ from .store.lock import Lock
 from .store.people import Chooser
 from .store.spool import SpoolDamaged
 from .store.workspace import disk_remedy, explaining_disk_errors, is_outdated
-from .store.workspaces import LOCK, Workspaces
+from .store.workspaces import LOCK, Appended, Workspaces
 from .synced import Settings, days_of
 from .tables import Origin
 from .threads import Threads, deliver_cancellation, run_all, running_beside
-from .unfinished import Unfinished, unfinished_at
+from .unfinished import Unfinished, ended_at, unfinished_at, warning_of_ended
 
 __all__ = ["NOTHING_KEPT", "Job", "in_workspaces"]
 
@@ -310,7 +310,8 @@ class Job(Generic[R, S]):
 
         Raises:
             ExportLocked: the output is in use.
-            ExportError: it was of other accounts as well, or its report cannot be read.
+            ExportError: it was of other accounts, or the rows of some of them only are there, or
+                its report cannot be read.
         """
         if not self._adds:
             return None
@@ -319,26 +320,36 @@ class Job(Generic[R, S]):
         ended = await threads.run(lambda: workspaces.ended(stores, is_anew=is_anew))
         if ended is None:
             return None
-        if not await self._holds(all, ended.runs, place, threads):
-            await threads.run(lambda: workspaces.forget(ended))
-            return None
         target = place.target
+        own = ended.of(stores)
+        gone = await self._gone(own, place, threads)
+        present = [one.account for one in own if one.rows and one.account not in gone]
+        if gone and not present:
+            await threads.run(lambda: workspaces.forget(ended, stores))
+            return None
         before = (
             f"an earlier run that added its rows to {target.label} was ended before it was over"
         )
         again = f"to add them once more, {DISCARD}"
-        if sorted(ended.names) != sorted(store.folder.name for store in stores):
+        if gone:
             raise ExportError(
-                f"{before}, and it was of other accounts as well; run it once more with the same "
-                f"accounts, which adds nothing, or {again}"
+                f"{before}, and somebody has deleted those of {', '.join(gone)} since, while those "
+                f"of {', '.join(present)} are there; run it for {', '.join(gone)} alone, which "
+                f"adds theirs, or {again}"
+            )
+        if not ended.is_of(stores):
+            accounts = ", ".join(one.account for one in ended.runs)
+            raise ExportError(
+                f"{before}, and it was not of the same accounts, but of {accounts}; run it once "
+                f"more with these, which adds nothing, or {again}"
             )
         try:
             report = decode_report((ended.report or "").encode(), type(self._describe(place)))
         except msgspec.DecodeError:
             raise ExportError(f"{before}, and its report cannot be read; {again}") from None
         warnings = [_of_added(target)]
-        if ended.began is not None and is_outdated(ended.began):
-            warnings.append(f"it {_of_then(ended.began)}")
+        if is_outdated(began := min(one.began for one in ended.runs)):
+            warnings.append(f"it {_of_then(began)}")
         for warning in warnings:
             logger.warning("%s", warning)
         return replace(report, warnings=[*report.warnings, *warnings])
@@ -346,7 +357,7 @@ class Job(Generic[R, S]):
     def _look_around(self, workspaces: Workspaces, place: Place) -> None:
         """Warn of days to come, and of what earlier runs of other plans have left."""
         with explaining_disk_errors(place.folder):
-            found = unfinished_at(place.folder)
+            found, ended = unfinished_at(place.folder), ended_at(place.folder)
         own = {part.run.store.folder for part in self._parts if part.is_open}
         others = [
             one
@@ -362,6 +373,11 @@ class Job(Generic[R, S]):
         to_come = plan.to_come(latest_day()) if isinstance(plan, EventsPlan) else None
         self._left = [] if to_come is None else [to_come]
         self._left += self._lost(place)
+        self._left += [
+            warning_of_ended(one, place.status)
+            for one in ended
+            if one.path not in own and not one.is_empty
+        ]
         self._left += [
             one.warning(place.status, self._difference(one))
             for one in others
@@ -612,8 +628,14 @@ class Job(Generic[R, S]):
                     part.ahead.drop_blocks()
 
         # An output without some answers was reported by the run that wrote it.
-        runs = [store.run for part in parts if not (store := part.run.store).is_written]
-        added = self._adds and await self._holds(any, runs, place, threads)
+        is_new = not all(part.run.store.is_written for part in parts)
+        added = (
+            self._adds
+            and is_new
+            and await when_free(
+                threads, target, lambda: target.holds(origin), self._output.deadline
+            )
+        )
         written = await assemble(
             threads,
             target,
@@ -651,18 +673,15 @@ class Job(Generic[R, S]):
             logger.warning("%s", sentence)
         self._warnings += warnings
 
-    async def _holds(
-        self,
-        choose: Callable[[Iterator[bool]], bool],
-        runs: Sequence[str],
-        place: Place,
-        threads: Threads,
-    ) -> bool:
-        """Return whether the output has the rows of all runs, or of any; see `Target.holds`."""
+    async def _gone(self, runs: Sequence[Appended], place: Place, threads: Threads) -> list[str]:
+        """Return the accounts whose rows are no longer in the output; see `Target.holds`."""
         target = place.target
-        return await when_free(
-            threads, target, lambda: choose(map(target.holds, runs)), self._output.deadline
-        )
+
+        def gone() -> list[str]:
+            origins = [Origin(one.run, (one.account,), one.began) for one in runs if one.rows]
+            return [one.accounts[0] for one in origins if not target.holds(one)]
+
+        return await when_free(threads, target, gone, self._output.deadline)
 
     async def _origin_of_rows(
         self, parts: Sequence[Part[R, S]], target: Target, threads: Threads
@@ -843,12 +862,19 @@ class Job(Generic[R, S]):
             for part in self._parts:
                 part.leave()
             return []
+        runs = []
+        if self._adds:
+            runs = [
+                Appended(part.run.store.run, part.run.store.began, part.account, part.people or 0)
+                for part in self._parts
+            ]
         remains: list[Path] = []
         # Another error must not hide the one that has ended this run.
         with suppress(OSError, ExportError):
             remains = workspaces.end(
                 [part.run.store for part in self._parts],
                 msgspec.json.encode(report) if self._adds else None,
+                runs,
             )
         return remains if self._adds else []
 

@@ -27,7 +27,7 @@ from .sinks.postgres_url import without_password
 from .sinks.remote import Remote
 from .sinks.resolve import check_table, text_of
 from .store.lock import Lock
-from .store.workspaces import LOCK, names_of_ended
+from .store.workspaces import LOCK
 from .tables import Content
 from .unfinished import Unfinished, unfinished_at
 
@@ -361,10 +361,7 @@ def _unfinished(folder: Path) -> tuple[list[Unfinished], bool]:
     try:
         check_own_folder(folder, "another output")
         check_own_file(folder / LOCK)
-        # What is over is only being removed.
-        ended = names_of_ended(folder)
-        left = [one for one in unfinished_at(folder) if one.path.name not in ended]
-        found = [one for one in left if not one.is_empty]
+        found = [one for one in unfinished_at(folder) if not one.is_empty]
         return found, any(one.is_running for one in found) or Lock.is_held(folder / LOCK)
     except (ExportError, OSError) as error:
         # In a folder that others can write to, theirs may be among those of this user.

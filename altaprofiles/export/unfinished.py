@@ -25,9 +25,16 @@ from .sinks.postgres_url import without_password
 from .store.journal import Journal
 from .store.key_table import FOUND, INVALID, NOT_FOUND, KeyTable
 from .store.workspace import JOURNAL, OVER, files_in, oldest_change
-from .store.workspaces import workspaces_in
+from .store.workspaces import names_of_ended, workspaces_in
 
-__all__ = ["CURSOR_LIFE", "Unfinished", "encode_arguments", "unfinished_at"]
+__all__ = [
+    "CURSOR_LIFE",
+    "Unfinished",
+    "encode_arguments",
+    "ended_at",
+    "unfinished_at",
+    "warning_of_ended",
+]
 
 CURSOR_LIFE = 4 * 86_400
 """Lifetime of a cursor, in seconds ("Get User Profiles" [seen])."""
@@ -169,15 +176,43 @@ class Unfinished(Struct, frozen=True, kw_only=True):
         )
 
 
+def warning_of_ended(one: Unfinished, status: str) -> str:
+    """Return a sentence on a complete export that `ended_at` has returned.
+
+    Args:
+        one: the export.
+        status: the command line that removes it.
+    """
+    return (
+        f"an earlier export was ended before it had removed its records: {one.subject}, "
+        f"{sized(one.size)} in {one.path}, begun {one.age}; its rows had been added by then, so "
+        f"that the same call adds none, and removes them; `{status} --discard-unfinished` removes "
+        f"them as well"
+    )
+
+
 def unfinished_at(folder: Path) -> list[Unfinished]:
     """Return the unfinished exports of the output whose folder this is, oldest first.
+
+    What is complete is only being removed, and is none of them.
 
     Raises:
         OSError: the folder cannot be read.
     """
+    return _found(folder, are_ended=False)
+
+
+def ended_at(folder: Path) -> list[Unfinished]:
+    """Return the complete exports whose records a run was to remove, as `unfinished_at`."""
+    return _found(folder, are_ended=True)
+
+
+def _found(folder: Path, *, are_ended: bool) -> list[Unfinished]:
     if not folder.is_dir():
         return []
-    return sorted(map(_look, workspaces_in(folder)), key=lambda one: one.began or 0.0)
+    ended = names_of_ended(folder)
+    paths = [path for path in workspaces_in(folder) if (path.name in ended) is are_ended]
+    return sorted(map(_look, paths), key=lambda one: one.began or 0.0)
 
 
 def encode_arguments(output: Output, place: Place, others: Mapping[str, Any]) -> bytes:

@@ -20,7 +20,7 @@ import pytest
 from altaprofiles.emulator import Emulator
 
 from ..support.disks import filled, mounted
-from ..support.exporting import Exporter, Job, Outcome, exporter
+from ..support.exporting import BEGUN, Exporter, Job, Outcome, exporter
 from ..support.postgres import Server
 
 pytestmark = [
@@ -224,6 +224,54 @@ async def test_rows_that_somebody_has_deleted_are_written_again(
 
 
 @pytest.mark.parametrize("removed", [0, 1])
+@pytest.mark.parametrize("kind", ["folder", "duckdb", "postgres"])
+async def test_rows_of_another_export_do_not_stand_for_those_that_somebody_has_deleted(
+    tmp_path: Path, postgres: Server, kind: str, removed: int
+) -> None:
+    to = {"folder": "people", "duckdb": "people.duckdb", "postgres": postgres.url()}[kind]
+    async with appending(tmp_path, to) as append:
+        await append.die(append.job, removed=removed)
+        if kind == "folder":
+            for path in Path(append.job.arguments["to"]).glob("*.parquet"):
+                path.unlink()
+        elif kind == "duckdb":
+            with duckdb.connect(append.job.arguments["to"]) as connection:
+                connection.execute("DELETE FROM people")
+        else:
+            in_postgres(to, "DELETE FROM people")
+        # More than those that are missing.
+        for number, end in enumerate((20260130, 20260129)):
+            arguments = {**append.job.arguments, "end": end}
+            later = append.job.but(arguments=arguments, begun=BEGUN + (number + 1) * 10**9)
+            assert (await append.processes.run(later)).error is None
+        others = append.rows()
+        assert others > append.once
+        assert not told(await append.again())
+        assert append.rows() == others + append.once
+
+
+@pytest.mark.parametrize("kind", ["duckdb", "postgres"])
+async def test_a_row_that_somebody_has_deleted_does_not_add_all_others_twice(
+    tmp_path: Path, postgres: Server, kind: str
+) -> None:
+    to = {"duckdb": "people.duckdb", "postgres": postgres.url()}[kind]
+    async with appending(tmp_path, to) as append:
+        delete = "DELETE FROM people"
+        one = f"{delete} WHERE person = (SELECT min(person) FROM people)"
+        for statement in (delete, one):
+            if statement == one:
+                await append.die(append.job, removed=1)
+            if kind == "duckdb":
+                with duckdb.connect(append.job.arguments["to"]) as connection:
+                    connection.execute(statement)
+            else:
+                in_postgres(to, statement)
+        assert append.rows() == append.once - 1
+        assert told(await append.again())
+        assert append.rows() == append.once - 1
+
+
+@pytest.mark.parametrize("removed", [0, 1])
 async def test_another_export_in_between_changes_nothing(tmp_path: Path, removed: int) -> None:
     async with appending(tmp_path, "people.duckdb") as append:
         await append.die(append.job, removed=removed)
@@ -257,6 +305,27 @@ async def test_to_its_state_it_is_complete(tmp_path: Path) -> None:
         assert append.times == 1
 
 
+async def test_what_it_has_left_is_removed_by_hand_and_its_rows_stay_known(tmp_path: Path) -> None:
+    async with appending(tmp_path, "people") as append:
+        await append.die(append.job)
+        outcome = await append.again(end=20260115)
+        assert outcome.report is not None
+        [warning] = outcome.report["warnings"]
+        assert "its rows had been added by then" in warning
+        assert "--finish-unfinished" not in warning
+        assert "--discard-unfinished` removes them as well" in warning
+        to = append.job.arguments["to"]
+        command = [sys.executable, "-m", "altaprofiles", "status", to, "--discard-unfinished"]
+        await asyncio.to_thread(subprocess.run, [*command, "--yes"], check=True)
+        assert not list(tmp_path.rglob("journal.sqlite"))
+        outcome = await append.again(end=20260114)
+        assert outcome.report is not None
+        assert outcome.report["warnings"] == []
+        rows = append.rows()
+        assert told(await append.again())
+        assert append.rows() == rows
+
+
 async def test_a_report_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
     async with appending(tmp_path, "people") as append:
         await append.die(append.job, removed=1)
@@ -286,7 +355,7 @@ async def test_of_several_accounts_all_are_needed_once_something_is_removed(tmp_
             alone = append.job.but(accounts={"shop": accounts["shop"]})
             outcome = await append.processes.run(alone)
             assert outcome.error == "ExportError", outcome
-            assert "it was of other accounts as well" in outcome.message
+            assert "it was not of the same accounts, but of " in outcome.message
             swapped = dict(reversed(accounts.items()))
             outcome = await append.processes.run(append.job.but(accounts=swapped))
             assert told(outcome)
@@ -297,6 +366,85 @@ async def test_of_several_accounts_all_are_needed_once_something_is_removed(tmp_
             alone = append.job.but(accounts={name: accounts[name]})
             assert told(await append.processes.run(alone))
         assert append.times == 3
+
+
+async def test_of_several_accounts_only_those_whose_rows_are_gone_are_written_again(
+    tmp_path: Path,
+) -> None:
+    async with (
+        Emulator(people=40, seed=4) as other,
+        appending(tmp_path, "people") as append,
+    ):
+        accounts = {"shop": append.job.environment, "outlet": other.environment}
+        folder = tmp_path / "place" / "both"
+        append.job = append.job.but(accounts=accounts)
+        append.job.arguments["to"] = f"{folder}/"
+        append.rows = lambda: rows_in_folder(folder)
+        await append.begin()
+        for path in folder.glob("*.parquet"):
+            path.unlink()
+        await append.die(append.job, removed=2)
+        files = {
+            path: pyarrow.parquet.read_table(path)["account"][0].as_py()
+            for path in folder.glob("*.parquet")
+        }
+        of_shop = accounts["shop"]["CLEVERTAP_ACCOUNT_ID"]
+        [lost] = [path for path, account in files.items() if account == of_shop]
+        lost.unlink()
+        left = append.rows()
+        assert left > 0
+        # Neither account is added as long as nobody says which.
+        outcome = await append.processes.run(append.job)
+        assert outcome.error == "ExportError", outcome
+        assert f"somebody has deleted those of {of_shop} since" in outcome.message
+        assert append.rows() == left
+        alone = append.job.but(accounts={"shop": accounts["shop"]})
+        assert not told(await append.processes.run(alone))
+        assert append.rows() == append.once
+        others = append.job.but(accounts={"outlet": accounts["outlet"]})
+        assert told(await append.processes.run(others))
+        assert append.rows() == append.once
+
+
+async def test_an_account_that_found_nobody_does_not_add_the_others_twice(tmp_path: Path) -> None:
+    async with (
+        Emulator(people=0, seed=4) as other,
+        appending(tmp_path, "people") as append,
+    ):
+        accounts = {"shop": append.job.environment, "outlet": other.environment}
+        folder = tmp_path / "place" / "both"
+        append.job = append.job.but(accounts=accounts)
+        append.job.arguments["to"] = f"{folder}/"
+        append.rows = lambda: rows_in_folder(folder)
+        await append.begin()
+        await append.die(append.job, removed=2)
+        assert told(await append.again())
+        assert append.times == 1
+
+
+@pytest.mark.parametrize("removed", [0, 1])
+@pytest.mark.parametrize(("windows", "other"), [("auto", 2), (2, "auto"), (2, 3)])
+async def test_the_same_export_in_other_windows_adds_its_rows_once(
+    tmp_path: Path, windows: int | str, other: int | str, removed: int
+) -> None:
+    async with appending(tmp_path, "people", windows=windows) as append:
+        await append.die(append.job, removed=removed)
+        assert told(await append.again(windows=other))
+        assert append.times == 1
+        assert not list(tmp_path.rglob("*.export"))
+        assert not told(await append.again())
+        assert append.times == 2
+
+
+@pytest.mark.parametrize("removed", [0, 1])
+async def test_in_other_windows_without_resume_its_rows_are_added_once_more(
+    tmp_path: Path, removed: int
+) -> None:
+    async with appending(tmp_path, "people") as append:
+        await append.die(append.job, removed=removed)
+        assert not told(await append.again(windows=2, resume=False))
+        assert append.times == 2
+        assert not list(tmp_path.rglob("*.export"))
 
 
 async def test_what_cannot_be_removed_is_in_the_report(tmp_path: Path) -> None:

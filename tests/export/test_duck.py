@@ -19,7 +19,7 @@ from altaprofiles.export.sinks import Sink, duck, duck_groups
 from altaprofiles.export.tables import Content, Origin
 from altaprofiles.tables.rows import Row
 
-from ..support.sinks import filled, opened, rows_of, target_of
+from ..support.sinks import PEOPLE, filled, opened, rows_of, target_of
 from ..support.tables import RUNS, Entry, Model, Night, record, time_of
 from ..support.thorough import examples
 
@@ -234,6 +234,28 @@ def test_a_key_that_has_no_bindings_any_more_has_no_rows(tmp_path: Path) -> None
         rows = [found("k"), found("l", "7")]
         load(tmp_path, rows, origin(5), BINDINGS, write=write, table=f"by_{write}")
         assert query(tmp_path, f"SELECT key FROM by_{write}") == [("l",)]
+
+
+@pytest.mark.parametrize("content", [PEOPLE, BINDINGS], ids=lambda content: content.of)
+def test_rows_of_another_run_do_not_stand_for_those_that_somebody_has_deleted(
+    tmp_path: Path, content: Content
+) -> None:
+    runs = [origin(number) for number in range(3)]
+    rows: list[bytes | Row] = [record("a", ["1"]), record("b", ["2"]), record("c", ["3"])]
+    if content is BINDINGS:
+        rows = [found("k", "1"), found("l", "2"), found("m", "3")]
+
+    def held() -> list[bool]:
+        target = target_of(tmp_path / TO, content, write="append")
+        return [target.holds(one) for one in runs]
+
+    load(tmp_path, rows[:1], runs[0], content, write="append")
+    run(tmp_path, f"DELETE FROM {content.default_table}")
+    load(tmp_path, rows[1:], runs[1], content, write="append")
+    load(tmp_path, [], runs[2], content, write="append")
+    assert held() == [False, True, False]
+    load(tmp_path, rows[:1], runs[0], content, write="append")
+    assert held() == [True, True, False]
 
 
 # Replace and append

@@ -525,7 +525,7 @@ def test_append_adds_the_rows_of_each_run_once(postgres: Server) -> None:
     target = target_of(postgres.url("crm.people"), write="append")
     postgres.run("CREATE SCHEMA crm")
     other = target_of(postgres.url("crm.others"), write="append")
-    for day, run in enumerate(["one", "two", "one", "two", "three"]):
+    for day, run in [(0, "one"), (1, "two"), (0, "one"), (1, "two"), (2, "three")]:
         export(target, [named("1", name=run), named("1"), nameless("a")], day, run=run)
         export(other, [named("1", name=run)], day, run=run)
     names = postgres.rows("SELECT name FROM crm.people WHERE name IS NOT NULL ORDER BY fetched_at")
@@ -607,6 +607,26 @@ def test_bindings_of_an_incomplete_run_are_taken_back(postgres: Server, is_resto
         *([("2", "v", None)] * 2),
         *([("3", "u", "a")] if is_restored else []),
     ]
+
+
+@pytest.mark.parametrize("content", [PEOPLE, BINDINGS], ids=lambda content: content.of)
+def test_rows_of_another_run_do_not_stand_for_those_that_somebody_has_deleted(
+    postgres: Server, content: Content
+) -> None:
+    target = target_of(postgres.url("added"), content, write="append")
+    rows: dict[str, bytes | Row] = {"one": named("1"), "two": named("2"), "nobody": named("3")}
+    if content is BINDINGS:
+        rows = {run: found(run, ("u", ["a"])) for run in rows}
+    origins = {run: origin_of(day, run=run) for day, run in enumerate(rows)}
+    export(target, [rows["one"]], 0, run="one")
+    postgres.run("DELETE FROM added")
+    export(target, [rows["two"]], 1, run="two")
+    export(target, [], 2, run="nobody")
+    assert [run for run in rows if target.holds(origins[run])] == ["two"]
+    for run in ("one", "two"):
+        export(target, [rows[run]], [*rows].index(run), run=run)
+    assert [run for run in rows if target.holds(origins[run])] == ["one", "two"]
+    assert postgres.rows("SELECT count(*) FROM added") == [(2,)]
 
 
 def test_a_run_is_appended_to_a_table_that_was_made_again(postgres: Server) -> None:

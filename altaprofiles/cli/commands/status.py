@@ -131,6 +131,14 @@ def status(
     if action == "finish":
         _finish(app, left, spool, as_json=as_json)
     else:
+        from ...export.unfinished import ended_at
+
+        left += [
+            (state, each, "")
+            for state, _ in found
+            if not state.is_running
+            for each in ended_at(state.folder)
+        ]
         _discard(app, [(state, each) for state, each, _ in left], yes=yes)
     if running:
         raise Failure(

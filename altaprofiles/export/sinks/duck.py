@@ -187,15 +187,12 @@ class DuckDbTarget(FileTarget, frozen=True, kw_only=True):
             f"{numbered(rows, 'row')} of the table {self.table!r} in {self.name}" if rows else None
         )
 
-    def holds(self, run: str) -> bool:
+    def holds(self, origin: Origin) -> bool:
         if not self.path.exists():
             return False
         with self._turn(), self._connected() as connection:
             table = DuckTable.read(connection, self.table, self.name)
-            if not table.exists or run not in table.runs:
-                return False
-            (rows,) = connection.execute(f"SELECT count(*) FROM {table.quoted}").fetchone()
-        return bool(rows >= table.runs[run])
+            return table.exists and table.holds(connection, origin)
 
     def synced(self, account: str) -> SyncState | None:
         return next((state for state in self.states() if state.account == account), None)

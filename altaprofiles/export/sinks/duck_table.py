@@ -21,6 +21,7 @@ from ...base.wording import numbered
 from ...errors import ExportError
 from ...tables.layout import CORE_COLUMNS, Column, ColumnKind
 from ..formats import Write
+from ..state import number_of
 from ..tables import OPTIONAL, Content, Origin
 
 __all__ = [
@@ -192,6 +193,22 @@ class DuckTable(Struct, kw_only=True):
             # It is made anew.
             return replace(self, columns={}, mode=None, own=frozenset())
         return replace(self, runs={})
+
+    def holds(self, connection: Any, origin: Origin) -> bool:
+        """Return whether it has any row that an export has appended."""
+        if origin.run not in self.runs:
+            return False
+        if {"account", "fetched_at"} <= self.columns.keys():
+            (is_there,) = connection.execute(
+                f"SELECT EXISTS (FROM {self.quoted} WHERE list_contains($accounts, account)"
+                " AND epoch_us(fetched_at) = $time)",
+                {"accounts": [*origin.accounts], "time": number_of(origin.fetched_at)},
+            ).fetchone()
+            return bool(is_there)
+        # Bindings have no time. Of some that are deleted nobody knows whose they were; those that
+        # are there twice can be told by their values, and those that are missing cannot.
+        (rows,) = connection.execute(f"SELECT count(*) FROM {self.quoted}").fetchone()
+        return bool(rows > sum(self.runs.values()) - self.runs[origin.run])
 
     @property
     def exists(self) -> bool:

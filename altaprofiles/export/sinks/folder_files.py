@@ -126,10 +126,10 @@ class FilesTarget(FolderTarget, frozen=True, kw_only=True):
         ]
         return f"{numbered(sum(sizes), 'byte')} of {self.name}" if sizes else None
 
-    def holds(self, run: str) -> bool:
+    def holds(self, origin: Origin) -> bool:
         if not self.path.exists():
             return False
-        names = [file.name for file in self.state().files if file.run == run]
+        names = [file.name for file in self.state().files if file.run == origin.run]
         return any((self.path / name).exists() for name in names)
 
     def encoder(self, table: Table) -> Encoder:

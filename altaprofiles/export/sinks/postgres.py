@@ -149,10 +149,10 @@ class PostgresTarget(Target, frozen=True, kw_only=True):
             connection.close()
         return f"{numbered(rows, 'row')} of {self.name}" if rows else None
 
-    def holds(self, run: str) -> bool:
+    def holds(self, origin: Origin) -> bool:
         connection = self.connect()
         try:
-            return self.server.guard(lambda: holds(self.table, connection, run))
+            return self.server.guard(lambda: holds(self.table, connection, origin))
         finally:
             connection.close()
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from msgspec import Struct
 
+from ..tables import Origin
 from .postgres_own import OwnTable
 from .postgres_table import PostgresTable, escaped, row_of
 
@@ -61,9 +62,9 @@ def mode_of(table: PostgresTable, connection: psycopg.Connection[Any]) -> Mode |
 
 
 def recorded(
-    table: PostgresTable, connection: psycopg.Connection[Any], run: str
+    table: PostgresTable, connection: psycopg.Connection[Any], origin: Origin
 ) -> Recorded | None:
-    """Return the record of a run whose rows are in the table already, or None.
+    """Return the record of an export whose rows are in the table already, or None.
 
     Raises:
         ExportError: this user may not read the table of runs, or it is another table.
@@ -77,29 +78,50 @@ def recorded(
         f"SELECT digest, CASE WHEN (SELECT count(*) FROM {runs} AS other"
         " WHERE other.xmin = one.xmin) = 1 THEN xmin::text END"
         f" FROM {runs} AS one WHERE table_name = %s AND run = %s",
-        [table.name, run],
+        [table.name, origin.run],
     )
-    # Somebody may have emptied the table since.
-    return None if row is None or not _has_rows(table, connection) else Recorded(*row)
+    if row is None:
+        return None
+    found = Recorded(*row)
+    # Somebody may have deleted them since.
+    return found if _has_rows(table, connection, origin, found) else None
 
 
-def holds(table: PostgresTable, connection: psycopg.Connection[Any], run: str) -> bool:
-    """Return whether the rows of a run are in the table.
+def holds(table: PostgresTable, connection: psycopg.Connection[Any], origin: Origin) -> bool:
+    """Return whether any row of an export is in the table.
 
     Raises:
         ExportError: as from `recorded`.
     """
     (exists,) = row_of(connection, "SELECT to_regclass(%s) IS NOT NULL", [table.quoted])
-    return bool(exists) and recorded(table, connection, run) is not None
+    return bool(exists) and recorded(table, connection, origin) is not None
 
 
-def _has_rows(table: PostgresTable, connection: psycopg.Connection[Any]) -> bool:
-    """Return whether the table has any row, as far as this user may see that."""
-    can = "SELECT has_table_privilege(to_regclass(%s)::oid, 'SELECT')"
-    (is_readable,) = row_of(connection, can, [table.quoted])
+def _has_rows(
+    table: PostgresTable, connection: psycopg.Connection[Any], origin: Origin, run: Recorded
+) -> bool:
+    """Return whether the table has any row of an export, as far as this user may see that."""
+    names, is_of_run = ["account", "fetched_at"], "fetched_at = %s"
+    value: object = origin.fetched_at
+    if table.content.of == "bindings":
+        # They have no time.
+        names, is_of_run = ["account"], "coalesce(xmin::text = %s::text, true)"
+        value = run.transaction
+    (is_readable,) = row_of(
+        connection,
+        "SELECT has_table_privilege(to_regclass(%s)::oid, 'SELECT') AND %s ="
+        " (SELECT count(*) FROM pg_attribute WHERE attrelid = to_regclass(%s)"
+        " AND NOT attisdropped AND attname = ANY(%s))",
+        [table.quoted, len(names), table.quoted, names],
+    )
     if not is_readable:
         return True
-    (found,) = row_of(connection, f"SELECT EXISTS (SELECT FROM {table.quoted})")
+    (found,) = row_of(
+        connection,
+        f"SELECT EXISTS (SELECT FROM {escaped(table.quoted)}"
+        f" WHERE account = ANY(%s) AND {is_of_run})",
+        [[*origin.accounts], value],
+    )
     return bool(found)
 
 

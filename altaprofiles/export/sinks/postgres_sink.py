@@ -222,7 +222,7 @@ class PostgresSink:
         digest = self._digest.hexdigest()
         earlier = None
         if shape.oid is not None:
-            earlier = postgres_runs.recorded(table, connection, self._origin.run)
+            earlier = postgres_runs.recorded(table, connection, self._origin)
         if earlier is not None and earlier.digest == digest:
             # This run was killed after its commit.
             return

@@ -332,8 +332,8 @@ class Target(Struct, frozen=True, kw_only=True):
         """Return the advice on flattened columns that are null where a value has another type."""
         return 'as "text" a column keeps every value'
 
-    def holds(self, run: str) -> bool:
-        """Return whether the rows that a run has appended are there. Blocking.
+    def holds(self, origin: Origin) -> bool:
+        """Return whether any row is there that an export has appended. Blocking.
 
         Only a target that can be appended to knows.
 

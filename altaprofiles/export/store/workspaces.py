@@ -15,7 +15,7 @@ import asyncio
 import logging
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -41,7 +41,16 @@ from .workspace import (
     made_folder,
 )
 
-__all__ = ["LOCK", "SUPERSEDED", "UPLOAD", "Ended", "Workspaces", "names_of_ended", "workspaces_in"]
+__all__ = [
+    "LOCK",
+    "SUPERSEDED",
+    "UPLOAD",
+    "Appended",
+    "Ended",
+    "Workspaces",
+    "names_of_ended",
+    "workspaces_in",
+]
 
 logger = logging.getLogger("altaprofiles")
 
@@ -61,20 +70,43 @@ _PARTIAL = f"{_ENDED}.partial"
 _NAME = re.compile(r"[a-z]+-[0-9a-f]{16}(-[0-9]+)?")
 
 
+class Appended(Struct, frozen=True):
+    """The rows of one account that a run has appended.
+
+    Attributes:
+        run, began: of the workspace; see `Workspace`.
+        account: the account.
+        rows: their number.
+    """
+
+    run: str
+    began: datetime
+    account: str
+    rows: int
+
+
 class Ended(Struct, frozen=True):
     """The end of an export, which is complete.
 
     Attributes:
         names: the plans of its workspaces.
-        runs: the run in each; see `Workspace.run`.
+        runs: the rows of each, if it must not be run again.
         report: its report as JSON, if it must not be run again; None if that does no harm.
-        began: the time at which it was begun.
     """
 
     names: list[str]
-    runs: list[str] = []
+    runs: list[Appended] = []
     report: str | None = None
-    began: datetime | None = None
+
+    def of(self, stores: Sequence[Workspace]) -> list[Appended]:
+        """Return the rows of the plans of some workspaces, whatever their windows."""
+        families = _families(_names(stores))
+        pairs = zip(self.names, self.runs, strict=True)
+        return [run for name, run in pairs if _family_of(name) in families]
+
+    def is_of(self, stores: Sequence[Workspace]) -> bool:
+        """Return whether it was of the plans of these workspaces, whatever their windows."""
+        return _families(self.names) == _families(_names(stores))
 
 
 _DECODER: msgspec.json.Decoder[Ended | list[str]] = msgspec.json.Decoder(Ended | list[str])
@@ -209,7 +241,7 @@ class Workspaces:
         """Return the plan of the newest unfinished export that differs in windows at most."""
         found = [(_began(path), path.name) for path in self._family(plan)]
         ended = [name for note in self._ended.values() for name in note.names]
-        found += [(-1.0, name) for name in ended if _is_of_family(name, plan)]
+        found += [(-1.0, name) for name in ended if _family_of(name) == plan.family]
         if not found:
             return None
         _, name = max(found)
@@ -218,14 +250,13 @@ class Workspaces:
     def discard_family(self, plan: EventsPlan) -> None:
         """Discard every unfinished export that differs from `plan` in windows at most."""
         for path, note in list(self._ended.items()):
-            if any(_is_of_family(name, plan) for name in note.names):
-                self._forget(path)
+            self._drop(path, note, {plan.family})
         for path in self._family(plan):
             self.discard(path.name)
 
     def _family(self, plan: EventsPlan) -> list[Path]:
         paths = workspaces_in(self.folder)
-        return [path for path in paths if _is_of_family(path.name, plan)]
+        return [path for path in paths if _family_of(path.name) == plan.family]
 
     def take(self, plan: Plan, *, resume: bool) -> Workspace:
         """Return the workspace of `plan`, which is created if there is none.
@@ -289,7 +320,12 @@ class Workspaces:
         """Discard the workspace in the folder of this name."""
         Workspace.open(self.folder / name, resume=False).remove()
 
-    def end(self, stores: Sequence[Workspace], report: bytes | None = None) -> list[Path]:
+    def end(
+        self,
+        stores: Sequence[Workspace],
+        report: bytes | None = None,
+        runs: Sequence[Appended] = (),
+    ) -> list[Path]:
         """Remove the workspaces of a complete export.
 
         If this is killed, the next start removes the rest. Otherwise a later run would gather again
@@ -299,6 +335,7 @@ class Workspaces:
             stores: the workspaces.
             report: the report, if the same export must not be run again when this is killed; then
                 `ended` returns it to the next run.
+            runs: the rows of each workspace, with a report.
 
         Returns:
             What could not be removed, and makes the next run of the same export return the report
@@ -307,11 +344,13 @@ class Workspaces:
         note = self._note_of(stores)
         if note is None and (report is not None or len(stores) > 1):
             try:
-                note = self._write_note(stores, report)
+                note = self._write_note(stores, report, runs)
             except OSError as error:
                 # A full disk has room for less, and gets more as the files go.
                 logger.warning("%s cannot be written to: %s", self.folder, error)
         remains = [store.folder for store in stores if not store.remove()]
+        if note is not None:
+            self._discard_others(self._ended[note].names, _names(stores))
         if note is not None and not remains and not self._forget(note):
             return [note]
         return remains
@@ -325,51 +364,89 @@ class Workspaces:
             stores: the workspaces, open; those of the run are among them, or removed in part.
             is_anew: whether the export is begun anew. Then such a run is forgotten.
         """
-        opened = {store.folder.name: store for store in stores}
+        opened = {_family_of(store.folder.name): store for store in stores}
         for path, note in list(self._ended.items()):
-            if opened.keys().isdisjoint(note.names):
+            if opened.keys().isdisjoint(_families(note.names)):
                 continue
-            if is_anew or self._is_whole(note, opened):
+            if is_anew:
+                self._drop(path, note, opened.keys(), _names(stores))
+            elif self._is_whole(note, opened):
                 self._forget(path)
             else:
                 return note
         return None
 
-    def forget(self, ended: Ended) -> None:
-        """Forget a run that `ended` has returned, whose rows are gone."""
+    def forget(self, ended: Ended, stores: Sequence[Workspace]) -> None:
+        """Forget a run that `ended` has returned, as far as its rows are gone.
+
+        Args:
+            ended: the run.
+            stores: the workspaces of the plans of those rows, open.
+        """
         for path, note in list(self._ended.items()):
             if note is ended:
-                self._forget(path)
+                self._drop(path, note, _families(_names(stores)), _names(stores))
 
     def _is_whole(self, note: Ended, opened: Mapping[str, Workspace]) -> bool:
-        """Return whether all workspaces of a run are there."""
-        found = [
-            opened[name].run if name in opened else _run_in(self.folder / name)
-            for name in note.names
-        ]
-        return found == note.runs
+        """Return whether all workspaces of a run are there, and are those that are open."""
+        for name, run in zip(note.names, note.runs, strict=True):
+            store = opened.get(_family_of(name))
+            if store is None:
+                is_there = _run_in(self.folder / name) == run.run
+            else:
+                is_there = store.folder.name == name and store.run == run.run
+            if not is_there:
+                return False
+        return True
+
+    def _drop(
+        self, path: Path, note: Ended, families: Collection[str], opened: Sequence[str] = ()
+    ) -> None:
+        """Drop plans from a note, and their workspaces unless they are open.
+
+        Args:
+            path, note: the note.
+            families: the plans, without windows.
+            opened: the plans whose workspaces are open.
+        """
+        gone = [name for name in note.names if _family_of(name) in families]
+        pairs = zip(note.names, note.runs, strict=False)
+        others = {name: run for name, run in pairs if name not in gone}
+        if not others:
+            self._forget(path)
+        elif gone:
+            with explaining_disk_errors(self.folder):
+                self._put_note(path, Ended([*others], [*others.values()], note.report))
+        self._discard_others(gone, opened)
+
+    def _discard_others(self, names: Sequence[str], opened: Sequence[str]) -> None:
+        """Discard workspaces of a complete export that are not open."""
+        for name in names:
+            if name not in opened and (self.folder / name).is_dir():
+                self.discard(name)
 
     def _note_of(self, stores: Sequence[Workspace]) -> Path | None:
-        names = sorted(_names(stores))
         notes = self._ended.items()
-        return next((path for path, note in notes if sorted(note.names) == names), None)
+        return next((path for path, note in notes if note.is_of(stores)), None)
 
-    def _write_note(self, stores: Sequence[Workspace], report: bytes | None) -> Path:
+    def _write_note(
+        self, stores: Sequence[Workspace], report: bytes | None, runs: Sequence[Appended]
+    ) -> Path:
         text = None if report is None else report.decode()
-        began = min(store.began for store in stores)
-        runs = [store.run for store in stores]
-        note = Ended(_names(stores), runs, text, began)
+        # Each run has its own, because another plan may be run before this one is again.
+        path = self.folder / (_ENDED if text is None else _NOTES.replace("*", runs[0].run))
+        self._put_note(path, Ended(_names(stores), [*runs], text))
+        return path
+
+    def _put_note(self, path: Path, note: Ended) -> None:
         partial = self.folder / _PARTIAL
         with partial.open("wb") as file:
             file.write(msgspec.json.encode(note))
             file.flush()
             os.fsync(file.fileno())
-        # Each run has its own, because another plan may be run before this one is again.
-        path = self.folder / (_ENDED if text is None else _NOTES.replace("*", runs[0]))
         partial.replace(path)
         self._ended[path] = note
         sync_folder(self.folder)
-        return path
 
     def _finish_end(self) -> None:
         """Remove the workspaces of an export that was killed while it removed them."""
@@ -420,8 +497,13 @@ class Workspaces:
         return f"Workspaces({str(self.folder)!r})"
 
 
-def _is_of_family(name: str, plan: EventsPlan) -> bool:
-    return name.rpartition("-")[0] == plan.family
+def _family_of(name: str) -> str:
+    """Return the name of a plan without its windows."""
+    return "-".join(name.split("-")[:2])
+
+
+def _families(names: Sequence[str]) -> set[str]:
+    return {*map(_family_of, names)}
 
 
 def _names(stores: Sequence[Workspace]) -> list[str]:
