@@ -9,7 +9,22 @@ from typing import Self
 import msgspec
 from msgspec import Struct
 
-__all__ = ["Left", "SyncState", "number_of"]
+__all__ = ["Left", "Lost", "SyncState", "number_of"]
+
+
+class Lost(Struct, frozen=True, array_like=True):
+    """The rows of one account of which some were gone when a run began to write.
+
+    Attributes:
+        run: the run that has found it.
+        rows, before: the number of rows that it found, and of those that the run before had left.
+        days: the number of days from the first one to the last that had been brought.
+    """
+
+    run: str
+    rows: int
+    before: int
+    days: int
 
 
 class Left(Struct, frozen=True):
@@ -21,11 +36,14 @@ class Left(Struct, frozen=True):
         rows: their number.
         latest: the latest time at which one of them was fetched, in microseconds since 1970.
         storage: the number of the table's storage, which changes with the table; None in DuckDB.
+        lost: what that run has found, if rows were gone. If it is killed before it has told so, it
+            runs again, and the rows are as it has left them.
     """
 
     rows: int
     latest: int | None
     storage: int | None = None
+    lost: Lost | None = None
 
     @classmethod
     def of(cls, settings: str) -> Self | None:

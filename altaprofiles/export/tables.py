@@ -38,13 +38,14 @@ from ..tables.layout import CORE_COLUMNS, RESERVED, Column, Kind
 from ..tables.mended import Mended
 from ..tables.rows import Row, Table, lifted_columns
 from .formats import Write
-from .state import Left, SyncState
+from .state import Left, Lost, SyncState
 
 __all__ = [
     "OPTIONAL",
     "REFUSED_AGAIN",
     "Content",
     "Origin",
+    "lost_rows",
     "of_added",
     "of_added_to_days",
     "of_changed_in_days",
@@ -110,24 +111,43 @@ def of_added(label: str, columns: Sequence[str], content: Content) -> str:
     )
 
 
-def of_lost_rows(label: str, state: SyncState, rows: int, left: Left) -> str:
+def lost_rows(
+    origin: Origin, state: SyncState, left: Left, rows: int, latest: int | None
+) -> Lost | None:
+    """Return what is lost of the rows that the run before has left, or None if nothing is.
+
+    Args:
+        origin: the export that has found the rows.
+        state: the state of the rows of one account.
+        left: the rows as they were left.
+        rows, latest: the rows as they are, like those of `left`.
+    """
+    if left.lost is not None and left.lost.run == origin.run:
+        return left.lost
+    is_older = left.latest is not None and (latest is None or latest < left.latest)
+    if origin.brings(state) or not (rows < left.rows or is_older):
+        return None
+    return Lost(origin.run, rows, left.rows, (state.through - state.since).days + 1)
+
+
+def of_lost_rows(label: str, account: str, lost: Lost) -> str:
     """Return the note on a table that has lost rows since a run has written it.
 
     Args:
         label: the table.
-        state: the state of the rows of one account.
-        rows: their number.
-        left: the rows as that run has left them.
+        account: the account of the rows.
+        lost: what is lost.
     """
-    what = "older rows of the account {0} than the last run has left"
-    if rows < left.rows:
-        what = f"{numbered(rows, 'row')} of the account {{0}}, of {left.rows:,} after the last run"
-    late = (state.through - state.since).days + 1
+    what = f"older rows of the account {account} than the last run has left"
+    if lost.rows < lost.before:
+        rows = numbered(lost.rows, "row")
+        what = f"{rows} of the account {account}, of {lost.before:,} after the last run"
     return (
-        f"{label} has {what.format(state.account)}: somebody has deleted rows, or restored an "
-        f"older backup of the table, and no sync fetches them again by itself; to bring all, sync "
-        f"this account once with `late_days` of at least {late} (--late-days {late}), or, after a "
-        f"backup, of the days since it was made"
+        f"{label} has {what}: somebody has deleted rows, restored an older backup of the table, or "
+        f"merged people by an export that may not write its state (altaprofiles_sync), and no sync "
+        f"fetches them again by itself; to bring all, sync this account once with `late_days` of "
+        f"at least {lost.days} (--late-days {lost.days}), or, after a backup, of the days since it "
+        f"was made"
     )
 
 

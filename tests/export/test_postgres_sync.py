@@ -457,11 +457,13 @@ def test_rows_that_are_lost_are_noticed_once(postgres: Server, loss: str) -> Non
     sync(target, [named("1"), named("2")], 5, 1)
     assert notes_of(target, [], 5, 2) == []
     postgres.run(*LOSSES[loss])
-    [note] = notes_of(target, [named("3"), named("4")], 6, 3)
+    [note] = notes_of(target, [named("3"), named("4")], 6, 3, run="noticing")
     rows = {"emptied": "0 rows"}.get(loss, "1 row")
     assert f" has {rows} of the account {ACCOUNT}, of 2 after the last run: " in note
     # The days from the first one to that of the state before.
     assert "(--late-days 5)" in note
+    # A run that is killed after its commit tells the next time.
+    assert notes_of(target, [named("3"), named("4")], 6, 3, run="noticing") == [note]
     assert notes_of(target, [], 7, 4) == []
 
 

@@ -12,8 +12,16 @@ from ...base.sql import quoted
 from ...base.wording import numbered
 from ...tables.layout import Column
 from ..formats import Write
-from ..state import SyncState
-from ..tables import Content, Origin, of_added, of_left_out, of_unfilled, under_other_keys
+from ..state import Lost, SyncState
+from ..tables import (
+    Content,
+    Origin,
+    of_added,
+    of_left_out,
+    of_lost_rows,
+    of_unfilled,
+    under_other_keys,
+)
 from .duck_fit import Fit
 from .duck_people import SAME, People, insertion, staged
 from .duck_rows import Incoming
@@ -81,7 +89,7 @@ class Load:
         if self._fit.left_out:
             self.notes.append(of_left_out(self._table.label, self._fit.left_out))
         is_new = write == "replace" or not self._table.exists
-        states = [] if is_new or write == "append" or not is_people else self._known_states()
+        known = [] if is_new or write == "append" or not is_people else self._known_states()
         if is_new:
             self._note_unfilled()
             self._replace()
@@ -112,14 +120,21 @@ class Load:
         self._note(write)
         if is_new:
             forget_states(self._execute, self._table.name)
-        for state in states if self._origin.sync is None else [self._origin.sync]:
-            write_state(self._execute, self._file, self._table, state)
+        sync = self._origin.sync
+        lost = {state.account: rows for state, rows in known}
+        for state in [state for state, _ in known] if sync is None else [sync]:
+            rows = lost.get(state.account)
+            write_state(self._execute, self._file, self._table, state, rows)
 
-    def _known_states(self) -> list[SyncState]:
-        """Return the states of the accounts; note rows that are lost, and are not brought."""
-        states, notes = known_states(self._execute, self._file, self._table, self._origin)
-        self.notes += notes
-        return states
+    def _known_states(self) -> list[tuple[SyncState, Lost | None]]:
+        """Return the states of the accounts, with lost rows that are not brought; note these."""
+        known = known_states(self._execute, self._file, self._table, self._origin)
+        self.notes += [
+            of_lost_rows(self._table.label, state.account, lost)
+            for state, lost in known
+            if lost is not None
+        ]
+        return known
 
     def _note_repeated(self, repeated: int) -> None:
         if repeated:

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 from ...errors import ExportError
-from ..state import Left, SyncState
-from ..tables import Origin, of_lost_rows
+from ..state import Left, Lost, SyncState
+from ..tables import Origin, lost_rows
 from .duck_table import OWN_PREFIX, DuckTable, is_named
 
 __all__ = [
@@ -76,8 +76,8 @@ def _rows(execute: Execute, file: str, table: str) -> list[Any]:
 
 def known_states(
     execute: Execute, file: str, table: DuckTable, origin: Origin
-) -> tuple[list[SyncState], list[str]]:
-    """Return the states of an export's accounts, and notes on rows lost since the last run.
+) -> list[tuple[SyncState, Lost | None]]:
+    """Return the states of an export's accounts, and what rows are lost since the last run.
 
     Args:
         execute: runs statements.
@@ -89,31 +89,32 @@ def known_states(
         ExportError: it is a sync, and something else has made the table of states.
     """
     if origin.sync is None and _columns(execute) != _COLUMNS:
-        return [], []
-    states, notes = [], []
+        return []
+    known = []
     for row in _rows(execute, file, table.name):
         state, left = SyncState.of_row(*row), Left.of(row[1])
         if state.account not in origin.accounts:
             continue
-        states.append(state)
-        if left is None or origin.brings(state):
-            continue
-        now = _left(execute, table, state.account)
-        if now.rows < left.rows or (now.latest or 0) < (left.latest or 0):
-            notes.append(of_lost_rows(table.label, state, now.rows, left))
-    return states, notes
+        lost = None
+        if left is not None:
+            now = _left(execute, table, state.account)
+            lost = lost_rows(origin, state, left, now.rows, now.latest)
+        known.append((state, lost))
+    return known
 
 
-def _left(execute: Execute, table: DuckTable, account: str) -> Left:
+def _left(execute: Execute, table: DuckTable, account: str, lost: Lost | None = None) -> Left:
     # Columns are stored by themselves, so that this reads two of them.
-    [row] = execute(
+    [(rows, latest)] = execute(
         f"SELECT count(*), epoch_us(max(fetched_at)) FROM {table.quoted} WHERE account = $account",
         account=account,
     )
-    return Left(*row)
+    return Left(rows, latest, lost=lost)
 
 
-def write_state(execute: Execute, file: str, table: DuckTable, state: SyncState) -> None:
+def write_state(
+    execute: Execute, file: str, table: DuckTable, state: SyncState, lost: Lost | None = None
+) -> None:
     """Write the state of the rows of one account in a table. It never moves back.
 
     Args:
@@ -121,6 +122,7 @@ def write_state(execute: Execute, file: str, table: DuckTable, state: SyncState)
         file: the file in messages.
         table: the table, with the rows.
         state: the state.
+        lost: as in `Left`.
 
     Raises:
         ExportError: something else has made the table of states.
@@ -143,7 +145,7 @@ def write_state(execute: Execute, file: str, table: DuckTable, state: SyncState)
         " ($table, $account, $settings, $through, make_timestamptz($synced_at))",
         table=table.name,
         account=state.account,
-        settings=_left(execute, table, state.account).beside(state.settings),
+        settings=_left(execute, table, state.account, lost).beside(state.settings),
         through=max([*days, state.through]),
         synced_at=state.synced_at_number,
     )

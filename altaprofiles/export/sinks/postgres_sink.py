@@ -17,7 +17,15 @@ from ...tables.layout import Column
 from ...tables.mended import Mended
 from ...tables.rows import Row, Table
 from ..state import number_of
-from ..tables import OPTIONAL, Origin, of_added, of_left_out, of_unfilled, under_other_keys
+from ..tables import (
+    OPTIONAL,
+    Origin,
+    of_added,
+    of_left_out,
+    of_lost_rows,
+    of_unfilled,
+    under_other_keys,
+)
 from . import postgres_runs, postgres_sync
 from .encoding import Encoded
 from .postgres_load import (
@@ -202,7 +210,11 @@ class PostgresSink:
         if shape.oid is None or self._table.write == "replace":
             return []
         known = postgres_sync.known_rows(self._table, self._connection, self._origin)
-        self.notes += [one.note for one in known if one.note and not self._origin.brings(one.state)]
+        self.notes += [
+            of_lost_rows(self._table.label, one.state.account, one.lost)
+            for one in known
+            if one.lost is not None
+        ]
         return known
 
     def _write_states(self, shape: Shape, known: Sequence[postgres_sync.Known]) -> None:
@@ -214,8 +226,12 @@ class PostgresSink:
             if time is not None and account in self._changed:
                 latest[account] = max(time, written_at)
         sync = self._origin.sync
+        lost = {one.state.account: one.lost for one in known}
         for state in [one.state for one in known] if sync is None else [sync]:
-            postgres_sync.write(self._table, self._connection, state, latest.get(state.account))
+            account = state.account
+            postgres_sync.write(
+                self._table, self._connection, state, latest.get(account), lost.get(account)
+            )
 
     def _append(self, shape: Shape) -> None:
         connection, table = self._connection, self._table

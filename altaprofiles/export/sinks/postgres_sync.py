@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct
 
 from ...errors import ExportError
-from ..state import Left, SyncState
-from ..tables import Origin, of_lost_rows
+from ..state import Left, Lost, SyncState
+from ..tables import Origin, lost_rows
 from .postgres_own import OwnTable
 from .postgres_table import PostgresTable, escaped, row_of
 
@@ -75,12 +75,12 @@ class Known(Struct, frozen=True):
     Attributes:
         state: the state.
         latest: as in `Left`; None if it is not known.
-        note: the note on rows that are lost since the last run, or None.
+        lost: as in `Left`.
     """
 
     state: SyncState
     latest: int | None
-    note: str | None
+    lost: Lost | None
 
 
 def known_rows(
@@ -96,11 +96,17 @@ def known_rows(
             if place is None or SYNC.lacking(place, connection):
                 return []
     rows = [row for row in _rows(table, connection) if row[0] in origin.accounts]
-    return [_known(table, connection, SyncState.of_row(*row), Left.of(row[1])) for row in rows]
+    return [
+        _known(table, connection, origin, SyncState.of_row(*row), Left.of(row[1])) for row in rows
+    ]
 
 
 def _known(
-    table: PostgresTable, connection: psycopg.Connection[Any], state: SyncState, left: Left | None
+    table: PostgresTable,
+    connection: psycopg.Connection[Any],
+    origin: Origin,
+    state: SyncState,
+    left: Left | None,
 ) -> Known:
     if left is None:
         return Known(state, None, None)
@@ -108,9 +114,7 @@ def _known(
     # The whole table is read only if it may be another one.
     if left.storage != _storage(table, connection):
         latest = _latest(table, connection, state.account)
-    is_older = left.latest is not None and (latest is None or latest < left.latest)
-    is_lost = rows < left.rows or is_older
-    return Known(state, latest, of_lost_rows(table.label, state, rows, left) if is_lost else None)
+    return Known(state, latest, lost_rows(origin, state, left, rows, latest))
 
 
 def _count(table: PostgresTable, connection: psycopg.Connection[Any], account: str) -> int:
@@ -142,6 +146,7 @@ def write(
     connection: psycopg.Connection[Any],
     state: SyncState,
     latest: int | None = None,
+    lost: Lost | None = None,
 ) -> None:
     """Write the state of the rows of one account. It never moves back.
 
@@ -150,6 +155,7 @@ def write(
         connection: a connection in the transaction that writes the rows, at its end.
         state: the state.
         latest: as in `Left`; None if it is not known.
+        lost: as in `Left`.
 
     Raises:
         ExportError: as from `OwnTable.require`.
@@ -158,7 +164,8 @@ def write(
     before = read(table, connection, state.account)
     if latest is None:
         latest = _latest(table, connection, state.account)
-    left = Left(_count(table, connection, state.account), latest, _storage(table, connection))
+    rows = _count(table, connection, state.account)
+    left = Left(rows, latest, _storage(table, connection), lost)
     connection.execute(
         f"DELETE FROM {place} WHERE table_name = %s AND account = %s", [table.name, state.account]
     )
