@@ -394,8 +394,15 @@ def test_rights_that_are_missing_are_found_first(
 ) -> None:
     with pytest.raises(ExportError, match="may not create tables in public"):
         guest("people").check()
-    with pytest.raises(ExportError, match="the schema does not exist"):
+    with pytest.raises(
+        ExportError, match=r"the schema does not exist; create it \(CREATE SCHEMA \"no"
+    ):
         guest("nowhere.people").check()
+    database, user = postgres.database, guest_of(postgres)
+    postgres.run(f"ALTER ROLE {user} IN DATABASE {database} SET search_path = nowhere")
+    with pytest.raises(ExportError, match=r"search_path .* name one in the URL"):
+        guest("people").check()
+    postgres.run(f"ALTER ROLE {user} IN DATABASE {database} RESET search_path")
     export(target_of(postgres.url("people")), [line(identity="1")])
     with pytest.raises(ExportError, match="only the table's owner can add the columns plan"):
         guest("people").check()
@@ -456,6 +463,30 @@ def test_a_password_is_never_shown(postgres: Server, caplog: pytest.LogCaptureFi
         with pytest.raises(TypeError, match="credentials do not pickle"):
             pickle.dumps(target)
     assert PASSWORD[:6] not in caplog.text
+
+
+@pytest.mark.parametrize("place", ["nowhere", "user", "query", "environment"])
+def test_a_password_that_is_refused_is_corrected_where_it_stands(
+    postgres: Server, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    monkeypatch.delenv("PGPASSWORD", raising=False)
+    bare = f"postgresql://owner@127.0.0.1:{postgres.port}/{postgres.database}/people"
+    url, advice = bare, "set PGPASSWORD, or write the password into ~/.pgpass"
+    if place in ("user", "query"):
+        # The right one is not asked for.
+        monkeypatch.setenv("PGPASSWORD", PASSWORD)
+        url = (
+            bare.replace("owner@", "owner:wrong@") if place == "user" else f"{bare}?password=wrong"
+        )
+        advice = "correct the password in the URL, or leave it out there, and set PGPASSWORD"
+    elif place == "environment":
+        monkeypatch.setenv("PGPASSWORD", "wrong")
+        advice = "correct the value of PGPASSWORD"
+    with pytest.raises(ExportError) as caught:
+        target_of(url).check()
+    assert f"; {advice}" in str(caught.value)
+    monkeypatch.setenv("PGPASSWORD", PASSWORD)
+    target_of(bare).check()
 
 
 SECRET = "hunter22"

@@ -460,6 +460,21 @@ async def test_a_part_of_an_answer_where_one_service_is_down(emulator: Emulator)
     assert isinstance(error, ConnectError)
 
 
+@pytest.mark.anyio
+async def test_who_is_behind_an_address_has_the_channels_of_alta(emulator: Emulator) -> None:
+    example = example_with("def channels")
+    example.evaluate()
+    emulator.add({"identity": "user1", "email": "ann@example.com", "name": "Ann"})
+    async with Session(clevertap=emulator.clevertap, alta=emulator.alta) as session:
+        [customer] = await example.namespace["channels"](session, "ann@example.com")
+        bound = (await session.cdp.get(user_id="user1"))["user1"].anonymous_ids
+    assert bound
+    assert customer == {
+        "name": "Ann",
+        "channels": [(one.conversation_type, one.anonymous_id) for one in bound],
+    }
+
+
 def example_with(text: str) -> Example:
     """Return the only example of the guide with a text in its code."""
     (example,) = (one for one in document_at(GUIDES / GUIDE).examples() if text in one.parsed)
@@ -742,13 +757,15 @@ async def test_a_batch_has_an_answer_for_each_key_in_the_order_of_the_request(
     folder: Path, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     emulator.add({"identity": "batch-1", "email": "Ann@example.com", "name": "Ann"})
-    wanted = [
+    emulator.add({"identity": "4242", "name": "Bob"})
+    wanted: list[dict[str, Any]] = [
         {"by": "email", "key": "Ann@example.com"},
         {"by": "identity", "key": "nobody"},
         {"by": "identity", "key": "batch-1"},
         {"by": "email", "key": " "},
         {"by": "email", "key": "Ann@example.com"},
         {"by": "identity", "key": "batch\t1"},
+        {"by": "identity", "key": 4242},
     ]
     use(emulator, monkeypatch)
     async with posting(folder, monkeypatch) as post:
@@ -756,9 +773,9 @@ async def test_a_batch_has_an_answer_for_each_key_in_the_order_of_the_request(
         assert await post([], 1) == (200, [])
     assert status == 200
     assert [one["state"] for one in answers] == [
-        *("found", "not found", "found", "invalid", "found", "invalid")
+        *("found", "not found", "found", "invalid", "found", "invalid", "found")
     ]
-    assert [one.get("name") for one in answers] == ["Ann", None, "Ann", None, "Ann", None]
+    assert [one.get("name") for one in answers] == ["Ann", None, "Ann", None, "Ann", None, "Bob"]
     assert answers[3]["detail"].startswith("[3]: empty")
     assert answers[5]["detail"].startswith("[5]: holds the control character")
 
@@ -838,7 +855,7 @@ async def posting(folder: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     app = module(folder, "batch").app
     async with answering(app) as url, aiohttp.ClientSession() as client:
 
-        async def post(wanted: list[dict[str, str]], within: float) -> tuple[int, Any]:
+        async def post(wanted: list[dict[str, Any]], within: float) -> tuple[int, Any]:
             target = f"{url}/people?within={within}"
             async with client.post(target, json=wanted) as response:
                 return response.status, await response.json()
@@ -869,6 +886,11 @@ async def test_nights_that_failed_are_caught_up_and_no_day_comes_twice(
         await program.bring(session, date(2026, 1, 8))
         assert files_of_nights(tmp_path) == []
         assert len(caplog.messages) == 7
+        caplog.clear()
+        emulator.faults = {"garbled": 1}
+        await program.bring(session, date(2026, 1, 8))
+        # A note of the error.
+        assert "a proxy or a gateway on the way may change answers" in caplog.text
         emulator.faults = {}
         await program.bring(session, date(2026, 1, 7))
         await program.bring(session, date(2026, 1, 8))

@@ -165,6 +165,31 @@ def test_a_file_of_each_day_is_not_overwritten(emulator: Emulator, tmp_path: Pat
     assert first.read_text() == "of that day"
 
 
+@pytest.mark.parametrize("kind", ["postgresql", "duckdb"])
+def test_the_database_writes_a_file_of_the_table(
+    emulator: Emulator,
+    postgres: Server,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(code_with("# both.py"), names)  # noqa: S102
+    if kind == "postgresql":
+        export(emulator, postgres.url("profiles"))
+        names["file_of_postgresql"](postgres.url(), "people.csv")
+        with Path("people.csv").open(newline="", encoding="utf-8") as file:
+            people = {row["identity"]: row["name"] for row in csv.DictReader(file)}
+    else:
+        export(emulator, "crm.duckdb")
+        names["file_of_duckdb"]("crm.duckdb", "people.parquet")
+        with duckdb.connect() as database:
+            query = "SELECT identity, coalesce(name, '') FROM 'people.parquet'"
+            people = dict(database.execute(query).fetchall())
+    assert people == {"ann": "", "bob": "", "cy": '=1+"Å"\nx'}
+
+
 def test_what_no_export_made_is_overwritten_or_refused_as_the_guide_says(
     emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

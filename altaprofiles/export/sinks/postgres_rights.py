@@ -58,7 +58,7 @@ def check_rights(table: PostgresTable, connection: psycopg.Connection[Any]) -> N
             f"{grant_on(f'DATABASE {database}', 'TEMPORARY', connection)}"
         )
     if schema is None:
-        raise table.error("the schema does not exist, or this user may not use it")
+        raise table.without_schema()
     shape = shape_of(table, connection)
     if not table.is_keyed:
         RUNS.require(table, connection)

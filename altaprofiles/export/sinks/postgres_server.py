@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from functools import partial
 from types import MappingProxyType
@@ -30,7 +31,6 @@ _IDLE_SESSION_TIMEOUT = 14_00_00
 _NONE: Mapping[str, str] = MappingProxyType({})
 
 _REMEDIES = {
-    "password": "set PGPASSWORD, or write the password into ~/.pgpass",
     "does not exist": "create it, or correct its name in the URL",
     "refused": "correct host and port in the URL, or start the server",
     "timeout": "correct host and port in the URL, or check the network",
@@ -113,8 +113,21 @@ class PostgresServer(Struct, frozen=True):
                 prepare_threshold=None,
                 **options,
             ),
-            remedies=_REMEDIES,
+            remedies={"password": self._on_passwords()} | _REMEDIES,
         )
+
+    def _on_passwords(self) -> str:
+        """Return the advice on a password that is missing or refused, where libpq looks first."""
+        import psycopg
+
+        if psycopg.conninfo.conninfo_to_dict(str.__str__(self.conninfo)).get("password"):
+            return (
+                "correct the password in the URL, or leave it out there, and set PGPASSWORD or "
+                "write it into ~/.pgpass"
+            )
+        if os.environ.get("PGPASSWORD"):
+            return "correct the value of PGPASSWORD"
+        return "set PGPASSWORD, or write the password into ~/.pgpass"
 
     def guard(self, call: Callable[[], T], *, remedies: Mapping[str, str] = _NONE) -> T:
         """Return the result of `call`.

@@ -151,6 +151,18 @@ class PostgresTable(Struct, frozen=True):
         """True if rows of earlier runs are found again."""
         return self.write != "append" and not self.is_repeating
 
+    def without_schema(self) -> ExportError:
+        """Return the error that there is no schema for the table."""
+        if self.schema is None:
+            return self.error(
+                "the search_path of this user has no schema that exists and that the user may use; "
+                "name one in the URL, as in DATABASE/SCHEMA.TABLE"
+            )
+        return self.error(
+            f"the schema does not exist; create it (CREATE SCHEMA {quoted(self.schema)}), or "
+            f"correct its name in the URL"
+        )
+
     def schema_on(self, connection: psycopg.Connection[Any]) -> str:
         """Return the schema in which the table stands, or is to stand, in SQL.
 
@@ -164,7 +176,7 @@ class PostgresTable(Struct, frozen=True):
             [self.schema, self.quoted],
         )
         if schema is None:
-            raise self.error("the schema does not exist, or this user may not use it")
+            raise self.without_schema()
         return str(schema)
 
     @property
