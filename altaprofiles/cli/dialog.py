@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -17,7 +18,18 @@ from ..errors import ConfigurationError
 from ..redaction import Secret
 from .exits import Failure, Interrupted
 
-__all__ = ["ask_credentials"]
+__all__ = ["ask_credentials", "why_silent"]
+
+
+def why_silent() -> str | None:
+    """Return why nobody can answer a question, in words, or None if somebody can."""
+    if not sys.stdin.isatty():
+        return "stdin is not a terminal"
+    # IPython gives a command of a cell a terminal, and no way to type into it.
+    if "JPY_PARENT_PID" in os.environ:
+        return "a cell of a notebook takes no answers"
+    return None
+
 
 _NONE = "-"
 """The answer that removes the present value."""

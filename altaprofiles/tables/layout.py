@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Literal, TypeAlias, get_args
 
 from msgspec import Struct
@@ -100,9 +101,13 @@ def check_flatten(flatten: object, *, reserved: Sequence[str] = CORE) -> dict[st
             empty or holds a NUL or a lone surrogate, or two columns would have the same name.
     """
     if isinstance(flatten, str) or not isinstance(flatten, Sequence | Mapping):
+        one = shown(flatten) if isinstance(flatten, str) else "'plan', 'city'"
+        of_it = ""
+        if isinstance(flatten, Iterable) and not isinstance(flatten, str | bytes):
+            of_it = ", or pass list(…) of it"
         raise InvalidArgument(
-            f"flatten: expected a list of profileData keys, got {shown(flatten)}; write "
-            "['plan', 'city'], or pass list(…) of it"
+            f"flatten: expected a list of profileData keys, got {shown(flatten)}; write [{one}]"
+            f"{of_it}"
         )
     for key in flatten:
         if not isinstance(key, str) or not key or "\0" in key or not is_unicode(key):
@@ -131,10 +136,29 @@ def _checked_kind(key: str, kind: object) -> Kind | None:
             return known
     if kind is None:
         return None
+    text, meant = shown_setting(kind), None
+    if isinstance(kind, str):
+        # --flatten takes KEY:TYPE.
+        name = kind.rpartition(":")[2]
+        meant = name if name in KINDS else _KINDS_ELSEWHERE.get(name)
+    if meant is not None:
+        text = f"{shown(kind)} (did you mean {meant!r}?)"
     raise InvalidArgument(
-        f"flatten: the type of {shown(key)} is {shown_setting(kind)}; use one of the texts "
+        f"flatten: the type of {shown(key)} is {text}; use one of the texts "
         f"{', '.join(map(repr, KINDS))}, or None for the one that the values share"
     )
+
+
+_KINDS_ELSEWHERE: Mapping[str, Kind] = MappingProxyType(
+    {
+        **dict.fromkeys(("float", "float64", "Float64", "number"), "double"),
+        **dict.fromkeys(("int", "Int64", "integer", "bigint"), "int64"),
+        **dict.fromkeys(("str", "string", "object", "varchar"), "text"),
+        **dict.fromkeys(("boolean", "Boolean"), "bool"),
+        **dict.fromkeys(("datetime", "datetime64", "datetime64[ns]", "date"), "timestamp"),
+    }
+)
+"""Names of types in Python, pandas and SQL, with those of `Kind`."""
 
 
 def check_lists(lists: object) -> Lists:

@@ -428,6 +428,8 @@ def test_it_needs_a_terminal_and_a_private_file(env: dict[str, str], path: Path)
     done = run(env, "login", stdin=b"A\np\neu1\n\n")
     assert (done.code, done.stdout) == (2, b"")
     assert "not a terminal" in done.stderr
+    with Terminal({**env, "JPY_PARENT_PID": "1"}, "login") as terminal:
+        assert terminal.ended().code == 2
     with Terminal(env, "login", "no/name") as terminal:
         assert terminal.ended().code == 2
     path.parent.mkdir(parents=True)

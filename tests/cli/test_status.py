@@ -211,6 +211,12 @@ def test_discarded(
     done = run(env, *options, cwd=tmp_path)
     assert done.code == 2
     assert "--yes" in done.stderr
+    # IPython gives a cell's command a terminal on which nobody can type.
+    with Terminal({**env, "JPY_PARENT_PID": "1"}, *options) as terminal:
+        assert terminal.ended().code == 2
+    assert "a cell of a notebook takes no answers; to remove this for ever, pass --yes" in " ".join(
+        terminal.text.split()
+    )
     for answer, left in (("n", 1), ("y", 0)):
         with Terminal(env, *options) as terminal:
             terminal.expect("Remove this for ever?")

@@ -57,7 +57,7 @@ def _command(name: str) -> Iterator[str]:
 
 
 def _arguments(command: click.Command) -> Iterator[str]:
-    context = click.Context(command)
+    context = click.Context(command, **cli.context_settings)
     for param in command.params:
         if isinstance(param, click.Argument):
             yield param.make_metavar(context)
@@ -74,7 +74,7 @@ def _help(text: str) -> Iterator[str]:
 
 
 def _options(command: click.Command, without: set[str | None] | None = None) -> list[str]:
-    context = click.Context(command)
+    context = click.Context(command, **cli.context_settings)
     rows = []
     for param in command.get_params(context):
         record = param.get_help_record(context)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import os
+import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import anyio.to_thread
 import pandas as pd  # type: ignore[import-untyped]
 import pytest
 
@@ -14,6 +18,7 @@ from altaprofiles import Retry, Session
 from altaprofiles.emulator import Emulator
 
 from ..support.guides import function_of
+from ..support.sessions import EVENT, RANGE, session_for
 
 
 def person(identity: str | None, *devices: str) -> dict[str, Any]:
@@ -44,6 +49,40 @@ MONTHS = {
 def recipe(name: str) -> Callable[..., Any]:
     """Return a function of the guide."""
     return function_of("dataframes.md", name)
+
+
+@pytest.mark.anyio
+async def test_all_properties_are_columns_without_another_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    async with Emulator(people=300) as emulator, session_for(emulator) as session:
+        path = tmp_path / "people.parquet"
+        await session.export(EVENT, **RANGE, to=path)
+        frame = await anyio.to_thread.run_sync(recipe("with_properties"), str(path))
+        kinds = await anyio.to_thread.run_sync(recipe("kinds"), str(path))
+        typed = tmp_path / "typed.parquet"
+        report = await session.export(EVENT, **RANGE, to=typed, flatten=kinds)
+        people = await anyio.to_thread.run_sync(stored_properties, path)
+    assert len(frame) == len(people) == report.people
+    assert kinds["Customer Type"] == "text"
+    assert not [text for text in report.warnings if "null" in text]
+    for name in ("Customer Type", "Last Score"):
+        given = [None if pd.isna(value) else value for value in frame[f"property.{name}"]]
+        assert given == [one.get(name) for one in people]
+
+
+def stored_properties(path: Path) -> list[dict[str, Any]]:
+    texts = pd.read_parquet(path).profile_data
+    return [json.loads(text) if text else {} for text in texts]
+
+
+@pytest.mark.anyio
+async def test_a_few_hundred_people_cost_a_page() -> None:
+    async with Emulator(people=3000) as emulator, session_for(emulator) as session:
+        people = await recipe("first_people")(session)
+        assert emulator.stats.requests["page"] <= 2
+    assert len({one.identity or one.object_ids[0] for one in people}) == 500
 
 
 @pytest.mark.anyio

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import sys
 from typing import TYPE_CHECKING
 
 import click
@@ -54,12 +53,12 @@ def login(app: App, name: str | None, timezone: str | None, no_test: bool) -> No
     from ...base.checks import shown_setting
     from ...base.zones import zone_of
     from ...errors import AltaProfilesError, ConfigurationError
-    from ..dialog import ask_credentials
+    from ..dialog import ask_credentials, why_silent
 
-    if not sys.stdin.isatty():
+    if (reason := why_silent()) is not None:
         raise Failure(
-            "login asks questions, and stdin is not a terminal; run it on one, or set "
-            "CLEVERTAP_ACCOUNT_ID and CLEVERTAP_PASSCODE, or ALTA_TOKEN",
+            f"login asks questions, and {reason}; run it in a terminal, or set "
+            f"CLEVERTAP_ACCOUNT_ID and CLEVERTAP_PASSCODE, or ALTA_TOKEN",
             Exit.USAGE,
         )
     try:

@@ -461,12 +461,13 @@ def _account_of(one: Unfinished, service: Service) -> tuple[str, ...]:
 def _discard(app: App, left: list[tuple[OutputState, Unfinished]], *, yes: bool) -> None:
     from ...base.wording import sized
     from ...export.store.workspaces import Workspaces
+    from ..dialog import why_silent
 
     for _, one in left:
         app.info(f"{one.title}: {one.progress}, {sized(one.size)} in {one.path}")
     if left and not yes:
-        if not sys.stdin.isatty():
-            raise Failure("stdin is not a terminal to ask on; pass --yes", Exit.USAGE)
+        if (reason := why_silent()) is not None:
+            raise Failure(f"{reason}; to remove this for ever, pass --yes", Exit.USAGE)
         if not click.confirm("Remove this for ever?", err=True):
             return
     for folder in dict.fromkeys(state.folder for state, _ in left):
