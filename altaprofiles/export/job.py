@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -63,7 +63,7 @@ from .store.lock import Lock
 from .store.people import Chooser
 from .store.spool import SpoolDamaged
 from .store.workspace import disk_remedy, explaining_disk_errors, is_outdated
-from .store.workspaces import LOCK, Appended, Workspaces
+from .store.workspaces import LOCK, Appended, Ended, Workspaces
 from .synced import Settings, days_of
 from .tables import Origin
 from .threads import Threads, deliver_cancellation, run_all, running_beside
@@ -310,7 +310,7 @@ class Job(Generic[R, S]):
 
         Raises:
             ExportLocked: the output is in use.
-            ExportError: it was of other accounts, or the rows of some of them only are there, or
+            ExportError: it was not of all accounts, or the rows of some of them only are there, or
                 its report cannot be read.
         """
         if not self._adds:
@@ -322,6 +322,7 @@ class Job(Generic[R, S]):
             return None
         target = place.target
         own = ended.of(stores)
+        names = {part.account: part.name or part.account for part in self._parts if part.is_open}
         gone = await self._gone(own, place, threads)
         present = [one.account for one in own if one.rows and one.account not in gone]
         if gone and not present:
@@ -331,28 +332,44 @@ class Job(Generic[R, S]):
             f"an earlier run that added its rows to {target.label} was ended before it was over"
         )
         again = f"to add them once more, {DISCARD}"
-        if gone:
+        held = {one.account for one in own}.difference(gone)
+        if missing := ", ".join(name for account, name in names.items() if account not in held):
+            others = ", ".join(name for account, name in names.items() if account in held)
+            since = ", and somebody has deleted some of them since" if gone else ""
             raise ExportError(
-                f"{before}, and somebody has deleted those of {', '.join(gone)} since, while those "
-                f"of {', '.join(present)} are there; run it for {', '.join(gone)} alone, which "
-                f"adds theirs, or {again}"
-            )
-        if not ended.is_of(stores):
-            accounts = ", ".join(one.account for one in ended.runs)
-            raise ExportError(
-                f"{before}, and it was not of the same accounts, but of {accounts}; run it once "
-                f"more with these, which adds nothing, or {again}"
+                f"{before}{since}: those of {others} are there, and those of {missing} are not; "
+                f"run it for {missing} alone, which adds theirs, or {again}"
             )
         try:
-            report = decode_report((ended.report or "").encode(), type(self._describe(place)))
+            report = self._united(ended, own, names, type(self._describe(place)))
         except msgspec.DecodeError:
             raise ExportError(f"{before}, and its report cannot be read; {again}") from None
         warnings = [_of_added(target)]
-        if is_outdated(began := min(one.began for one in ended.runs)):
+        if any(one.flattened != [*target.flatten] for one in own):
+            flattened = ", ".join({repr(key): None for one in own for key in one.flattened})
+            warnings.append(
+                f"they have the columns that the earlier run was given with `flatten` "
+                f"({flattened or 'none'}), and not those of this one"
+            )
+        if is_outdated(began := min(one.began for one in own)):
             warnings.append(f"it {_of_then(began)}")
         for warning in warnings:
             logger.warning("%s", warning)
         return replace(report, warnings=[*report.warnings, *warnings])
+
+    def _united(
+        self, ended: Ended, own: Sequence[Appended], names: Mapping[str, str], kind: type[R]
+    ) -> R:
+        """Return the report on those accounts of a run that are those of this one.
+
+        Raises:
+            DecodeError: it is of another version.
+        """
+        report = decode_report((ended.report or "").encode(), kind)
+        if len(own) == len(report.accounts or own):
+            return report
+        shares = {names[one.account]: decode_report(one.report.encode(), kind) for one in own}
+        return united(shares, report) if self._is_of_several else next(iter(shares.values()))
 
     def _look_around(self, workspaces: Workspaces, place: Place) -> None:
         """Warn of days to come, and of what earlier runs of other plans have left."""
@@ -864,8 +881,16 @@ class Job(Generic[R, S]):
             return []
         runs = []
         if self._adds:
+            shares = report.accounts or {}
             runs = [
-                Appended(part.run.store.run, part.run.store.began, part.account, part.people or 0)
+                Appended(
+                    part.run.store.run,
+                    part.run.store.began,
+                    part.account,
+                    part.people or 0,
+                    [*part.place.target.flatten],
+                    msgspec.json.encode(shares.get(part.name or "", report)).decode(),
+                )
                 for part in self._parts
             ]
         remains: list[Path] = []

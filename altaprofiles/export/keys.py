@@ -294,6 +294,8 @@ class KeyFile:
         width = len(first)
         # A line of one cell does not show what separates cells. The ending .tsv does.
         is_shown = width != 1 or self.path.suffix.lower() == ".tsv"
+        # Nor is it needed where the caller has named the column.
+        is_shown = is_shown or self._column is not None
         others = {*_BETWEEN}.difference(separator, *first) if not is_shown else set()
         for number, row, is_quoted in rows:
             self._number = number
@@ -301,7 +303,7 @@ class KeyFile:
                 raise InvalidArgument(
                     f"keys: line {number} of {self.path} seems to have columns"
                     f"{_BETWEEN[max(found)]}, but the first line has only one; name each column "
-                    f"there, or put keys that hold such a character into quotes"
+                    f"there, or, if that is a part of the key, name its column in the call"
                 )
             if len(row) != width:
                 raise InvalidArgument(

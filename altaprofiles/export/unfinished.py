@@ -25,7 +25,7 @@ from .sinks.postgres_url import without_password
 from .store.journal import Journal
 from .store.key_table import FOUND, INVALID, NOT_FOUND, KeyTable
 from .store.workspace import JOURNAL, OVER, files_in, oldest_change
-from .store.workspaces import names_of_ended, workspaces_in
+from .store.workspaces import workspaces_in, workspaces_of_ended
 
 __all__ = [
     "CURSOR_LIFE",
@@ -210,8 +210,8 @@ def ended_at(folder: Path) -> list[Unfinished]:
 def _found(folder: Path, *, are_ended: bool) -> list[Unfinished]:
     if not folder.is_dir():
         return []
-    ended = names_of_ended(folder)
-    paths = [path for path in workspaces_in(folder) if (path.name in ended) is are_ended]
+    ended = workspaces_of_ended(folder)
+    paths = [path for path in workspaces_in(folder) if (path in ended) is are_ended]
     return sorted(map(_look, paths), key=lambda one: one.began or 0.0)
 
 

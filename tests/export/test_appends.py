@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -18,6 +20,7 @@ import pyarrow.parquet
 import pytest
 
 from altaprofiles.emulator import Emulator
+from altaprofiles.emulator.bindings import Bindings
 
 from ..support.disks import filled, mounted
 from ..support.exporting import BEGUN, Exporter, Job, Outcome, exporter
@@ -326,6 +329,110 @@ async def test_what_it_has_left_is_removed_by_hand_and_its_rows_stay_known(tmp_p
         assert append.rows() == rows
 
 
+async def test_another_export_of_the_same_plan_is_unfinished_all_the_same(tmp_path: Path) -> None:
+    async with appending(tmp_path, "people") as append:
+        replacing = append.job.but(arguments={**append.job.arguments, "write": "replace"})
+        step = "sqlite3 commit"
+        outcome = await append.processes.run(replacing.but(listed=True))
+        commits = outcome.steps.count(step)
+        await append.again()
+        await append.die(append.job, removed=1)
+        dying = replacing.but(die=(commits - 3, "after"), die_in=step)
+        assert (await append.processes.run(dying)).signal == signal.SIGKILL
+        to = append.job.arguments["to"]
+        command = [sys.executable, "-m", "altaprofiles", "status", to, "--json"]
+        shown = await asyncio.to_thread(
+            subprocess.run, command, capture_output=True, text=True, check=True
+        )
+        [state] = map(json.loads, shown.stdout.splitlines())
+        assert len(state["unfinished"]) == 1
+        outcome = await append.again(end=20260115)
+        assert outcome.report is not None
+        assert "--finish-unfinished" in "".join(outcome.report["warnings"])
+
+
+async def test_other_flattened_columns_are_in_the_report(tmp_path: Path) -> None:
+    async with appending(tmp_path, "people", flatten=["Customer Type"]) as append:
+        await append.die(append.job, removed=1)
+        outcome = await append.again(flatten=[])
+        assert told(outcome)
+        assert outcome.report is not None
+        assert "with `flatten` ('Customer Type'), and not" in "".join(outcome.report["warnings"])
+        await append.die(append.job, removed=1)
+        outcome = await append.again()
+        assert outcome.report is not None
+        assert "`flatten`" not in "".join(outcome.report["warnings"])
+
+
+async def test_what_other_windows_have_left_and_cannot_be_removed_is_in_the_report(
+    tmp_path: Path,
+) -> None:
+    async with appending(tmp_path, "people", windows=3) as append:
+        await append.die(append.job)
+        [journal] = tmp_path.rglob("journal.sqlite")
+        # As a backup does.
+        with closing(sqlite3.connect(journal, isolation_level=None)) as reader:
+            reader.execute("BEGIN").execute("SELECT * FROM sqlite_master").fetchall()
+            for _ in range(2):
+                outcome = await append.again(windows=2)
+                assert told(outcome)
+                assert outcome.report is not None
+                assert "adds nothing" in "".join(outcome.report["warnings"])
+                assert append.times == 1
+        assert told(await append.again(windows=2))
+        assert not told(await append.again(windows=2))
+        assert append.times == 2
+
+
+CHANGES = {
+    "changed": ("UPDATE people SET source_id = source_id",),
+    "copied": (
+        "CREATE TABLE saved AS SELECT * FROM people",
+        "TRUNCATE people",
+        "INSERT INTO people SELECT * FROM saved",
+    ),
+}
+
+
+@pytest.mark.parametrize("removed", [0, 1])
+@pytest.mark.parametrize("change", CHANGES)
+async def test_bindings_that_somebody_has_changed_are_not_added_twice(
+    tmp_path: Path, postgres: Server, change: str, removed: int
+) -> None:
+    # The manifest is written to the current folder.
+    with chdir(tmp_path):
+        async with (
+            Emulator(people=200, seed=3) as emulator,
+            exporter(tmp_path / "processes") as processes,
+        ):
+            to = postgres.url()
+            bound = Bindings(emulator.population)
+            people = map(emulator.population.identity, range(len(emulator.population)))
+            keys = [key for key in people if key is not None and bound.by_user(key)][:25]
+            job = Job(
+                arguments={
+                    "keys": keys,
+                    "by": "user_id",
+                    "write": "append",
+                    "to": to,
+                    "table": "people",
+                    "spool": str(tmp_path),
+                },
+                environment=emulator.environment,
+                slots=1,
+            )
+            append = Append(
+                processes, job, lambda: int(in_postgres(to, "SELECT count(*) FROM people")[0][0])
+            )
+            await append.begin()
+            await append.die(job, removed=removed)
+            rows = append.rows()
+            for statement in CHANGES[change]:
+                in_postgres(to, statement)
+            assert told(await append.again())
+            assert append.rows() == rows
+
+
 async def test_a_report_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
     async with appending(tmp_path, "people") as append:
         await append.die(append.job, removed=1)
@@ -343,6 +450,7 @@ async def test_a_report_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
 async def test_of_several_accounts_all_are_needed_once_something_is_removed(tmp_path: Path) -> None:
     async with (
         Emulator(people=40, seed=4) as other,
+        Emulator(people=10, seed=5) as third,
         appending(tmp_path, "people") as append,
     ):
         accounts = {"shop": append.job.environment, "outlet": other.environment}
@@ -352,20 +460,54 @@ async def test_of_several_accounts_all_are_needed_once_something_is_removed(tmp_
         await append.begin()
         for removed in (1, 2):
             await append.die(append.job, removed=removed)
-            alone = append.job.but(accounts={"shop": accounts["shop"]})
-            outcome = await append.processes.run(alone)
+            more = append.job.but(accounts={**accounts, "third": third.environment})
+            outcome = await append.processes.run(more)
             assert outcome.error == "ExportError", outcome
-            assert "it was not of the same accounts, but of " in outcome.message
+            assert "those of shop, outlet are there, and those of third are not; run it for " in (
+                outcome.message
+            )
             swapped = dict(reversed(accounts.items()))
             outcome = await append.processes.run(append.job.but(accounts=swapped))
             assert told(outcome)
             assert append.times == removed
-        # As long as nothing is removed, each account can be resumed alone.
+        # Each account can be resumed alone, and has its own report.
+        for number in range(3):
+            await append.die(append.job, removed=number)
+            rows = append.rows()
+            people = 0
+            for name in accounts:
+                alone = append.job.but(accounts={name: accounts[name]})
+                outcome = await append.processes.run(alone)
+                assert told(outcome)
+                assert outcome.report is not None
+                assert not outcome.report.get("accounts")
+                people += outcome.report["people"]
+            assert people == append.once
+            assert append.rows() == rows
+
+
+async def test_what_one_account_leaves_of_several_is_known_to_be_over(tmp_path: Path) -> None:
+    async with (
+        Emulator(people=40, seed=4) as other,
+        appending(tmp_path, "people") as append,
+    ):
+        accounts = {"shop": append.job.environment, "outlet": other.environment}
+        folder = tmp_path / "place" / "both"
+        append.job = append.job.but(accounts=accounts)
+        append.job.arguments["to"] = f"{folder}/"
+        append.rows = lambda: rows_in_folder(folder)
+        await append.begin()
         await append.die(append.job)
-        for name in accounts:
-            alone = append.job.but(accounts={name: accounts[name]})
-            assert told(await append.processes.run(alone))
-        assert append.times == 3
+        outcome = await append.processes.run(append.job.but(accounts={"shop": accounts["shop"]}))
+        assert told(outcome)
+        to = append.job.arguments["to"]
+        discard = ("status", to, "--discard-unfinished", "--yes")
+        command = [sys.executable, "-m", "altaprofiles", *discard]
+        await asyncio.to_thread(subprocess.run, command, check=True)
+        rows = append.rows()
+        alone = append.job.but(accounts={"outlet": accounts["outlet"]})
+        assert told(await append.processes.run(alone))
+        assert append.rows() == rows
 
 
 async def test_of_several_accounts_only_those_whose_rows_are_gone_are_written_again(
@@ -396,7 +538,7 @@ async def test_of_several_accounts_only_those_whose_rows_are_gone_are_written_ag
         # Neither account is added as long as nobody says which.
         outcome = await append.processes.run(append.job)
         assert outcome.error == "ExportError", outcome
-        assert f"somebody has deleted those of {of_shop} since" in outcome.message
+        assert "those of outlet are there, and those of shop are not; run it" in outcome.message
         assert append.rows() == left
         alone = append.job.but(accounts={"shop": accounts["shop"]})
         assert not told(await append.processes.run(alone))

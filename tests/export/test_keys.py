@@ -133,17 +133,18 @@ def test_what_separates_cells_is_no_guess(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("separator", "name"), [(";", "semicolons"), ("\t", "tabs")])
-@pytest.mark.parametrize("column", [None, "identity"])
 def test_columns_under_a_header_of_one_are_no_keys(
-    tmp_path: Path, separator: str, name: str, column: str | None
+    tmp_path: Path, separator: str, name: str
 ) -> None:
     data = f"identity\n1\n\n2{separator}x\n".encode()
-    told = keys_of(tmp_path, data, column=column)
+    told = keys_of(tmp_path, data)
     assert isinstance(told, str)
     assert f"line 4 of {tmp_path / 'k.csv'} seems to have columns separated by {name}" in told
-    assert "put keys that hold such a character into quotes" in told
+    assert told.endswith("or, if that is a part of the key, name its column in the call")
+    # As some programs write keys that hold such a character.
+    assert keys_of(tmp_path, data, column="identity") == ["1", f"2{separator}x"]
     quoted = f'identity\n1\n"2{separator}x"\n'.encode()
-    assert keys_of(tmp_path, quoted, column=column) == ["1", f"2{separator}x"]
+    assert keys_of(tmp_path, quoted) == ["1", f"2{separator}x"]
     # A header of several columns says what separates them, and so does one that holds the other.
     assert keys_of(tmp_path, f"identity,b\n2{separator}x,y\n".encode(), column="identity") == [
         f"2{separator}x"

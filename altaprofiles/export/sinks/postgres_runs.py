@@ -84,7 +84,7 @@ def recorded(
         return None
     found = Recorded(*row)
     # Somebody may have deleted them since.
-    return found if _has_rows(table, connection, origin, found) else None
+    return found if _has_rows(table, connection, origin, found, runs) else None
 
 
 def holds(table: PostgresTable, connection: psycopg.Connection[Any], origin: Origin) -> bool:
@@ -98,15 +98,22 @@ def holds(table: PostgresTable, connection: psycopg.Connection[Any], origin: Ori
 
 
 def _has_rows(
-    table: PostgresTable, connection: psycopg.Connection[Any], origin: Origin, run: Recorded
+    table: PostgresTable,
+    connection: psycopg.Connection[Any],
+    origin: Origin,
+    run: Recorded,
+    runs: str,
 ) -> bool:
     """Return whether the table has any row of an export, as far as this user may see that."""
     names, is_of_run = ["account", "fetched_at"], "fetched_at = %s"
-    value: object = origin.fetched_at
+    values: list[object] = [origin.fetched_at]
     if table.content.of == "bindings":
-        # They have no time.
-        names, is_of_run = ["account"], "coalesce(xmin::text = %s::text, true)"
-        value = run.transaction
+        # They have no time. A row that somebody has changed or copied is of no transaction of ours.
+        names, values = ["account"], [run.transaction, table.name]
+        is_of_run = (
+            "(coalesce(xmin::text = %s::text, true) OR xmin::text NOT IN"
+            f" (SELECT xmin::text FROM {runs} WHERE table_name = %s))"
+        )
     (is_readable,) = row_of(
         connection,
         "SELECT has_table_privilege(to_regclass(%s)::oid, 'SELECT') AND %s ="
@@ -120,7 +127,7 @@ def _has_rows(
         connection,
         f"SELECT EXISTS (SELECT FROM {escaped(table.quoted)}"
         f" WHERE account = ANY(%s) AND {is_of_run})",
-        [[*origin.accounts], value],
+        [[*origin.accounts], *values],
     )
     return bool(found)
 

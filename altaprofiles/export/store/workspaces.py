@@ -20,6 +20,7 @@ from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Self
+from uuid import uuid4
 
 import msgspec
 from msgspec import Struct
@@ -48,8 +49,8 @@ __all__ = [
     "Appended",
     "Ended",
     "Workspaces",
-    "names_of_ended",
     "workspaces_in",
+    "workspaces_of_ended",
 ]
 
 logger = logging.getLogger("altaprofiles")
@@ -77,12 +78,16 @@ class Appended(Struct, frozen=True):
         run, began: of the workspace; see `Workspace`.
         account: the account.
         rows: their number.
+        flattened: the keys with a column.
+        report: the report on this account as JSON.
     """
 
     run: str
     began: datetime
     account: str
     rows: int
+    flattened: list[str]
+    report: str
 
 
 class Ended(Struct, frozen=True):
@@ -104,18 +109,16 @@ class Ended(Struct, frozen=True):
         pairs = zip(self.names, self.runs, strict=True)
         return [run for name, run in pairs if _family_of(name) in families]
 
-    def is_of(self, stores: Sequence[Workspace]) -> bool:
-        """Return whether it was of the plans of these workspaces, whatever their windows."""
-        return _families(self.names) == _families(_names(stores))
-
 
 _DECODER: msgspec.json.Decoder[Ended | list[str]] = msgspec.json.Decoder(Ended | list[str])
 
 
-def names_of_ended(folder: Path) -> set[str]:
-    """Return the plans of the exports in a folder that are complete and not yet removed."""
+def workspaces_of_ended(folder: Path) -> set[Path]:
+    """Return the workspaces in a folder whose exports are complete, and which are being removed."""
     notes = filter(None, map(_note_in, folder.glob(_NOTES)))
-    return {name for note in notes for name in note.names}
+    pairs = [pair for note in notes for pair in zip(note.names, note.runs, strict=False)]
+    # Another export of the same plan may have begun since.
+    return {folder / name for name, one in pairs if _run_in(folder / name) in (None, one.run)}
 
 
 def workspaces_in(folder: Path) -> Iterator[Path]:
@@ -249,8 +252,8 @@ class Workspaces:
 
     def discard_family(self, plan: EventsPlan) -> None:
         """Discard every unfinished export that differs from `plan` in windows at most."""
-        for path, note in list(self._ended.items()):
-            self._drop(path, note, {plan.family})
+        for path in list(self._ended):
+            self._drop(path, {plan.family})
         for path in self._family(plan):
             self.discard(path.name)
 
@@ -316,9 +319,9 @@ class Workspaces:
         sync_folder(self.folder)
         return self.take(plan, resume=True), False
 
-    def discard(self, name: str) -> None:
-        """Discard the workspace in the folder of this name."""
-        Workspace.open(self.folder / name, resume=False).remove()
+    def discard(self, name: str) -> bool:
+        """Discard the workspace in the folder of this name; return as `Workspace.remove` does."""
+        return Workspace.open(self.folder / name, resume=False).remove()
 
     def end(
         self,
@@ -341,7 +344,9 @@ class Workspaces:
             What could not be removed, and makes the next run of the same export return the report
             of this one.
         """
-        note = self._note_of(stores)
+        families = _families(_names(stores))
+        notes = self._ended.items()
+        note = next((path for path, one in notes if families <= _families(one.names)), None)
         if note is None and (report is not None or len(stores) > 1):
             try:
                 note = self._write_note(stores, report, runs)
@@ -349,11 +354,15 @@ class Workspaces:
                 # A full disk has room for less, and gets more as the files go.
                 logger.warning("%s cannot be written to: %s", self.folder, error)
         remains = [store.folder for store in stores if not store.remove()]
-        if note is not None:
-            self._discard_others(self._ended[note].names, _names(stores))
-        if note is not None and not remains and not self._forget(note):
-            return [note]
-        return remains
+        if note is None:
+            return remains
+        remains += self._discard_others(self._of_families(note, families), _names(stores))
+        try:
+            is_dropped = not remains and self._take_out(note, families)
+        except OSError as error:
+            logger.warning("%s cannot be written to: %s", note, error)
+            is_dropped = False
+        return remains if remains or is_dropped else [note]
 
     def ended(self, stores: Sequence[Workspace], *, is_anew: bool) -> Ended | None:
         """Return a run of these plans that was killed at its end, if it left its report.
@@ -368,12 +377,9 @@ class Workspaces:
         for path, note in list(self._ended.items()):
             if opened.keys().isdisjoint(_families(note.names)):
                 continue
-            if is_anew:
-                self._drop(path, note, opened.keys(), _names(stores))
-            elif self._is_whole(note, opened):
-                self._forget(path)
-            else:
+            if not is_anew and not self._is_whole(note, opened):
                 return note
+            self._drop(path, opened.keys(), _names(stores))
         return None
 
     def forget(self, ended: Ended, stores: Sequence[Workspace]) -> None:
@@ -385,56 +391,65 @@ class Workspaces:
         """
         for path, note in list(self._ended.items()):
             if note is ended:
-                self._drop(path, note, _families(_names(stores)), _names(stores))
+                self._drop(path, _families(_names(stores)), _names(stores))
 
     def _is_whole(self, note: Ended, opened: Mapping[str, Workspace]) -> bool:
-        """Return whether all workspaces of a run are there, and are those that are open."""
-        for name, run in zip(note.names, note.runs, strict=True):
-            store = opened.get(_family_of(name))
-            if store is None:
-                is_there = _run_in(self.folder / name) == run.run
-            else:
-                is_there = store.folder.name == name and store.run == run.run
-            if not is_there:
-                return False
-        return True
+        """Return whether those workspaces of a run that are open are as it has left them."""
+        pairs = zip(note.names, note.runs, strict=True)
+        own = [(name, run, opened.get(_family_of(name))) for name, run in pairs]
+        return all(
+            store is None or (store.folder.name == name and store.run == run.run)
+            for name, run, store in own
+        )
 
-    def _drop(
-        self, path: Path, note: Ended, families: Collection[str], opened: Sequence[str] = ()
-    ) -> None:
+    def _drop(self, path: Path, families: Collection[str], opened: Sequence[str] = ()) -> None:
         """Drop plans from a note, and their workspaces unless they are open.
 
         Args:
-            path, note: the note.
+            path: the note.
             families: the plans, without windows.
             opened: the plans whose workspaces are open.
         """
-        gone = [name for name in note.names if _family_of(name) in families]
+        names = self._of_families(path, families)
+        with explaining_disk_errors(self.folder):
+            self._take_out(path, families)
+        self._discard_others(names, opened)
+
+    def _of_families(self, path: Path, families: Collection[str]) -> list[str]:
+        return [name for name in self._ended[path].names if _family_of(name) in families]
+
+    def _take_out(self, path: Path, families: Collection[str]) -> bool:
+        """Take plans out of a note; return whether it says nothing of them any more."""
+        note = self._ended[path]
+        gone = self._of_families(path, families)
         pairs = zip(note.names, note.runs, strict=False)
         others = {name: run for name, run in pairs if name not in gone}
         if not others:
-            self._forget(path)
-        elif gone:
-            with explaining_disk_errors(self.folder):
-                self._put_note(path, Ended([*others], [*others.values()], note.report))
-        self._discard_others(gone, opened)
+            return self._forget(path)
+        if gone:
+            self._put_note(path, Ended([*others], [*others.values()], note.report))
+        return True
 
-    def _discard_others(self, names: Sequence[str], opened: Sequence[str]) -> None:
-        """Discard workspaces of a complete export that are not open."""
-        for name in names:
-            if name not in opened and (self.folder / name).is_dir():
-                self.discard(name)
-
-    def _note_of(self, stores: Sequence[Workspace]) -> Path | None:
-        notes = self._ended.items()
-        return next((path for path, note in notes if note.is_of(stores)), None)
+    def _discard_others(self, names: Sequence[str], opened: Sequence[str]) -> list[Path]:
+        """Discard workspaces of a complete export that are not open; return those that stay."""
+        remains = []
+        for folder in [self.folder / name for name in names if name not in opened]:
+            try:
+                is_gone = not folder.is_dir() or self.discard(folder.name)
+            except (OSError, ExportError) as error:
+                logger.warning("%s cannot be removed: %s", folder, error)
+                is_gone = False
+            if not is_gone:
+                remains.append(folder)
+        return remains
 
     def _write_note(
         self, stores: Sequence[Workspace], report: bytes | None, runs: Sequence[Appended]
     ) -> Path:
         text = None if report is None else report.decode()
-        # Each run has its own, because another plan may be run before this one is again.
-        path = self.folder / (_ENDED if text is None else _NOTES.replace("*", runs[0].run))
+        # Each run has its own, because another plan may be run before this one is again. Not by a
+        # run's name, as a note of several accounts outlives those that are run again.
+        path = self.folder / (_ENDED if text is None else _NOTES.replace("*", uuid4().hex))
         self._put_note(path, Ended(_names(stores), [*runs], text))
         return path
 
