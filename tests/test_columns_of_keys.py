@@ -294,6 +294,7 @@ def test_small_misfits_of_a_notebook_say_their_fix(monkeypatch: pytest.MonkeyPat
     frame: Any = pd.DataFrame({"identity": ["7"]})
     arrow_type: Any = pa.int64()
     text: Any = "Plan"
+    several: Any = "plan, city"
     flag: Any = True
     pandas_type: Any = "float64"
     option: Any = "Plan:text"
@@ -302,6 +303,7 @@ def test_small_misfits_of_a_notebook_say_their_fix(monkeypatch: pytest.MonkeyPat
         (lambda: session.profiles.by_event("Charged", **days), "start: got NaT, which is no day;"),
         (lambda: to_arrow([], flatten=index), "; write ['plan', 'city'], or pass list(…) of it"),
         (lambda: to_arrow([], flatten=text), "got 'Plan'; write ['Plan']"),
+        (lambda: to_arrow([], flatten=several), "; write ['plan', 'city']"),
         (lambda: to_arrow([], flatten=flag), "got True; write ['plan', 'city']"),
         (lambda: to_arrow([], {"Score": pandas_type}), "is 'float64' (did you mean 'double'?);"),
         (lambda: to_arrow([], {"Plan": option}), "is 'Plan:text' (did you mean 'text'?);"),

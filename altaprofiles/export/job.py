@@ -320,6 +320,10 @@ class Job(Generic[R, S]):
         ended = await threads.run(lambda: workspaces.ended(stores, is_anew=is_anew))
         if ended is None:
             return None
+        if (
+            failed := next((part.error for part in self._parts if not part.is_open), None)
+        ) is not None:
+            raise failed
         target = place.target
         own = ended.of(stores)
         names = {part.account: part.name or part.account for part in self._parts if part.is_open}
@@ -337,15 +341,16 @@ class Job(Generic[R, S]):
             others = ", ".join(name for account, name in names.items() if account in held)
             since = ", and somebody has deleted some of them since" if gone else ""
             raise ExportError(
-                f"{before}{since}: those of {others} are there, and those of {missing} are not; "
-                f"run it for {missing} alone, which adds theirs, or {again}"
+                f"{before}{since}: those of {others} are there, and it added none of {missing} "
+                f"that are there; unless that has been done, run it for {missing} alone, which "
+                f"adds theirs, or {again}"
             )
         try:
             report = self._united(ended, own, names, type(self._describe(place)))
         except msgspec.DecodeError:
             raise ExportError(f"{before}, and its report cannot be read; {again}") from None
         warnings = [_of_added(target)]
-        if any(one.flattened != [*target.flatten] for one in own):
+        if any({*one.flattened} != {*target.flatten} for one in own):
             flattened = ", ".join({repr(key): None for one in own for key in one.flattened})
             warnings.append(
                 f"they have the columns that the earlier run was given with `flatten` "
@@ -366,7 +371,7 @@ class Job(Generic[R, S]):
             DecodeError: it is of another version.
         """
         report = decode_report((ended.report or "").encode(), kind)
-        if len(own) == len(report.accounts or own):
+        if report.accounts is None:
             return report
         shares = {names[one.account]: decode_report(one.report.encode(), kind) for one in own}
         return united(shares, report) if self._is_of_several else next(iter(shares.values()))

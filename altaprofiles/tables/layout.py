@@ -101,7 +101,9 @@ def check_flatten(flatten: object, *, reserved: Sequence[str] = CORE) -> dict[st
             empty or holds a NUL or a lone surrogate, or two columns would have the same name.
     """
     if isinstance(flatten, str) or not isinstance(flatten, Sequence | Mapping):
-        one = shown(flatten) if isinstance(flatten, str) else "'plan', 'city'"
+        one = "'plan', 'city'"
+        if isinstance(flatten, str):
+            one = ", ".join(shown(key.strip()) for key in flatten.split(","))
         of_it = ""
         if isinstance(flatten, Iterable) and not isinstance(flatten, str | bytes):
             of_it = ", or pass list(…) of it"

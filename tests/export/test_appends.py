@@ -463,13 +463,17 @@ async def test_of_several_accounts_all_are_needed_once_something_is_removed(tmp_
             more = append.job.but(accounts={**accounts, "third": third.environment})
             outcome = await append.processes.run(more)
             assert outcome.error == "ExportError", outcome
-            assert "those of shop, outlet are there, and those of third are not; run it for " in (
-                outcome.message
-            )
+            assert "those of shop, outlet are there, and it added none of third" in outcome.message
             swapped = dict(reversed(accounts.items()))
             outcome = await append.processes.run(append.job.but(accounts=swapped))
             assert told(outcome)
             assert append.times == removed
+        # One account alone changes nothing for all of them.
+        await append.die(append.job, removed=3)
+        rows = append.rows()
+        for accounts_now in ({"shop": accounts["shop"]}, accounts):
+            assert told(await append.processes.run(append.job.but(accounts=accounts_now)))
+            assert append.rows() == rows
         # Each account can be resumed alone, and has its own report.
         for number in range(3):
             await append.die(append.job, removed=number)
@@ -484,6 +488,29 @@ async def test_of_several_accounts_all_are_needed_once_something_is_removed(tmp_
                 people += outcome.report["people"]
             assert people == append.once
             assert append.rows() == rows
+
+
+async def test_an_account_whose_journal_is_in_use_is_an_error(tmp_path: Path) -> None:
+    async with (
+        Emulator(people=40, seed=4) as other,
+        appending(tmp_path, "people") as append,
+    ):
+        accounts = {"shop": append.job.environment, "outlet": other.environment}
+        folder = tmp_path / "place" / "both"
+        append.job = append.job.but(accounts=accounts)
+        append.job.arguments["to"] = f"{folder}/"
+        append.rows = lambda: rows_in_folder(folder)
+        await append.begin()
+        await append.die(append.job, removed=1)
+        rows = append.rows()
+        for journal in tmp_path.rglob("journal.sqlite"):
+            with closing(sqlite3.connect(journal, isolation_level=None)) as reader:
+                reader.execute("BEGIN").execute("SELECT * FROM sqlite_master").fetchall()
+                outcome = await append.processes.run(append.job)
+                assert outcome.error in ("AccountsFailed", "ExportLocked"), outcome
+            assert append.rows() == rows
+        assert told(await append.again())
+        assert append.rows() == rows
 
 
 async def test_what_one_account_leaves_of_several_is_known_to_be_over(tmp_path: Path) -> None:
@@ -538,7 +565,7 @@ async def test_of_several_accounts_only_those_whose_rows_are_gone_are_written_ag
         # Neither account is added as long as nobody says which.
         outcome = await append.processes.run(append.job)
         assert outcome.error == "ExportError", outcome
-        assert "those of outlet are there, and those of shop are not; run it" in outcome.message
+        assert "those of outlet are there, and it added none of shop" in outcome.message
         assert append.rows() == left
         alone = append.job.but(accounts={"shop": accounts["shop"]})
         assert not told(await append.processes.run(alone))

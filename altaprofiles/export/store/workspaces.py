@@ -24,6 +24,7 @@ from uuid import uuid4
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from ...base.paths import check_own_file
 from ...errors import ExportError, ExportLocked, PlanMismatch
@@ -97,11 +98,13 @@ class Ended(Struct, frozen=True):
         names: the plans of its workspaces.
         runs: the rows of each, if it must not be run again.
         report: its report as JSON, if it must not be run again; None if that does no harm.
+        known: the plans, without windows, that a run of some of the accounts has found complete.
     """
 
     names: list[str]
     runs: list[Appended] = []
     report: str | None = None
+    known: list[str] = []
 
     def of(self, stores: Sequence[Workspace]) -> list[Appended]:
         """Return the rows of the plans of some workspaces, whatever their windows."""
@@ -358,7 +361,7 @@ class Workspaces:
             return remains
         remains += self._discard_others(self._of_families(note, families), _names(stores))
         try:
-            is_dropped = not remains and self._take_out(note, families)
+            is_dropped = not remains and self._tell(note, families)
         except OSError as error:
             logger.warning("%s cannot be written to: %s", note, error)
             is_dropped = False
@@ -377,9 +380,12 @@ class Workspaces:
         for path, note in list(self._ended.items()):
             if opened.keys().isdisjoint(_families(note.names)):
                 continue
-            if not is_anew and not self._is_whole(note, opened):
+            if is_anew:
+                self._drop(path, opened.keys(), _names(stores))
+            elif not self._is_whole(note, opened):
                 return note
-            self._drop(path, opened.keys(), _names(stores))
+            elif _families(note.names) <= opened.keys():
+                self._forget(path)
         return None
 
     def forget(self, ended: Ended, stores: Sequence[Workspace]) -> None:
@@ -418,6 +424,19 @@ class Workspaces:
     def _of_families(self, path: Path, families: Collection[str]) -> list[str]:
         return [name for name in self._ended[path].names if _family_of(name) in families]
 
+    def _tell(self, path: Path, families: Collection[str]) -> bool:
+        """Note that plans were found complete; forget the note once all were.
+
+        Returns:
+            Whether that could be written.
+        """
+        note = self._ended[path]
+        known = {*note.known, *families}
+        if known >= _families(note.names):
+            return self._forget(path)
+        self._put_note(path, replace(note, known=sorted(known)))
+        return True
+
     def _take_out(self, path: Path, families: Collection[str]) -> bool:
         """Take plans out of a note; return whether it says nothing of them any more."""
         note = self._ended[path]
@@ -427,7 +446,8 @@ class Workspaces:
         if not others:
             return self._forget(path)
         if gone:
-            self._put_note(path, Ended([*others], [*others.values()], note.report))
+            known = sorted({*note.known}.difference(families))
+            self._put_note(path, Ended([*others], [*others.values()], note.report, known))
         return True
 
     def _discard_others(self, names: Sequence[str], opened: Sequence[str]) -> list[Path]:
