@@ -281,14 +281,14 @@ def _flattened(key: str) -> tuple[str, Kind | None]:
         click.BadParameter: the key ends in a type of another program.
     """
     from ..base.wording import nearest
-    from ..tables.layout import KINDS
+    from ..tables.layout import KINDS, OTHER_KINDS
 
     name, _, suffix = key.rpartition(":")
     for kind in KINDS:
         if name and suffix == kind:
             return name, kind
     word = suffix.strip().lower()
-    meant = _OTHER_TYPES.get(word) or nearest(word, KINDS, cutoff=0.75)
+    meant = OTHER_KINDS.get(word) or nearest(word, KINDS, cutoff=0.75)
     if name and meant:
         raise click.BadParameter(
             f"{key!r} ends in no TYPE, which is {', '.join(KINDS[:-1])} or {KINDS[-1]}; did you "
@@ -315,16 +315,6 @@ def _advise_on_columns(keys: Iterable[str]) -> None:
                 f"--flatten: {key!r} is a column of tables already, without this option; the "
                 f"property of that name in profileData becomes the column {column!r}"
             )
-
-
-_OTHER_TYPES = {
-    **dict.fromkeys(("string", "str", "varchar", "char"), "text"),
-    **dict.fromkeys(("int", "integer", "bigint", "int32", "long"), "int64"),
-    **dict.fromkeys(("float", "number", "decimal", "numeric", "real", "float64"), "double"),
-    **dict.fromkeys(("boolean",), "bool"),
-    **dict.fromkeys(("date", "datetime", "timestamptz"), "timestamp"),
-}
-"""Names that other programs have for types, and ours."""
 
 
 _OUT = click.option(

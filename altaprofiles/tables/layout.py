@@ -16,6 +16,7 @@ __all__ = [
     "CORE_COLUMNS",
     "JSON_TEXTS",
     "KINDS",
+    "OTHER_KINDS",
     "PERSON",
     "RESERVED",
     "TEXTS",
@@ -141,8 +142,9 @@ def _checked_kind(key: str, kind: object) -> Kind | None:
     text, meant = shown_setting(kind), None
     if isinstance(kind, str):
         # --flatten takes KEY:TYPE.
-        name = kind.rpartition(":")[2]
-        meant = name if name in KINDS else _KINDS_ELSEWHERE.get(name)
+        word = kind.rpartition(":")[2].lower()
+        same = next((one for one in KINDS if one == word), None)
+        meant = same or OTHER_KINDS.get(word) or _KINDS_OF_PANDAS.get(word)
     if meant is not None:
         text = f"{shown(kind)} (did you mean {meant!r}?)"
     raise InvalidArgument(
@@ -151,16 +153,21 @@ def _checked_kind(key: str, kind: object) -> Kind | None:
     )
 
 
-_KINDS_ELSEWHERE: Mapping[str, Kind] = MappingProxyType(
+OTHER_KINDS: Mapping[str, Kind] = MappingProxyType(
     {
-        **dict.fromkeys(("float", "float64", "Float64", "number"), "double"),
-        **dict.fromkeys(("int", "Int64", "integer", "bigint"), "int64"),
-        **dict.fromkeys(("str", "string", "object", "varchar"), "text"),
-        **dict.fromkeys(("boolean", "Boolean"), "bool"),
-        **dict.fromkeys(("datetime", "datetime64", "datetime64[ns]", "date"), "timestamp"),
+        **dict.fromkeys(("string", "str", "varchar", "char"), "text"),
+        **dict.fromkeys(("int", "integer", "bigint", "int32", "long"), "int64"),
+        **dict.fromkeys(("float", "number", "decimal", "numeric", "real", "float64"), "double"),
+        **dict.fromkeys(("boolean",), "bool"),
+        **dict.fromkeys(("date", "datetime", "timestamptz"), "timestamp"),
     }
 )
-"""Names of types in Python, pandas and SQL, with those of `Kind`."""
+"""Names that other programs have for types, in lower case, and ours."""
+
+_KINDS_OF_PANDAS: Mapping[str, Kind] = MappingProxyType(
+    {"object": "text", "datetime64": "timestamp", "datetime64[ns]": "timestamp"}
+)
+"""Those of columns of a frame, which nobody writes behind a key."""
 
 
 def check_lists(lists: object) -> Lists:
