@@ -154,6 +154,22 @@ async def appending(tmp_path: Path, to: str, **arguments: Any) -> AsyncIterator[
             yield append
 
 
+@asynccontextmanager
+async def of_two(tmp_path: Path, people: int = 40) -> AsyncIterator[Append]:
+    """Yield an append of two accounts into a folder; `people` are those of the second."""
+    async with (
+        Emulator(people=people, seed=4) as other,
+        appending(tmp_path, "people") as append,
+    ):
+        accounts = {"shop": append.job.environment, "outlet": other.environment}
+        folder = tmp_path / "place" / "both"
+        append.job = append.job.but(accounts=accounts)
+        append.job.arguments["to"] = f"{folder}/"
+        append.rows = lambda: rows_in_folder(folder)
+        await append.begin()
+        yield append
+
+
 def told(outcome: Outcome) -> bool:
     assert outcome.report is not None, outcome
     assert outcome.report["complete"] is True
@@ -449,15 +465,10 @@ async def test_a_report_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
 
 async def test_of_several_accounts_all_are_needed_once_something_is_removed(tmp_path: Path) -> None:
     async with (
-        Emulator(people=40, seed=4) as other,
         Emulator(people=10, seed=5) as third,
-        appending(tmp_path, "people") as append,
+        of_two(tmp_path) as append,
     ):
-        accounts = {"shop": append.job.environment, "outlet": other.environment}
-        append.job = append.job.but(accounts=accounts)
-        append.job.arguments["to"] = str(tmp_path / "place" / "both") + "/"
-        append.rows = lambda: rows_in_folder(tmp_path / "place" / "both")
-        await append.begin()
+        accounts = append.job.accounts
         for removed in (1, 2):
             await append.die(append.job, removed=removed)
             more = append.job.but(accounts={**accounts, "third": third.environment})
@@ -491,16 +502,7 @@ async def test_of_several_accounts_all_are_needed_once_something_is_removed(tmp_
 
 
 async def test_an_account_whose_journal_is_in_use_is_an_error(tmp_path: Path) -> None:
-    async with (
-        Emulator(people=40, seed=4) as other,
-        appending(tmp_path, "people") as append,
-    ):
-        accounts = {"shop": append.job.environment, "outlet": other.environment}
-        folder = tmp_path / "place" / "both"
-        append.job = append.job.but(accounts=accounts)
-        append.job.arguments["to"] = f"{folder}/"
-        append.rows = lambda: rows_in_folder(folder)
-        await append.begin()
+    async with of_two(tmp_path) as append:
         await append.die(append.job, removed=1)
         rows = append.rows()
         for journal in tmp_path.rglob("journal.sqlite"):
@@ -514,16 +516,8 @@ async def test_an_account_whose_journal_is_in_use_is_an_error(tmp_path: Path) ->
 
 
 async def test_what_one_account_leaves_of_several_is_known_to_be_over(tmp_path: Path) -> None:
-    async with (
-        Emulator(people=40, seed=4) as other,
-        appending(tmp_path, "people") as append,
-    ):
-        accounts = {"shop": append.job.environment, "outlet": other.environment}
-        folder = tmp_path / "place" / "both"
-        append.job = append.job.but(accounts=accounts)
-        append.job.arguments["to"] = f"{folder}/"
-        append.rows = lambda: rows_in_folder(folder)
-        await append.begin()
+    async with of_two(tmp_path) as append:
+        accounts = append.job.accounts
         await append.die(append.job)
         outcome = await append.processes.run(append.job.but(accounts={"shop": accounts["shop"]}))
         assert told(outcome)
@@ -540,16 +534,9 @@ async def test_what_one_account_leaves_of_several_is_known_to_be_over(tmp_path: 
 async def test_of_several_accounts_only_those_whose_rows_are_gone_are_written_again(
     tmp_path: Path,
 ) -> None:
-    async with (
-        Emulator(people=40, seed=4) as other,
-        appending(tmp_path, "people") as append,
-    ):
-        accounts = {"shop": append.job.environment, "outlet": other.environment}
-        folder = tmp_path / "place" / "both"
-        append.job = append.job.but(accounts=accounts)
-        append.job.arguments["to"] = f"{folder}/"
-        append.rows = lambda: rows_in_folder(folder)
-        await append.begin()
+    async with of_two(tmp_path) as append:
+        accounts = append.job.accounts
+        folder = Path(append.job.arguments["to"])
         for path in folder.glob("*.parquet"):
             path.unlink()
         await append.die(append.job, removed=2)
@@ -576,16 +563,7 @@ async def test_of_several_accounts_only_those_whose_rows_are_gone_are_written_ag
 
 
 async def test_an_account_that_found_nobody_does_not_add_the_others_twice(tmp_path: Path) -> None:
-    async with (
-        Emulator(people=0, seed=4) as other,
-        appending(tmp_path, "people") as append,
-    ):
-        accounts = {"shop": append.job.environment, "outlet": other.environment}
-        folder = tmp_path / "place" / "both"
-        append.job = append.job.but(accounts=accounts)
-        append.job.arguments["to"] = f"{folder}/"
-        append.rows = lambda: rows_in_folder(folder)
-        await append.begin()
+    async with of_two(tmp_path, people=0) as append:
         await append.die(append.job, removed=2)
         assert told(await append.again())
         assert append.times == 1
