@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 import anyio
 import msgspec
@@ -373,7 +373,8 @@ class Job(Generic[R, S]):
         report = decode_report((ended.report or "").encode(), kind)
         if report.accounts is None:
             return report
-        shares = {names[one.account]: decode_report(one.report.encode(), kind) for one in own}
+        before = cast("dict[str, R]", report.accounts)
+        shares = {names[one.account]: before[one.name] for one in own}
         return united(shares, report) if self._is_of_several else next(iter(shares.values()))
 
     def _look_around(self, workspaces: Workspaces, place: Place) -> None:
@@ -886,15 +887,14 @@ class Job(Generic[R, S]):
             return []
         runs = []
         if self._adds:
-            shares = report.accounts or {}
             runs = [
                 Appended(
                     part.run.store.run,
                     part.run.store.began,
                     part.account,
+                    part.name or "",
                     part.people or 0,
                     [*part.place.target.flatten],
-                    msgspec.json.encode(shares.get(part.name or "", report)).decode(),
                 )
                 for part in self._parts
             ]

@@ -292,11 +292,10 @@ class KeyFile:
         separator: str,
     ) -> Iterator[str]:
         width = len(first)
-        # A line of one cell does not show what separates cells. The ending .tsv does.
-        is_shown = width != 1 or self.path.suffix.lower() == ".tsv"
-        # Nor is it needed where the caller has named the column.
-        is_shown = is_shown or self._column is not None
-        others = {*_BETWEEN}.difference(separator, *first) if not is_shown else set()
+        others: set[str] = set()
+        if width == 1 and self._column is None and self.path.suffix.lower() != ".tsv":
+            # Nothing else shows what separates cells.
+            others = {*_BETWEEN}.difference(separator, *first)
         for number, row, is_quoted in rows:
             self._number = number
             if others and not is_quoted and (found := others.intersection(row[0])):

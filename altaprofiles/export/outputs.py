@@ -19,7 +19,14 @@ from ..redaction import Secret
 from .formats import Format
 from .manifest import events_of
 from .output import Output
-from .place import MANIFEST, folder_of, status_command, stem_of, table_ending
+from .place import (
+    MANIFEST,
+    folder_of,
+    status_command,
+    stem_of,
+    stem_of_file,
+    table_ending,
+)
 from .plan import EventsPlan
 from .sinks import resolve
 from .sinks.folder import names_folder
@@ -162,7 +169,7 @@ def outputs_at(
         path = absolute_path("to", to)
         if not path.name:
             return []
-        usual = path.with_name(path.name + table_ending(table))
+        usual = stem_of_file(path, table)
         stems, is_there = {usual}, path.exists()
         if table is None and path.suffix.lower() == ".duckdb":
             stems.update(_stems(path.parent, f"{path.name}."))

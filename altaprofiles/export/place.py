@@ -34,7 +34,15 @@ from .store.workspace import OTHER_SPOOL
 from .store.workspaces import UPLOAD
 from .tables import Content
 
-__all__ = ["MANIFEST", "Place", "folder_of", "status_command", "stem_of", "table_ending"]
+__all__ = [
+    "MANIFEST",
+    "Place",
+    "folder_of",
+    "status_command",
+    "stem_of",
+    "stem_of_file",
+    "table_ending",
+]
 
 MANIFEST = ".manifest.json"
 """The ending of the manifest, behind the name of the output."""
@@ -221,10 +229,15 @@ def stem_of(target: Target) -> Path:
     """Return the beginning of the names of all other files of an export."""
     if target.path is not None:
         # Tables of one file are exported side by side, so that each has files of its own.
-        return _named(target.path, table_ending(target.inner_table))
+        return stem_of_file(target.path, target.inner_table)
     # One for each table of each server, without the characters that file names cannot hold.
     name = re.sub(r"[^\w.-]", "_", target.name.partition("://")[2]).lstrip(".")
     return absolute_path("to", name)
+
+
+def stem_of_file(path: Path, table: str | None) -> Path:
+    """Return what `stem_of` does for a file, and a table in it or None."""
+    return _named(path, table_ending(table))
 
 
 def table_ending(table: str | None) -> str:

@@ -182,14 +182,13 @@ def _outputs_below(out: str, found: list[tuple[OutputState, str | None]]) -> lis
 
 def _may_be_there(out: str, table: str | None, spool: str | None) -> bool:
     from ...base.paths import absolute_path
-    from ...export.place import folder_of, table_ending
+    from ...export.place import folder_of, stem_of_file
 
     # What is not known here of a database or a bucket may be there all the same.
     if "://" in out or Path(out).exists():
         return True
-    path = absolute_path("to", out)
     # A run that was ended before it brought anything leaves its folder.
-    return folder_of(spool, path.with_name(path.name + table_ending(table))).exists()
+    return folder_of(spool, stem_of_file(absolute_path("to", out), table)).exists()
 
 
 def _refuse(app: App, out: str, spool: str | None, action: str | None) -> None:

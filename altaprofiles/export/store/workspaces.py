@@ -78,17 +78,17 @@ class Appended(Struct, frozen=True):
     Attributes:
         run, began: of the workspace; see `Workspace`.
         account: the account.
+        name: its name in the report, if that is of several accounts.
         rows: their number.
         flattened: the keys with a column.
-        report: the report on this account as JSON.
     """
 
     run: str
     began: datetime
     account: str
+    name: str
     rows: int
     flattened: list[str]
-    report: str
 
 
 class Ended(Struct, frozen=True):
