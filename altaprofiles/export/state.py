@@ -36,14 +36,15 @@ class Left(Struct, frozen=True):
         rows: their number.
         latest: the latest time at which one of them was fetched, in microseconds since 1970.
         storage: the number of the table's storage, which changes with the table; None in DuckDB.
-        lost: what that run has found, if rows were gone. If it is killed before it has told so, it
-            runs again, and the rows are as it has left them.
+        losses: what that run has found, if rows were gone, behind what a few runs before have found.
+            Whichever is killed before it has told so runs again, and finds the rows as they were
+            left by it or by another one.
     """
 
     rows: int
     latest: int | None
     storage: int | None = None
-    lost: Lost | None = None
+    losses: tuple[Lost, ...] = ()
 
     @classmethod
     def of(cls, settings: str) -> Self | None:
