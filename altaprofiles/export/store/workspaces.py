@@ -277,9 +277,23 @@ class Workspaces:
         if plan.name is None:
             store = Workspace.open(self.folder / _READING, resume=False)
         else:
-            store = Workspace.open(self.folder / plan.name, resume=resume)
+            store = self._open(plan.name, resume=resume)
         self._stores.append(store)
         return store
+
+    def _open(self, name: str, *, resume: bool) -> Workspace:
+        folder = self.folder / name
+        try:
+            return Workspace.open(folder, resume=resume)
+        except ExportLocked:
+            raise
+        except ExportError as error:
+            is_of_disk = isinstance(error.__cause__, OSError)
+            if is_of_disk or not any(name in note.names for note in self._ended.values()):
+                raise
+            # It was only to be removed, and nothing else says so than the note of its end.
+            logger.warning("%s; it is discarded, as that export was complete", error)
+            return Workspace.open(folder, resume=False)
 
     def settle(self, read: Workspace, plan: Plan, *, resume: bool) -> tuple[Workspace, bool]:
         """Return the workspace of `plan`, whose keys have been read.
