@@ -312,9 +312,12 @@ class Job(Generic[R, S]):
         run, began = noted
         origin = Origin(run, (part.account,), began)
         if await when_free(threads, target, lambda: target.holds(origin), self._output.deadline):
+            once = (
+                "do not run it again" if part.name is None else f"run the others, not {part.name}"
+            )
             return (
-                f"all its rows are in {target.label}: delete {folder}, and do not run it again, "
-                f"which would add them once more"
+                f"all its rows are in {target.label}: delete {folder}, and {once}, which would add "
+                f"them once more"
             )
         return None
 
@@ -362,7 +365,7 @@ class Job(Generic[R, S]):
         Raises:
             ExportLocked: the output is in use.
             ExportError: it was not of all accounts, or the rows of some of them only are there, or
-                its report cannot be read.
+                its report cannot be read; or it had other windows, and has not noted its end.
         """
         if not self._adds:
             return None
@@ -370,6 +373,8 @@ class Job(Generic[R, S]):
         is_anew = self._output.resume is False
         ended = await threads.run(lambda: workspaces.ended(stores, is_anew=is_anew))
         if ended is None:
+            if not is_anew:
+                await self._check_windows(workspaces, place, threads)
             return None
         if (
             failed := next((part.error for part in self._parts if not part.is_open), None)
@@ -412,6 +417,26 @@ class Job(Generic[R, S]):
         for warning in warnings:
             logger.warning("%s", warning)
         return replace(report, warnings=[*report.warnings, *warnings])
+
+    async def _check_windows(self, workspaces: Workspaces, place: Place, threads: Threads) -> None:
+        """Raise `ExportError` if a run in other windows was killed when its rows had been added."""
+        target = place.target
+        for part in self._parts:
+            plan = part.gathering.plan
+            if not part.is_open or not isinstance(plan, EventsPlan):
+                continue
+            for folder in workspaces.family(plan):
+                if folder == part.run.store.folder or (noted := noted_origin(folder)) is None:
+                    continue
+                origin = Origin(noted[0], (part.account,), noted[1])
+                holds = partial(target.holds, origin)
+                if await when_free(threads, target, holds, self._output.deadline):
+                    _, _, windows = folder.name.rpartition("-")
+                    raise ExportError(
+                        f"an earlier run with windows={windows} that added its rows to "
+                        f"{target.label} was ended before it was over; run it with "
+                        f"`windows={windows}`, which adds none, or to add them once more, {DISCARD}"
+                    )
 
     def _united(
         self, ended: Ended, own: Sequence[Appended], names: Mapping[str, str], kind: type[R]

@@ -518,6 +518,24 @@ async def test_rows_that_are_there_are_not_added_by_the_advice_on_a_damaged_jour
         assert append.times == 2
 
 
+async def test_of_several_accounts_one_with_a_damaged_journal_is_to_be_left_out(
+    tmp_path: Path,
+) -> None:
+    async with of_two(tmp_path) as append:
+        await append.die(append.job, when="before")
+        journal, _ = tmp_path.rglob("journal.sqlite")
+        damage(journal, "garbage")
+        for _ in range(2):
+            outcome = await append.processes.run(append.job)
+            assert outcome.error == "AccountsFailed", outcome
+            [name] = [
+                name for name in append.job.accounts if f"{name} has failed" in outcome.message
+            ]
+            manifest = (tmp_path / "place" / "both.manifest.json").read_text()
+            assert f"delete {journal.parent}, and run the others, not {name}" in manifest
+            assert append.times == 1
+
+
 async def test_the_advice_on_a_damaged_journal_adds_rows_that_are_not_there(
     tmp_path: Path,
 ) -> None:
@@ -657,6 +675,23 @@ async def test_the_same_export_in_other_windows_adds_its_rows_once(
         assert not list(tmp_path.rglob("*.export"))
         assert not told(await append.again())
         assert append.times == 2
+
+
+@pytest.mark.parametrize(("windows", "other"), [("auto", 2), (2, 3)])
+async def test_in_other_windows_rows_are_not_added_before_the_end_is_noted_either(
+    tmp_path: Path, windows: int | str, other: int
+) -> None:
+    async with appending(tmp_path, "people.duckdb", windows=windows) as append:
+        await append.die(append.job, when="before")
+        arguments = {**append.job.arguments, "windows": other}
+        for _ in range(2):
+            outcome = await append.processes.run(append.job.but(arguments=arguments))
+            assert outcome.error == "ExportError", outcome
+            assert "run it with `windows=" in outcome.message
+            assert append.times == 1
+        assert told(await append.again())
+        assert append.times == 1
+        assert not list(tmp_path.rglob("*.export"))
 
 
 @pytest.mark.parametrize("removed", [0, 1])

@@ -245,7 +245,7 @@ class Workspaces:
 
     def newest(self, plan: EventsPlan) -> EventsPlan | None:
         """Return the plan of the newest unfinished export that differs in windows at most."""
-        found = [(_began(path), path.name) for path in self._family(plan)]
+        found = [(_began(path), path.name) for path in self.family(plan)]
         ended = [name for note in self._ended.values() for name in note.names]
         found += [(-1.0, name) for name in ended if _family_of(name) == plan.family]
         if not found:
@@ -257,10 +257,11 @@ class Workspaces:
         """Discard every unfinished export that differs from `plan` in windows at most."""
         for path in list(self._ended):
             self._drop(path, {plan.family})
-        for path in self._family(plan):
+        for path in self.family(plan):
             self.discard(path.name)
 
-    def _family(self, plan: EventsPlan) -> list[Path]:
+    def family(self, plan: EventsPlan) -> list[Path]:
+        """Return the workspaces of the plans that differ from `plan` in windows at most."""
         paths = workspaces_in(self.folder)
         return [path for path in paths if _family_of(path.name) == plan.family]
 
