@@ -43,6 +43,7 @@ class QueryOptions(TypedDict):
 
     start: date | int | RelativeDay | None
     end: date | int | RelativeDay | None
+    as_of: str | None
     event_properties: tuple[str, ...]
     profile_fields: tuple[str, ...]
     query: str | None
@@ -170,13 +171,13 @@ _QUERY = (
         metavar="DAY",
         help="The last day, inclusive.",
     ),
-    *_FILTERS,
     click.option(
         "--as-of",
         type=moment,
         metavar="TIME",
         help="Count relative days from this time in place of now, such as 2026-01-31T02:00:00Z.",
     ),
+    *_FILTERS,
     click.option(
         "--everyone",
         is_flag=True,

@@ -9,15 +9,13 @@ from datetime import UTC, date, datetime, timedelta
 from typing import TypeVar
 
 import click
+from click.core import ParameterSource
 
 from .app import App
 
-__all__ = ["AS_OF", "RelativeDay", "day", "day_or_seconds", "moment", "own_day", "resolve_days"]
+__all__ = ["RelativeDay", "day", "day_or_seconds", "moment", "own_day", "resolve_days"]
 
 T = TypeVar("T", date, date | int, date | None, date | int | None)
-
-AS_OF = "altaprofiles.as_of"
-"""Key, in `click.Context.meta`, of the value of --as-of by which days are counted later."""
 
 _BEFORE = re.compile(r"-([0-9]{1,5})d")
 _WORDS = {"today": 0, "yesterday": 1}
@@ -86,8 +84,8 @@ def day_or_seconds(text: str) -> date | int | RelativeDay:
     return int(text) if is_number else day(text)
 
 
-def moment(text: str) -> float:
-    """Return the time of an option's value, in epoch seconds. Given to click as a `type`.
+def moment(text: str) -> str:
+    """Return the time of an option's value, in UTC and whole seconds. Given to click as a `type`.
 
     Raises:
         click.BadParameter: it is not a time with its difference from UTC.
@@ -96,10 +94,14 @@ def moment(text: str) -> float:
         at = datetime.fromisoformat(text)
         # The calendar has the days before and after it as well, whatever the zone.
         if at.tzinfo is not None and 1970 < at.year < 9999:
-            return at.timestamp()
+            return _moment_text(at.timestamp())
     raise click.BadParameter(
         f"{text!r} is not a time with a zone; write it as 2026-01-31T02:00:00Z"
     )
+
+
+def _moment_text(at: float) -> str:
+    return f"{datetime.fromtimestamp(int(at), UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
 def resolve_days(context: click.Context) -> None:
@@ -111,15 +113,14 @@ def resolve_days(context: click.Context) -> None:
     relative = {
         name: value for name, value in context.params.items() if isinstance(value, RelativeDay)
     }
-    has_as_of = "as_of" in context.params
-    as_of = context.params.pop("as_of", None)
+    as_of: str | None = context.params.get("as_of")
     if not relative:
         if as_of is not None:
             context.fail("--as-of is for relative days, such as yesterday; leave it out")
         return
     app = context.ensure_object(App)
     # One time for all options and accounts, even around midnight.
-    at = time.time() if as_of is None else as_of
+    at = time.time() if as_of is None else datetime.fromisoformat(as_of).timestamp()
     current: dict[str, date] = {}
     words: list[str] = []
     for account in app.accounts or (None,):
@@ -131,15 +132,25 @@ def resolve_days(context: click.Context) -> None:
         context.params |= {
             name: today - timedelta(days=value.before) for name, value in relative.items()
         }
+        _store_as_of(context, None)
         return
     for value in relative.values():
         value.days = {
             account: today - timedelta(days=value.before) for account, today in current.items()
         }
-    if has_as_of:
-        text = datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds")
-        context.meta[AS_OF] = text.replace("+00:00", "Z")
+    _store_as_of(context, _moment_text(at))
     app.info(f"Relative days are those of each account: today is {', '.join(words)}")
+
+
+def _store_as_of(context: click.Context, value: str | None) -> None:
+    """Store the value of --as-of of the command line that resumes this one, or leave it out.
+
+    A sync has no such option: its next run finishes what is unfinished, whatever the day.
+    """
+    if "as_of" in context.params:
+        source = ParameterSource.DEFAULT if value is None else ParameterSource.COMMANDLINE
+        context.params["as_of"] = value
+        context.set_parameter_source("as_of", source)
 
 
 def _today_of(context: click.Context, account: str | None, at: float) -> tuple[str, date]:

@@ -15,7 +15,6 @@ from click.core import ParameterSource
 
 from ..export.sinks.postgres_url import without_password
 from .app import App
-from .relative_days import AS_OF
 
 __all__ = ["command_line", "quoted_word"]
 
@@ -41,8 +40,6 @@ def command_line(context: click.Context) -> str:
             options += _option(param, value)
         else:
             arguments += _texts(value)
-    if (as_of := context.meta.get(AS_OF)) is not None:
-        options += ("--as-of", as_of)
     options += _shared_options(context.ensure_object(App))
     words = [*arguments, *options]
     if any(text.startswith("-") and text != "-" for text in arguments):
