@@ -275,26 +275,24 @@ class Workspaces:
         Raises:
             ExportError: the workspace cannot be resumed, or cannot be written to.
         """
-        if plan.name is None:
-            store = Workspace.open(self.folder / _READING, resume=False)
-        else:
-            store = self._open(plan.name, resume=resume)
-        self._stores.append(store)
-        return store
+        folder = self.folder / (plan.name or _READING)
+        resume = resume and plan.name is not None
+        while True:
+            try:
+                store = Workspace.open(folder, resume=resume)
+            except ExportError as error:
+                if not resume or not self._was_to_be_removed(folder, error):
+                    raise
+                logger.warning("%s; it is discarded, as that export was complete", error)
+                resume = False
+            else:
+                self._stores.append(store)
+                return store
 
-    def _open(self, name: str, *, resume: bool) -> Workspace:
-        folder = self.folder / name
-        try:
-            return Workspace.open(folder, resume=resume)
-        except ExportLocked:
-            raise
-        except ExportError as error:
-            is_of_disk = isinstance(error.__cause__, OSError)
-            if is_of_disk or not any(name in note.names for note in self._ended.values()):
-                raise
-            # It was only to be removed, and nothing else says so than the note of its end.
-            logger.warning("%s; it is discarded, as that export was complete", error)
-            return Workspace.open(folder, resume=False)
+    def _was_to_be_removed(self, folder: Path, error: ExportError) -> bool:
+        """Return whether a workspace that cannot be read is of an export whose end is noted."""
+        is_of_others = isinstance(error, ExportLocked) or isinstance(error.__cause__, OSError)
+        return not is_of_others and any(folder.name in one.names for one in self._ended.values())
 
     def settle(self, read: Workspace, plan: Plan, *, resume: bool) -> tuple[Workspace, bool]:
         """Return the workspace of `plan`, whose keys have been read.
