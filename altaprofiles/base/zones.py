@@ -46,9 +46,9 @@ def zone_of(argument: str, name: object) -> tzinfo:
     )
 
 
-def today(zone: tzinfo) -> date:
-    """Return the current day in a time zone."""
-    return datetime.fromtimestamp(time.time(), zone).date()
+def today(zone: tzinfo, at: float | None = None) -> date:
+    """Return the current day in a time zone, or the day there at a time in epoch seconds."""
+    return datetime.fromtimestamp(time.time() if at is None else at, zone).date()
 
 
 def latest_day() -> date:

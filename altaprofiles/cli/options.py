@@ -14,7 +14,7 @@ from ..base.checks import whole_in
 from ..redaction import LOOKS_LIKE_DATABASE
 from .app import App
 from .numbers import WholeNumber
-from .relative_days import day_or_seconds
+from .relative_days import RelativeDay, day_or_seconds, moment
 
 __all__ = [
     "FilterOptions",
@@ -41,8 +41,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 class QueryOptions(TypedDict):
     """Values of the options of `query_options`."""
 
-    start: date | int | None
-    end: date | int | None
+    start: date | int | RelativeDay | None
+    end: date | int | RelativeDay | None
+    as_of: str | None
     event_properties: tuple[str, ...]
     profile_fields: tuple[str, ...]
     query: str | None
@@ -161,7 +162,7 @@ _QUERY = (
         metavar="DAY",
         help="The first day in the time zone of the CleverTap project: 2026-01-31, "
         "20260131, today, yesterday, or -7d for seven days ago. Or a time, in seconds "
-        "since 1970.",
+        "since 1970. With several --account, each has the relative days of its own time zone.",
     ),
     click.option(
         "--to",
@@ -169,6 +170,12 @@ _QUERY = (
         type=day_or_seconds,
         metavar="DAY",
         help="The last day, inclusive.",
+    ),
+    click.option(
+        "--as-of",
+        type=moment,
+        metavar="TIME",
+        help="Count relative days from this time in place of now, such as 2026-01-31T02:00:00Z.",
     ),
     *_FILTERS,
     click.option(

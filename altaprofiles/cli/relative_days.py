@@ -1,15 +1,21 @@
-"""Days on the command line: as dates, or relative to the current day of the project."""
+"""Days on the command line: as dates, or relative to the current day of each project."""
 
 from __future__ import annotations
 
 import re
-from datetime import date, timedelta
+import time
+from contextlib import suppress
+from datetime import UTC, date, datetime, timedelta
+from typing import TypeVar
 
 import click
+from click.core import ParameterSource
 
 from .app import App
 
-__all__ = ["day", "day_or_seconds", "resolve_days"]
+__all__ = ["RelativeDay", "day", "day_or_seconds", "moment", "own_day", "resolve_days"]
+
+T = TypeVar("T", date, date | int, date | None, date | int | None)
 
 _BEFORE = re.compile(r"-([0-9]{1,5})d")
 _WORDS = {"today": 0, "yesterday": 1}
@@ -20,22 +26,39 @@ _LARGEST = 13
 """Digits of the longest number that is left to the library, which has advice on milliseconds."""
 
 
-class _RelativeDay:
-    """A day relative to the current one, which depends on the account.
+class RelativeDay:
+    """A day relative to the current one, which depends on the account. As text: as it was given.
 
     Attributes:
         before: the number of days before the current one.
+        days: the day of each account, by its name; empty until `resolve_days`.
     """
 
-    def __init__(self, before: int) -> None:
+    def __init__(self, text: str, before: int) -> None:
         self.before = before
+        self.days: dict[str, date] = {}
+        self._text = text
+
+    def __str__(self) -> str:
+        return self._text
 
 
-def day(text: str) -> date | _RelativeDay:
+def own_day(value: T | RelativeDay, account: str | None) -> T | date:
+    """Return the day of an account, for the value of an option of a command that runs.
+
+    Args:
+        value: the value.
+        account: the name of the account, of a command with several; else None.
+    """
+    return value.days[str(account)] if isinstance(value, RelativeDay) else value
+
+
+def day(text: str) -> date | RelativeDay:
     """Return the day of an option's value. Given to click as a `type`.
 
     It is 2026-01-31, 20260131, `today`, `yesterday`, or -7d for seven days ago. A command gets
-    every form as a date, because `resolve_days` has replaced relative ones by then.
+    every form as a date, because `resolve_days` has replaced relative ones by then; except for
+    those of several accounts that differ, of which `own_day` returns each.
 
     Raises:
         click.BadParameter: it is none of these.
@@ -52,44 +75,86 @@ def day(text: str) -> date | _RelativeDay:
             f"{text!r} is not a day; write it as 2026-01-31, today, yesterday, or -7d for seven "
             f"days ago"
         )
-    return _RelativeDay(before)
+    return RelativeDay(text, before)
 
 
-def day_or_seconds(text: str) -> date | int | _RelativeDay:
+def day_or_seconds(text: str) -> date | int | RelativeDay:
     """Return the value of an option that is a day or a time: as `day`, or as an int."""
     is_number = text.isascii() and text.isdecimal() and len(text) <= _LARGEST
     return int(text) if is_number else day(text)
 
 
+def moment(text: str) -> str:
+    """Return the time of an option's value, in UTC and whole seconds. Given to click as a `type`.
+
+    Raises:
+        click.BadParameter: it is not a time with its difference from UTC.
+    """
+    with suppress(ValueError):
+        at = datetime.fromisoformat(text)
+        # The calendar has the days before and after it as well, whatever the zone.
+        if at.tzinfo is not None and 1970 < at.year < 9999:
+            return _moment_text(at.timestamp())
+    raise click.BadParameter(
+        f"{text!r} is not a time with a zone; write it as 2026-01-31T02:00:00Z"
+    )
+
+
+def _moment_text(at: float) -> str:
+    return f"{datetime.fromtimestamp(int(at), UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
 def resolve_days(context: click.Context) -> None:
     """Replace relative days among the parameters of a command with dates.
 
-    So the command line that resumes it names the same days tomorrow.
+    So the command line that resumes it names the same days tomorrow. Where they are not the same
+    days for all accounts, they stay, with the days of each, and that line has --as-of.
     """
     relative = {
-        name: value.before
-        for name, value in context.params.items()
-        if isinstance(value, _RelativeDay)
+        name: value for name, value in context.params.items() if isinstance(value, RelativeDay)
     }
-    if relative:
-        # One current day for all options, even around midnight.
-        current = _today(context)
+    as_of: str | None = context.params.get("as_of")
+    if not relative:
+        if as_of is not None:
+            context.fail("--as-of is for relative days, such as yesterday; leave it out")
+        return
+    app = context.ensure_object(App)
+    # One time for all options and accounts, even around midnight.
+    at = time.time() if as_of is None else datetime.fromisoformat(as_of).timestamp()
+    current: dict[str, date] = {}
+    words: list[str] = []
+    for account in app.accounts or (None,):
+        zone, today = _today_of(context, account, at)
+        current[str(account)] = today
+        words.append(f"{today} for {account} ({zone})")
+    if len(set(current.values())) == 1:
+        today = next(iter(current.values()))
         context.params |= {
-            name: current - timedelta(days=before) for name, before in relative.items()
+            name: today - timedelta(days=value.before) for name, value in relative.items()
         }
+        _store_as_of(context, None)
+        return
+    for value in relative.values():
+        value.days = {
+            account: today - timedelta(days=value.before) for account, today in current.items()
+        }
+    _store_as_of(context, _moment_text(at))
+    app.info(f"Relative days are those of each account: today is {', '.join(words)}")
 
 
-def _today(context: click.Context) -> date:
-    """Return the current day in the time zone of the account's project, or in UTC.
+def _store_as_of(context: click.Context, value: str | None) -> None:
+    """Store the value of --as-of of the command line that resumes this one, or leave it out.
 
-    Of several accounts it is that of the one whose day is the earliest, so that `yesterday` is over
-    for all.
+    A sync has no such option: its next run finishes what is unfinished, whatever the day.
     """
-    accounts = context.ensure_object(App).accounts
-    return min(_today_of(context, account) for account in accounts or (None,))
+    if "as_of" in context.params:
+        source = ParameterSource.DEFAULT if value is None else ParameterSource.COMMANDLINE
+        context.params["as_of"] = value
+        context.set_parameter_source("as_of", source)
 
 
-def _today_of(context: click.Context, account: str | None) -> date:
+def _today_of(context: click.Context, account: str | None, at: float) -> tuple[str, date]:
+    """Return the time zone of the account's project, or UTC, and the day there."""
     from ..accounts import find_clevertap
     from ..base.zones import today, zone_of
     from ..errors import ConfigurationError
@@ -110,4 +175,5 @@ def _today_of(context: click.Context, account: str | None) -> date:
                 "of UTC: name it in CLEVERTAP_TIMEZONE, or as timezone of the account in the "
                 "credentials file"
             )
-    return today(zone_of("timezone", name or "UTC"))
+    name = name or "UTC"
+    return name, today(zone_of("timezone", name), at)

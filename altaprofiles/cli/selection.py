@@ -13,13 +13,14 @@ import click
 
 from .app import App
 from .command import QUOTE_CONDITIONS
+from .relative_days import RelativeDay, own_day
 from .where import MOST_DIGITS, GrammarError, has_comma, is_operator, parse_filter
 
 if TYPE_CHECKING:
     from ..wire.filters import Filter
     from .options import FilterOptions, QueryOptions
 
-__all__ = ["FilterArguments", "Selection", "other_option", "select", "select_filters"]
+__all__ = ["Days", "FilterArguments", "other_option", "own_days", "select", "select_filters"]
 
 _LARGEST_QUERY = 1 << 20
 """Largest size of the file of a query, in bytes."""
@@ -33,15 +34,25 @@ class FilterArguments(TypedDict):
     query: Mapping[str, Any] | None
 
 
-class Selection(FilterArguments):
-    """Arguments of `Session.export` and `Profiles.count` besides the event."""
+class Days(TypedDict):
+    """Arguments of `Session.export` and `Profiles.count` for the range."""
 
     start: date | int | None
     end: date | int | None
 
 
-def select(events: Sequence[str], options: QueryOptions) -> Selection:
+def own_days(options: QueryOptions, account: str | None) -> Days:
+    """Return the library's arguments for --from and --to of an account; see `own_day`."""
+    return {
+        "start": own_day(options["start"], account),
+        "end": own_day(options["end"], account),
+    }
+
+
+def select(events: Sequence[str], options: QueryOptions) -> FilterArguments:
     """Return the library's arguments for the values of the options of `query_options`.
+
+    Those for the days depend on the account: see `own_days`.
 
     Raises:
         click.UsageError: options exclude each other, one is missing, or one cannot be read.
@@ -59,11 +70,25 @@ def select(events: Sequence[str], options: QueryOptions) -> Selection:
                 raise click.MissingParameter(
                     "events need both days", param_hint=f"'{hint}'", param_type="option"
                 )
+        _check_each(options)
     filters = select_filters(events, options)
     content = filters["query"]
     if options["everyone"] and content is not None and not _has_condition(content):
         raise _no_query("it holds no condition, so that everybody would match; leave it out")
-    return {"start": options["start"], "end": options["end"], **filters}
+    return filters
+
+
+def _check_each(options: QueryOptions) -> None:
+    """Raise `InvalidArgument` if the days of an account are not in order, before any is asked."""
+    from ..errors import InvalidArgument
+    from ..wire.days import check_range
+
+    relative = (day for day in (options["start"], options["end"]) if isinstance(day, RelativeDay))
+    for account in next((day.days for day in relative), ()):
+        try:
+            check_range(**own_days(options, account))
+        except InvalidArgument as error:
+            raise InvalidArgument(f"{error} (the days of {account})") from None
 
 
 def select_filters(events: Sequence[str], options: FilterOptions | QueryOptions) -> FilterArguments:

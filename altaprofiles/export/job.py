@@ -392,9 +392,10 @@ class Job(Generic[R, S]):
         for one in others:
             if one.is_empty:
                 workspaces.discard(one.path.name)
-        plan = self._parts[0].gathering.plan
-        to_come = plan.to_come(latest_day()) if isinstance(plan, EventsPlan) else None
-        self._left = [] if to_come is None else [to_come]
+        plans = [part.gathering.plan for part in self._parts]
+        to_come = [one.to_come(latest_day()) for one in plans if isinstance(one, EventsPlan)]
+        # Mostly the same days.
+        self._left = [*dict.fromkeys(filter(None, to_come))]
         self._left += self._lost(place)
         self._left += [
             warning_of_ended(one, place.status)

@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from ..base.wording import clock, moment, numbered, percent, share, sized
 from ..tables.mended import mistyped_words
+from ..wire.days import date_of, is_day
 from .formats import Format
 from .summary import Rows, beside, html_table, path_text, text_lines
 
@@ -376,7 +377,13 @@ class ExportReport(Report, frozen=True, kw_only=True):
 
     @property
     def _share(self) -> str:
-        return f"{numbered(self.people, 'people')}, {numbered(self.records, 'record')}"
+        figures = f"{numbered(self.people, 'people')}, {numbered(self.records, 'record')}"
+        ends = [end for one in self.chains for end in (one.start, one.end) if end is not None]
+        if not ends:
+            return figures
+        # Relative days of the command line differ between accounts.
+        first, last = (date_of(end) if is_day(end) else end for end in (min(ends), max(ends)))
+        return f"{_range(first, last)}: {figures}"
 
 
 class SyncReport(Report, frozen=True, kw_only=True):
@@ -440,7 +447,7 @@ class SyncReport(Report, frozen=True, kw_only=True):
         """The days that this run has brought, as text."""
         if self.first is None or self.last is None:
             return "none"
-        return str(self.first) if self.first == self.last else f"{self.first} to {self.last}"
+        return _range(self.first, self.last)
 
 
 class ExportProgress(Progress, frozen=True, kw_only=True):
@@ -642,6 +649,10 @@ class LookupProgress(Progress, frozen=True, kw_only=True):
     @property
     def _unit_written(self) -> str:
         return "people"
+
+
+def _range(first: date | int, last: date | int) -> str:
+    return str(first) if first == last else f"{first} to {last}"
 
 
 def _received(

@@ -38,8 +38,9 @@ def register(spark: SparkSession) -> None:
 
     - `event`: the name of an event, or a JSON list of names.
     - `start`, `end`: first and last day, both included, such as "2026-01-31". A stream reads days
-      that are over, in the time zone in the driver's `CLEVERTAP_TIMEZONE`, else everywhere. It may
-      go without an `end`. Events that arrive later than that are not read.
+      that are over, in the time zone in the driver's `CLEVERTAP_TIMEZONE`, else everywhere: with
+      accounts in several zones, name the one furthest behind, or none. It may go without an `end`.
+      Events that arrive later than that are not read.
     - `slots`: requests in flight at most for one account, over the whole cluster; by default 3, as
       CleverTap allows. There are as many partitions, or fewer with several slots each.
     - `windows`: parts into which the days are split for each event; by default as many as fill the

@@ -349,9 +349,12 @@ def test_counts_of_each(env: dict[str, str], accounts: Accounts) -> None:
     assert done.stdout.decode() == f"outlet\t{numbers['outlet']}\nshop\t{numbers['shop']}\n"
     done = run(env, *BOTH, "count", "App Launched", *DAYS, "--json")
     lines = [json.loads(line) for line in done.stdout.splitlines()]
-    assert lines == [{"account": name, "people": numbers[name]} for name in ("shop", "outlet")]
+    days = {"start": 20260101, "end": 20260131}
+    assert lines == [
+        {"account": name, "people": numbers[name], **days} for name in ("shop", "outlet")
+    ]
     done = run(env, "count", "App Launched", *DAYS, "--json", "--account", "shop")
-    assert json.loads(done.stdout) == {"people": numbers["shop"]}
+    assert json.loads(done.stdout) == {"people": numbers["shop"], **days}
 
 
 def test_a_count_that_fails(env: dict[str, str], accounts: Accounts) -> None:

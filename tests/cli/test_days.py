@@ -7,7 +7,7 @@ import shlex
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -80,28 +80,224 @@ def test_relative_days_are_those_of_the_project(env: dict[str, str], tmp_path: P
     assert "time zone" not in done.stderr
 
 
+@pytest.fixture(scope="module")
+def other_emulator() -> Iterator[Emulator]:
+    with emulated(people=20, seed=3) as running:
+        yield running
+
+
+@pytest.fixture
+def emulators(emulator: Emulator, other_emulator: Emulator) -> dict[str, Emulator]:
+    return {"east": emulator, "west": other_emulator}
+
+
+ZONES = {"east": EAST, "west": WEST}
+BOTH = ("--account", "east", "--account", "west")
+
+
+def saved(
+    env: dict[str, str],
+    emulators: dict[str, Emulator],
+    zones: Mapping[str, str] = ZONES,
+    **urls: str,
+) -> dict[str, str]:
+    """Save an account of each emulator in its zone; return the environment."""
+    path = Path(env["HOME"]) / "accounts.toml"
+    lines: list[str] = []
+    for name, one in emulators.items():
+        variables = one.environment
+        lines += [
+            f"[accounts.{name}]",
+            f'account_id = "{variables["CLEVERTAP_ACCOUNT_ID"]}"',
+            f'passcode = "{variables["CLEVERTAP_PASSCODE"]}"',
+            f'base_url = "{urls.get(name, one.url)}"',
+            f'timezone = "{zones[name]}"',
+        ]
+    path.write_text("\n".join(lines))
+    path.chmod(0o600)
+    return env | {"ALTAPROFILES_CONFIG": str(path)}
+
+
 def test_an_account_of_the_file_has_its_own_zone(
-    env: dict[str, str], emulator: Emulator, tmp_path: Path
+    env: dict[str, str], emulators: dict[str, Emulator], tmp_path: Path
 ) -> None:
-    variables = emulator.environment
-    credentials = tmp_path / "accounts.toml"
-    credentials.write_text(
-        "".join(
-            f"[accounts.{name}]\n"
-            f'account_id = "{variables["CLEVERTAP_ACCOUNT_ID"]}"\n'
-            f'passcode = "{variables["CLEVERTAP_PASSCODE"]}"\n'
-            f'base_url = "{emulator.url}"\n'
-            f'timezone = "{zone}"\n'
-            for name, zone in (("east", EAST), ("west", WEST))
-        )
-    )
-    credentials.chmod(0o600)
-    env |= {"ALTAPROFILES_CONFIG": str(credentials)}
+    env = saved(env, emulators)
     days = ("--from", "-1d", "--to", "today")
-    for name, zone in (("east", EAST), ("west", WEST)):
+    for name, zone in ZONES.items():
         earliest = datetime.now(ZoneInfo(zone)).date()
         _, last = range_of(exported(env, tmp_path, *days, "--account", name))
         assert earliest <= last <= datetime.now(ZoneInfo(zone)).date()
+
+
+def days_in(share: dict[str, Any]) -> tuple[int, int]:
+    chains = share["chains"]
+    return min(one["start"] for one in chains), max(one["end"] for one in chains)
+
+
+# In the east it is the last of January by then, and in the west the day before.
+AS_OF = ("--as-of", "2026-01-31T02:00:00Z")
+DAYS_THEN = {"east": (20260122, 20260130), "west": (20260121, 20260129)}
+WORDS = ("--from", "-9d", "--to", "yesterday")
+
+
+def active(emulators: dict[str, Emulator]) -> dict[str, int]:
+    return {
+        name: len(set(one.population.active("Charged", *DAYS_THEN[name])))
+        for name, one in emulators.items()
+    }
+
+
+def test_several_accounts_have_each_the_days_of_its_own_zone(
+    env: dict[str, str], emulators: dict[str, Emulator], tmp_path: Path
+) -> None:
+    env = saved(env, emulators)
+    done = run(
+        env, "export", "Charged", *WORDS, *AS_OF, *BOTH, "-o", "p.csv", "--json", cwd=tmp_path
+    )
+    assert done.code == 0, done.stderr
+    report = json.loads(done.stdout)
+    shares = report["accounts"]
+    assert {name: days_in(share) for name, share in shares.items()} == DAYS_THEN
+    assert {name: share["people"] for name, share in shares.items()} == active(emulators)
+    manifest = json.loads((tmp_path / "p.csv.manifest.json").read_text())
+    plans = manifest["plans"]
+    assert {name: (plan["start"], plan["end"]) for name, plan in plans.items()} == DAYS_THEN
+    text = " ".join(done.stderr.split())
+    assert (
+        "Relative days are those of each account: today is 2026-01-31 for east "
+        f"({EAST}), 2026-01-30 for west ({WEST})"
+    ) in text
+    assert "east 2026-01-22 to 2026-01-30: " in text
+    assert "west 2026-01-21 to 2026-01-29: " in text
+
+
+def test_several_outputs_have_each_the_days_of_their_zone(
+    env: dict[str, str], emulators: dict[str, Emulator], tmp_path: Path
+) -> None:
+    env = saved(env, emulators)
+    done = run(
+        env,
+        *("export", "Charged", *WORDS, *AS_OF, *BOTH, "-o", "{account}.ndjson", "--json"),
+        cwd=tmp_path,
+    )
+    assert done.code == 0, done.stderr
+    reports = [json.loads(line) for line in done.stdout.splitlines()]
+    assert {one["account"]: days_in(one) for one in reports} == DAYS_THEN
+    assert {one["account"]: one["people"] for one in reports} == active(emulators)
+
+
+def test_counts_of_several_accounts_are_of_the_days_of_their_zone(
+    env: dict[str, str], emulators: dict[str, Emulator]
+) -> None:
+    env = saved(env, emulators)
+    counts = active(emulators)
+    done = run(env, "count", "Charged", *WORDS, *AS_OF, *BOTH)
+    assert (done.code, done.stdout.decode()) == (
+        0,
+        f"east\t{counts['east']}\nwest\t{counts['west']}\n",
+    )
+    assert "today is 2026-01-31 for east" in " ".join(done.stderr.split())
+    done = run(env, "count", "Charged", *WORDS, *AS_OF, *BOTH, "--json")
+    assert [json.loads(line) for line in done.stdout.splitlines()] == [
+        {"account": name, "people": counts[name], "start": first, "end": last}
+        for name, (first, last) in DAYS_THEN.items()
+    ]
+
+
+def test_the_days_of_several_accounts_are_counted_from_now(
+    env: dict[str, str], emulators: dict[str, Emulator]
+) -> None:
+    env = saved(env, emulators)
+    earliest = {name: datetime.now(ZoneInfo(zone)).date() for name, zone in ZONES.items()}
+    done = run(env, "count", "Charged", "--from", "-3d", "--to", "today", *BOTH, "--json")
+    assert done.code == 0, done.stderr
+    lines = {line["account"]: line for line in map(json.loads, done.stdout.splitlines())}
+    for name, zone in ZONES.items():
+        last = as_date(lines[name]["end"])
+        assert earliest[name] <= last <= datetime.now(ZoneInfo(zone)).date()
+        assert as_date(lines[name]["start"]) == last - timedelta(days=3)
+
+
+def test_accounts_with_the_same_days_need_no_explanation(
+    env: dict[str, str], emulators: dict[str, Emulator]
+) -> None:
+    env = saved(env, emulators, zones={"east": EAST, "west": "Pacific/Apia"})
+    done = run(env, "count", "Charged", *WORDS, *AS_OF, *BOTH, "--json")
+    assert (done.code, done.stderr) == (0, "")
+    days = [(line["start"], line["end"]) for line in map(json.loads, done.stdout.splitlines())]
+    assert days == [DAYS_THEN["east"]] * 2
+
+
+def test_days_that_are_in_order_in_one_zone_only(
+    env: dict[str, str], emulators: dict[str, Emulator], tmp_path: Path
+) -> None:
+    env = saved(env, emulators)
+    asked = {name: dict(one.stats.requests) for name, one in emulators.items()}
+    days = ("--from", "2026-01-30", "--to", "yesterday", *AS_OF, *BOTH, "--quiet")
+    for command in (
+        ("count", "Charged"),
+        ("export", "Charged", "-o", "p.csv"),
+        ("export", "Charged", "-o", "{account}.csv"),
+    ):
+        done = run(env, *command, *days, cwd=tmp_path)
+        assert (done.code, done.stdout) == (2, b"")
+        assert done.stderr.startswith("error: --to: 2026-01-29 is before --from, 2026-01-30; ")
+        assert done.stderr.endswith(" (the days of west)\n")
+    assert {name: dict(one.stats.requests) for name, one in emulators.items()} == asked
+
+
+def test_the_last_day_of_a_sync_of_several_accounts(
+    env: dict[str, str], emulators: dict[str, Emulator], tmp_path: Path
+) -> None:
+    env = saved(env, emulators)
+    days = ("--since", "2026-01-01", "--until", "-2d")
+    for out in ("p.duckdb", "{account}.duckdb"):
+        earliest = {name: datetime.now(ZoneInfo(zone)).date() for name, zone in ZONES.items()}
+        done = run(env, "sync", "Charged", *days, *BOTH, "-o", out, "--json", cwd=tmp_path)
+        assert done.code == 0, done.stderr
+        reports = [json.loads(line) for line in done.stdout.splitlines()]
+        through = {one["account"]: one["through"] for one in reports if "account" in one}
+        if "accounts" in reports[0]:
+            through = {name: one["through"] for name, one in reports[0]["accounts"].items()}
+        for name, zone in ZONES.items():
+            found = date.fromisoformat(through[name]) + timedelta(days=2)
+            assert earliest[name] <= found <= datetime.now(ZoneInfo(zone)).date()
+
+
+@pytest.mark.parametrize(
+    ("text", "accepted"),
+    [
+        ("2026-01-31T02:00:00Z", True),
+        ("2026-01-31T02:00:00.5+00:00", True),
+        ("2026-01-31T07:30+05:30", True),
+        ("2026-01-31T02:00:00", False),
+        ("2026-01-31", False),
+        ("yesterday", False),
+        ("1769824800", False),
+        ("0001-01-01T00:00:00+14:00", False),
+        ("9999-12-31T23:59:59-12:00", False),
+        ("", False),
+    ],
+)
+def test_the_time_by_which_days_are_relative(
+    env: dict[str, str], text: str, accepted: bool
+) -> None:
+    env |= {"CLEVERTAP_TIMEZONE": EAST}
+    done = run(env, "count", "Charged", *WORDS, f"--as-of={text}", "--json")
+    if accepted:
+        assert done.code == 0, done.stderr
+        found = json.loads(done.stdout)
+        assert (found["start"], found["end"]) == DAYS_THEN["east"]
+    else:
+        assert (done.code, done.stdout.count(b"people")) == (2, 0)
+        assert done.stderr.startswith(f"error: --as-of: {text!r} is not a time with a zone")
+
+
+def test_a_time_for_days_that_are_dates_is_refused(env: dict[str, str]) -> None:
+    dates = ("--from", "2026-01-01", "--to", "2026-01-31")
+    done = run(env, "count", "Charged", *dates, *AS_OF)
+    assert (done.code, done.stdout) == (2, b"")
+    assert done.stderr.startswith("error: --as-of is for relative days")
 
 
 def test_without_a_zone_relative_days_are_those_of_utc(env: dict[str, str]) -> None:
@@ -252,6 +448,58 @@ def test_the_command_to_resume_names_the_day_itself(
         assert timedelta(days=1) <= today() - last <= timedelta(days=2)
         resumed = run(env | variables, *words, cwd=tmp_path)
         assert (resumed.code, resumed.stdout) == (0, b"p.ndjson\n")
+
+
+@pytest.mark.parametrize("out", ["p.csv", "{account}.csv"])
+def test_the_command_to_resume_has_the_days_of_each_account(
+    env: dict[str, str], emulators: dict[str, Emulator], tmp_path: Path, out: str
+) -> None:
+    command = ("export", "Charged", "--from", "-200d", "--to", "yesterday", *BOTH, "-o", out)
+    opened = emulators["east"].stats.requests["open_chain"]
+    began = datetime.now(UTC).replace(microsecond=0)
+    with held(emulators["east"], holding=9) as (variables, let_pass):
+        env = saved(env, emulators, east=variables["CLEVERTAP_BASE_URL"])
+        words = interrupted(
+            env,
+            tmp_path,
+            *command,
+            after=lambda: emulators["east"].stats.requests["open_chain"] > opened,
+        )
+        let_pass()
+        assert [words[words.index(option) + 1] for option in ("--from", "--to")] == [
+            "-200d",
+            "yesterday",
+        ]
+        at = datetime.fromisoformat(words[words.index("--as-of") + 1])
+        assert began <= at <= datetime.now(UTC)
+        resumed = run(env, *words, "--json", cwd=tmp_path)
+    assert resumed.code == 0, resumed.stderr
+    # Another export would have warned of the one that was interrupted.
+    assert "unfinished" not in resumed.stderr
+    assert not [*tmp_path.glob("*.export")]
+    reports = [json.loads(line) for line in resumed.stdout.splitlines()]
+    shares = reports[0].get("accounts") or {one["account"]: one for one in reports}
+    for name, zone in ZONES.items():
+        current = at.astimezone(ZoneInfo(zone)).date()
+        first, last = map(as_date, days_in(shares[name]))
+        assert (first, last) == (current - timedelta(days=200), current - timedelta(days=1))
+
+
+def test_the_command_to_resume_counts_from_the_same_time(
+    env: dict[str, str], emulators: dict[str, Emulator], tmp_path: Path
+) -> None:
+    opened = emulators["east"].stats.requests["open_chain"]
+    command = ("export", "Charged", *WORDS, *AS_OF, *BOTH, "-o", "p.csv")
+    with held(emulators["east"], holding=9) as (variables, let_pass):
+        env = saved(env, emulators, east=variables["CLEVERTAP_BASE_URL"])
+        words = interrupted(
+            env,
+            tmp_path,
+            *command,
+            after=lambda: emulators["east"].stats.requests["open_chain"] > opened,
+        )
+        let_pass()
+    assert words[words.index("--as-of") + 1] == AS_OF[1]
 
 
 def test_the_same_words_on_another_day_are_another_export(

@@ -27,7 +27,11 @@ from ..support.terminals import emulated, environment
 
 SHARED = ("accounts", "quiet", "verbose", "log_format", "timeout", "max_time", "retries")
 TEXTS = ["-x", "it's $HOME", "two  blanks", "\N{SNOWMAN}", "100%"]
-NUMBERS = {"SECONDS": ["0.1", "12345.678", "86400"], "DAY": ["2026-01-31"]}
+NUMBERS = {
+    "SECONDS": ["0.1", "12345.678", "86400"],
+    "DAY": ["2026-01-31"],
+    "TIME": ["2026-01-31T02:00:00Z", "2026-01-31T07:30:00.5+05:30"],
+}
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ from ..app import App
 from ..command import Command
 from ..completion import complete_event
 from ..options import QueryOptions, query_options
-from ..selection import other_option, select
+from ..selection import Days, other_option, own_days, select
 from ..where import GRAMMAR
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ __all__ = ["count"]
     "--json",
     "as_json",
     is_flag=True,
-    help="Print a JSON object for each account, and for a failure one with `error`.",
+    help="Print a JSON object for each account, with its days, and for a failure one with `error`.",
 )
 @click.pass_obj
 def count(app: App, event: str | None, query: QueryOptions, as_json: bool) -> None:
@@ -50,13 +50,16 @@ def count(app: App, event: str | None, query: QueryOptions, as_json: bool) -> No
         altaprofiles count --everyone --profile-where 'Customer Type = Gold'
         altaprofiles count Charged --from 2026-01-01 --to 2026-01-31 --account shop --account outlet
     """
+    from ...base.task_account import account_of_task
+
     selection = select([] if event is None else [event], query)
     names: tuple[str | None, ...] = app.accounts or (None,)
     counts: dict[str | None, int] = {}
     errors: dict[str, Exception] = {}
 
     async def question(session: Session) -> int:
-        return await session.profiles.count(event, **selection)
+        days = own_days(query, account_of_task())
+        return await session.profiles.count(event, **selection, **days)
 
     if len(names) > 1:
         several, errors = app.ask_each(question)
@@ -65,7 +68,8 @@ def count(app: App, event: str | None, query: QueryOptions, as_json: bool) -> No
         counts[names[0]] = app.ask(question)
     for name in names:
         if (people := counts.get(name)) is not None:
-            app.write(_line(name if len(names) > 1 else None, people, as_json=as_json))
+            days = own_days(query, name)
+            app.write(_line(name if len(names) > 1 else None, people, days, as_json=as_json))
     if empty := [name for name, people in counts.items() if not people]:
         has_filters = bool(
             selection["event_properties"] or selection["profile_fields"] or selection["query"]
@@ -80,10 +84,16 @@ def count(app: App, event: str | None, query: QueryOptions, as_json: bool) -> No
         raise AccountsFailed("", errors)
 
 
-def _line(name: str | None, people: int, *, as_json: bool) -> bytes:
+def _line(name: str | None, people: int, days: Days, *, as_json: bool) -> bytes:
     if as_json:
         from msgspec import json
 
-        account = {} if name is None else {"account": name}
-        return json.encode({**account, "people": people}) + b"\n"
+        from ...wire.days import check_range
+
+        values: dict[str, object] = {} if name is None else {"account": name}
+        values["people"] = people
+        if days["start"] is not None and days["end"] is not None:
+            # As in the report of an export.
+            values["start"], values["end"] = check_range(days["start"], days["end"])
+        return json.encode(values) + b"\n"
     return (f"{people}\n" if name is None else f"{name}\t{people}\n").encode()

@@ -18,7 +18,7 @@ from ..options import (
     query_options,
     record_options,
 )
-from ..selection import other_option, select
+from ..selection import other_option, own_days, select
 from ..where import GRAMMAR
 
 if TYPE_CHECKING:
@@ -108,6 +108,7 @@ def export(
       duckdb -c "select count(*) from '$(altaprofiles export Charged \\
           --from 2026-01-01 --to 2026-01-31 -o charged.parquet)'"
     """
+    from ...base.task_account import account_of_task
     from ...session import export_part
     from ..job import run_parts
 
@@ -121,6 +122,7 @@ def export(
             events or None,
             name=name,
             **selection,
+            **own_days(query, name or account_of_task()),
             **records,
             distinct=distinct,
             count=count,

@@ -20,7 +20,7 @@ from ..options import (
     record_options,
     table_options,
 )
-from ..relative_days import day
+from ..relative_days import RelativeDay, day, own_day
 from ..selection import other_option, select_filters
 from ..where import GRAMMAR
 
@@ -86,7 +86,7 @@ def sync(
     app: App,
     events: tuple[str, ...],
     since: date,
-    until: date | None,
+    until: date | RelativeDay | None,
     late_days: int,
     timezone: str | None,
     filters: FilterOptions,
@@ -130,6 +130,7 @@ def sync(
     """
     import msgspec
 
+    from ...base.task_account import account_of_task
     from ...base.zones import zone_of
     from ...export.output import Output
     from ...export.sync import Syncs
@@ -146,7 +147,7 @@ def sync(
             session,
             events,
             since=since,
-            until=until,
+            until=own_day(until, name or account_of_task()),
             late_days=late_days,
             timezone=timezone,
             with_cdp=with_cdp,
