@@ -437,7 +437,7 @@ class EventProfiles(AsyncOnly):
 
     async def _people(self, reading: Reading) -> AsyncGenerator[Profile, None]:
         pages = self._walk(reading, decode=True, keep=False)
-        with reading.noting_failure():
+        with naming(None), reading.noting_failure():
             try:
                 async for page in pages:
                     for number, profile in enumerate(page.profiles, 1):

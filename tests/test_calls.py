@@ -195,6 +195,28 @@ async def test_a_refusal_has_a_traceback_that_a_cell_of_a_notebook_can_show(tmp_
         assert "broken" in [one.name for one in frames_of(caught.value)]
 
 
+async def test_a_stopped_call_has_a_traceback_that_a_cell_of_a_notebook_can_show(
+    tmp_path: Path,
+) -> None:
+    package = Path(altaprofiles.__file__).parent
+    asked = asyncio.Event()
+
+    async def silent(head: bytes, writer: asyncio.StreamWriter) -> None:
+        asked.set()
+        await silence(head, writer)
+
+    async with scripted(silent) as server, session_at(server.url) as session:
+        for call in calls(session, tmp_path).values():
+            asked.clear()
+            cell = asyncio.ensure_future(errors_of(call))
+            await asked.wait()
+            cell.cancel()
+            with pytest.raises(asyncio.CancelledError) as caught:
+                await cell
+            files = [Path(one.filename) for one in frames_of(caught.value)]
+            assert len([file for file in files if package in file.parents]) <= 2, files
+
+
 async def test_a_closed_port_is_not_the_disk(tmp_path: Path) -> None:
     # Nobody listens, and nobody else can.
     with socket.socket() as bound:

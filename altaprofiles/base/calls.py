@@ -5,7 +5,7 @@ from __future__ import annotations
 from asyncio import CancelledError
 from collections.abc import Callable, Mapping
 from functools import wraps
-from inspect import iscoroutinefunction, signature
+from inspect import CO_ASYNC_GENERATOR, iscoroutinefunction, signature
 from types import TracebackType
 from typing import Any, NamedTuple, ParamSpec, TypeAlias, TypeVar, cast
 
@@ -33,8 +33,10 @@ class CallName(NamedTuple):
 class naming:  # noqa: N801
     """Lets errors of a block bear the name of a call, unless they bear one already.
 
+    It also cuts off the frames behind the block, which say nothing to a caller.
+
     Args:
-        name: the name; with None the errors stay as they are.
+        name: the name; with None the errors keep theirs.
     """
 
     def __init__(self, name: CallName | None) -> None:
@@ -67,7 +69,10 @@ The button that stops a cell of a notebook cancels what it awaits.
 
 def _shorten(traceback: TracebackType) -> None:
     """Cut off the frames of the library behind the called method, which fill a notebook's cell."""
-    last = traceback.tb_next or traceback
+    last = traceback
+    # The frame of a generator is what the caller reads; that of `named` stands before the method.
+    if not last.tb_frame.f_code.co_flags & CO_ASYNC_GENERATOR:
+        last = last.tb_next or last
     frame = last.tb_next
     while frame is not None:
         # A callback or an iterable of the caller's stays.

@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar, get_args
 import msgspec
 from msgspec import Struct
 
-from ..base.calls import CallName
+from ..base.calls import CallName, naming
 from ..base.checks import AS_INTS, READ_AGAIN, check_flag, check_key, check_whole, unknown
 from ..base.verdicts import dooms_all
 from ..base.wording import one_of
@@ -236,7 +236,7 @@ class Lookups(Generic[V]):
 
 
 async def _noted(results: AsyncGenerator[R, None], reading: Reading) -> AsyncGenerator[R, None]:
-    with reading.noting_failure():
+    with naming(None), reading.noting_failure():
         async with aclosing(results):
             async for result in results:
                 yield result

@@ -50,7 +50,15 @@ PRINTED = {
         " has an iOS device",
         "the next page is None",
     ],
-    "look-ups": ["None\n", "\n0 to ask for again\n", "1 1 0", "line 3 {'identity': 'nobody'}"],
+    "look-ups": [
+        "None\n",
+        "\n0 to ask for again\n",
+        "1 1 0",
+        "line 3 {'identity': 'nobody'}",
+        "('Misaki', 'MISAKI69@example.com', '7000000069', 'found in lower case')",
+        "('Eve', 'nobody@example.com', None, 'not found')",
+        "('Max', None, None, 'no address')]",
+    ],
     "into-databases": ["│ Customer Type ", "│ platform_info ", "with_email"],
     "dataframes": [
         "Int64 Customer Type",
@@ -255,6 +263,21 @@ def test_every_guide_is_one_click_from_the_readme() -> None:
 @pytest.mark.parametrize("path", [README, *sorted(GUIDES.glob("*.md"))], ids=lambda path: path.stem)
 def test_links_lead_somewhere(path: Path) -> None:
     assert [link for link in links(path) if not (path.parent / link).exists()] == []
+
+
+def anchors(path: Path) -> set[str]:
+    """Return the anchors of the headings of a document, as GitHub makes them."""
+    text = re.sub(r"^ *```.*?^ *```$", "", path.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", one.lower()).replace(" ", "-") for one in headings}
+
+
+@pytest.mark.parametrize("path", [README, *sorted(GUIDES.glob("*.md"))], ids=lambda path: path.stem)
+def test_links_lead_to_a_heading(path: Path) -> None:
+    found = re.findall(r"\]\((?!https?://)([^)#]*)#([^)]+)\)", path.read_text("utf-8"))
+    pages = {(path.parent / name if name else path, anchor) for name, anchor in found}
+    missing = [f"{page.name}#{anchor}" for page, anchor in pages if anchor not in anchors(page)]
+    assert missing == []
 
 
 def test_the_readme_is_short() -> None:

@@ -18,7 +18,7 @@ import pytest
 from altaprofiles import ExportError, Session
 from altaprofiles.emulator import Emulator
 
-from ..support.guides import GUIDES
+from ..support.guides import block_of
 from ..support.postgres import Server
 from ..support.tasks import PATIENCE
 from ..support.terminals import emulated, environment
@@ -48,13 +48,7 @@ def emulator() -> Iterator[Emulator]:
 
 def code_with(text: str, language: str = "python") -> str:
     """Return the only code block of the guide with a text in it."""
-    blocks = re.findall(
-        rf"^```{language}\n(.*?)^```$",
-        (GUIDES / GUIDE).read_text("utf-8"),
-        re.DOTALL | re.MULTILINE,
-    )
-    (found,) = (block for block in blocks if text in block)
-    return str(found)
+    return block_of(GUIDE, text, language)
 
 
 def export(emulator: Emulator, to: str, **options: Any) -> None:
@@ -107,6 +101,27 @@ def test_members_without_a_column_are_counted(
     exec(code_with("json_keys(extra)"), {})  # noqa: S102
     printed = capsys.readouterr().out
     assert re.search(r"\bnew\b\D+2\b[^\n]*\n[^\n]*\bls\b\D+1\b", printed)
+
+
+# -------------------------------------------------------------------------------- names of events
+
+
+def test_events_that_people_have_done_are_counted(
+    emulator: Emulator,
+    postgres: Server,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    emulator.add({"identity": "di", "events": CHARGED | {"Refunded": CHARGED["Charged"]}})
+    export(emulator, "people.parquet")
+    export(emulator, postgres.url("profiles"))
+    exec(code_with("json_keys(events)"), {})  # noqa: S102
+    printed = capsys.readouterr().out
+    assert re.search(r"\bCharged\b\D+4\b[^\n]*\n[^\n]*\bRefunded\b\D+1\b", printed)
+    rows = postgres.rows(code_with("jsonb_object_keys(events)", "sql"))
+    assert rows == [("Charged", 4), ("Refunded", 1)]
 
 
 # ----------------------------------------------------------------------------------------- columns

@@ -13,7 +13,14 @@ from sybil.parsers.markdown import PythonCodeBlockParser
 
 import altaprofiles
 
-__all__ = ["GUIDES", "document_at", "function_of", "program_name", "write_programs"]
+__all__ = [
+    "GUIDES",
+    "block_of",
+    "document_at",
+    "function_of",
+    "program_name",
+    "write_programs",
+]
 
 GUIDES = Path(altaprofiles.__file__).parent / "guides"
 
@@ -31,6 +38,17 @@ def function_of(guide: str, name: str) -> Callable[..., Any]:
             exec(example.parsed, names)  # noqa: S102
     function: Callable[..., Any] = names[name]
     return function
+
+
+def block_of(guide: str, text: str, language: str = "python") -> str:
+    """Return the only code block of a guide, such as "errors.md", with a text in it."""
+    blocks = re.findall(
+        rf"^```{language}\n(.*?)^```$",
+        (GUIDES / guide).read_text("utf-8"),
+        re.DOTALL | re.MULTILINE,
+    )
+    (found,) = (block for block in blocks if text in block)
+    return str(found)
 
 
 def program_name(code: str) -> str | None:
