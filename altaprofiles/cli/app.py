@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from ..models import Attempt
     from ..session import Session
 
-__all__ = ["App", "Service", "keeping"]
+__all__ = ["App", "Service", "has_conditions", "keeping"]
 
 T = TypeVar("T")
 
@@ -652,7 +652,7 @@ class App:
     def _log_resumption(self) -> None:
         if self._resume is not None:
             resume = self._resume
-            if self.log_format == "json" and _has_conditions(click.get_current_context()):
+            if self.log_format == "json" and has_conditions(click.get_current_context()):
                 # Not with a mark in their place: that would be the command of another export.
                 resume = (
                     f"run the same command again in {Path.cwd()}; it is not shown, as its "
@@ -703,7 +703,8 @@ def _is_folder_gone() -> bool:
     return False
 
 
-def _has_conditions(context: click.Context) -> bool:
+def has_conditions(context: click.Context) -> bool:
+    """Return whether a command line holds conditions, whose values may be people's data."""
     return any(context.params.get(name) for name in ("event_properties", "profile_fields"))
 
 
