@@ -73,7 +73,7 @@ class Success(Struct, frozen=True, kw_only=True):
         syncs: the account and the last day of each sync, if it has one, as "account" and "through",
             by the name of the account; the name of a single one is empty.
         write: the way in which rows were written; None of an earlier version.
-        asked: the events, both ends of the days and the digest of the filters, of each account.
+        scopes: the events, both ends of the days and the digest of the filters, of each account.
     """
 
     output: str
@@ -89,7 +89,7 @@ class Success(Struct, frozen=True, kw_only=True):
     accounts: Collection[str] = ()
     syncs: Mapping[str, Mapping[str, str | None]] = {}
     write: str | None = None
-    asked: Collection[_Asked] = ()
+    scopes: Collection[_Asked] = ()
 
     @property
     def adds(self) -> bool:
@@ -122,7 +122,7 @@ class Success(Struct, frozen=True, kw_only=True):
         if not isinstance(plan, EventsPlan):
             return True
         digest = plan.filters.digest if plan.filters else None
-        return (plan.events, plan.start, plan.end, digest) not in self.asked
+        return (plan.events, plan.start, plan.end, digest) not in self.scopes
 
 
 class OutputState(Struct, frozen=True, kw_only=True):
@@ -427,7 +427,7 @@ def _parsed(content: bytes) -> Success | None:
         accounts=manifest.written_accounts,
         syncs=manifest.syncs,
         write=manifest.options.get("write"),
-        asked=[
+        scopes=[
             (one.events, one.start, one.end, one.filters_sha256)
             for one in (manifest.plan, *manifest.plans.values())
             if one is not None

@@ -243,6 +243,9 @@ def encode_arguments(output: Output, place: Place, others: Mapping[str, Any]) ->
         to = without_password(str(output.to))
     if names_folder(str(output.to)):
         to += "/"
+    command = {}
+    if output.command is not None:
+        command = {"command": output.command, "folder": readable(str(Path.cwd()))}
     arguments = {
         "to": readable(to),
         "status": readable(place.status),
@@ -250,7 +253,7 @@ def encode_arguments(output: Output, place: Place, others: Mapping[str, Any]) ->
         **place.layout,
         "write": target.write,
         **({} if output.sync is None else {"sync": output.sync}),
-        **({} if output.command is None else {"command": output.command, "folder": readable(str(Path.cwd()))}),
+        **command,
         **others,
     }
     return msgspec.json.encode(arguments)

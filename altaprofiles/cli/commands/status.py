@@ -436,8 +436,8 @@ def _finish(
             service = "alta"
         try:
             check_finishable(one)
-            if is_lost and not yes and (reason := why_silent()) is not None:
-                raise Failure(f"{_lost(state, one)}; {_kept(state, reason)}", Exit.USAGE)
+            if is_lost and not yes:
+                _check_answered(state, one)
             app.info(f"Finishing {one.title}, begun {one.age}.")
             if success is not None and success.is_newer(one):
                 app.warn(
@@ -457,22 +457,25 @@ def _finish(
 
 
 def _lost(state: OutputState, one: Unfinished) -> str:
-    """Return a sentence on what is lost by finishing an export that replaces what is newer."""
+    """Return a sentence on the newer rows that an export replaces when it is finished."""
     written = "" if state.success is None else f" at {state.success.written}"
-    return (
-        f"{state.name} was written{written}, after {one.title} was begun, which would replace it"
-    )
+    return f"{state.name} was written{written}, after {one.title} was begun, which would replace it"
 
 
-def _kept(state: OutputState, reason: str) -> str:
-    return (
-        f"`{state.command} --discard-unfinished` keeps what is newer; {reason}: to replace it "
-        f"without a question, pass --yes"
-    )
+def _check_answered(state: OutputState, one: Unfinished) -> None:
+    """Raise `Failure` if nobody could be asked whether an export may replace newer rows."""
+    from ..dialog import why_silent
+
+    if (reason := why_silent()) is not None:
+        raise Failure(
+            f"{_lost(state, one)}; `{state.command} --discard-unfinished` keeps what is newer; "
+            f"{reason}: to replace it without a question, pass --yes",
+            Exit.USAGE,
+        )
 
 
 def _may_replace(app: App, state: OutputState, one: Unfinished) -> bool:
-    """Return whether the user lets an export replace what was written after it was begun."""
+    """Return whether the user lets an export replace rows that are newer."""
     app.warn(_lost(state, one))
     if click.confirm("Replace it?", err=True):
         return True
