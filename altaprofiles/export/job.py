@@ -28,6 +28,7 @@ from ..errors import (
     ExportLocked,
     Incomplete,
     InvalidArgument,
+    PlanMismatch,
     SessionClosed,
     Unauthorized,
 )
@@ -62,7 +63,7 @@ from .state import SyncState
 from .store.lock import Lock
 from .store.people import Chooser
 from .store.spool import SpoolDamaged
-from .store.workspace import disk_remedy, explaining_disk_errors, is_outdated
+from .store.workspace import disk_remedy, explaining_disk_errors, is_outdated, noted_origin
 from .store.workspaces import LOCK, Appended, Ended, Workspaces
 from .synced import Settings, days_of
 from .tables import Origin
@@ -256,7 +257,8 @@ class Job(Generic[R, S]):
         is_checked = False
         # One after the other, because all read keys into the same folder.
         for part in self._parts:
-            await self._attempt(part, partial(begin, part))
+            explained = partial(self._explaining_damage, part, workspaces, place, threads)
+            await self._attempt(part, partial(explained, partial(begin, part)))
             if part.error is not None:
                 continue
             if not is_checked:
@@ -264,8 +266,60 @@ class Job(Generic[R, S]):
                 async with workspaces.turn:
                     await threads.run(partial(self._check, place, part))
                 is_checked = True
-            await self._attempt(part, partial(part.gathering.load, part.run))
+            load = partial(part.gathering.load, part.run)
+            await self._attempt(part, partial(explained, load))
             await self._attempt(part, partial(self._check_keys, part, place.target, threads))
+
+    async def _explaining_damage(
+        self,
+        part: Part[R, S],
+        workspaces: Workspaces,
+        place: Place,
+        threads: Threads,
+        step: Callable[[], Awaitable[object]],
+    ) -> None:
+        """Take a step that opens a workspace.
+
+        Raises:
+            ExportError: the workspace cannot be resumed. If that of an append may have had its rows
+                added, the error does not advise to add them once more.
+        """
+        try:
+            await step()
+        except (ExportLocked, PlanMismatch):
+            raise
+        except ExportError as error:
+            if not self._adds or DISCARD not in str(error):
+                raise
+            name = str(part.gathering.plan.name)
+            advice = await self._after_damage(part, workspaces.folder / name, place, threads)
+            if advice is None:
+                raise
+            fault, _, _ = str(error).rpartition("; ")
+            raise ExportError(f"{fault}; {advice}") from None
+
+    async def _after_damage(
+        self, part: Part[R, S], folder: Path, place: Place, threads: Threads
+    ) -> str | None:
+        """Return what to do with the workspace in a folder, or None if its rows are not there."""
+        target = place.target
+        noted = await threads.run(lambda: noted_origin(folder))
+        if noted is None:
+            return (
+                f"whether its rows are in {target.label} is not known: if they are, delete "
+                f"{folder} and do not run it again, else discard it with {DISCARD}"
+            )
+        run, began = noted
+        origin = Origin(run, (part.account,), began)
+        if await when_free(threads, target, lambda: target.holds(origin), self._output.deadline):
+            once = (
+                "do not run it again" if part.name is None else f"run the others, not {part.name}"
+            )
+            return (
+                f"all its rows are in {target.label}: delete {folder}, and {once}, which would add "
+                f"them once more"
+            )
+        return None
 
     async def _check_keys(self, part: Part[R, S], target: Target, threads: Threads) -> None:
         """Raise `InvalidArgument` if a lookup of no keys at all would empty its output."""
@@ -311,7 +365,7 @@ class Job(Generic[R, S]):
         Raises:
             ExportLocked: the output is in use.
             ExportError: it was not of all accounts, or the rows of some of them only are there, or
-                its report cannot be read.
+                its report cannot be read; or it had other windows, and has not noted its end.
         """
         if not self._adds:
             return None
@@ -319,6 +373,8 @@ class Job(Generic[R, S]):
         is_anew = self._output.resume is False
         ended = await threads.run(lambda: workspaces.ended(stores, is_anew=is_anew))
         if ended is None:
+            if not is_anew:
+                await self._check_windows(workspaces, place, threads)
             return None
         if (
             failed := next((part.error for part in self._parts if not part.is_open), None)
@@ -361,6 +417,26 @@ class Job(Generic[R, S]):
         for warning in warnings:
             logger.warning("%s", warning)
         return replace(report, warnings=[*report.warnings, *warnings])
+
+    async def _check_windows(self, workspaces: Workspaces, place: Place, threads: Threads) -> None:
+        """Raise `ExportError` if a run in other windows was killed when its rows had been added."""
+        target = place.target
+        for part in self._parts:
+            plan = part.gathering.plan
+            if not part.is_open or not isinstance(plan, EventsPlan):
+                continue
+            for folder in workspaces.family(plan):
+                if folder == part.run.store.folder or (noted := noted_origin(folder)) is None:
+                    continue
+                origin = Origin(noted[0], (part.account,), noted[1])
+                holds = partial(target.holds, origin)
+                if await when_free(threads, target, holds, self._output.deadline):
+                    _, _, windows = folder.name.rpartition("-")
+                    raise ExportError(
+                        f"an earlier run with windows={windows} that added its rows to "
+                        f"{target.label} was ended before it was over; run it with "
+                        f"`windows={windows}`, which adds none, or to add them once more, {DISCARD}"
+                    )
 
     def _united(
         self, ended: Ended, own: Sequence[Appended], names: Mapping[str, str], kind: type[R]

@@ -45,7 +45,7 @@ __all__ = [
     "REFUSED_AGAIN",
     "Content",
     "Origin",
-    "lost_rows",
+    "losses_of",
     "of_added",
     "of_added_to_days",
     "of_changed_in_days",
@@ -111,10 +111,12 @@ def of_added(label: str, columns: Sequence[str], content: Content) -> str:
     )
 
 
-def lost_rows(
+def losses_of(
     origin: Origin, state: SyncState, left: Left, rows: int, latest: int | None
-) -> Lost | None:
-    """Return what is lost of the rows that the run before has left, or None if nothing is.
+) -> tuple[Lost, ...]:
+    """Return what is lost of the rows that the runs before have left.
+
+    What other runs have found stays with the rows, as these may have been killed before they told.
 
     Args:
         origin: the export that has found the rows.
@@ -122,22 +124,33 @@ def lost_rows(
         left: the rows as they were left.
         rows, latest: the rows as they are, like those of `left`.
     """
-    if left.lost is not None and left.lost.run == origin.run:
-        return left.lost
-    is_older = left.latest is not None and (latest is None or latest < left.latest)
-    if origin.brings(state) or not (rows < left.rows or is_older):
-        return None
-    return Lost(origin.run, rows, left.rows, (state.through - state.since).days + 1)
+    if origin.brings(state):
+        return ()
+    own = [lost for lost in left.losses if lost.run == origin.run]
+    others = [lost for lost in left.losses if lost.run != origin.run]
+    if rows < left.rows or (left.latest is not None and (latest is None or latest < left.latest)):
+        own = [Lost(origin.run, rows, left.rows, (state.through - state.since).days + 1)]
+    return (*others[-_OTHERS:], *own)
 
 
-def of_lost_rows(label: str, account: str, lost: Lost) -> str:
+_OTHERS = 4
+"""Number of other runs whose losses stay with the rows: more than are killed one upon the other."""
+
+
+def of_lost_rows(label: str, account: str, origin: Origin, losses: Sequence[Lost]) -> str | None:
     """Return the note on a table that has lost rows since a run has written it.
 
     Args:
         label: the table.
         account: the account of the rows.
-        lost: what is lost.
+        origin: the export that notes it.
+        losses: as from `losses_of`.
+
+    Returns:
+        The note, or None if that export has found none lost.
     """
+    if not losses or (lost := losses[-1]).run != origin.run:
+        return None
     what = f"older rows of the account {account} than the last run has left"
     if lost.rows < lost.before:
         rows = numbered(lost.rows, "row")

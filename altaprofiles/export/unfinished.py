@@ -25,7 +25,7 @@ from .sinks.folder import names_folder
 from .sinks.postgres_url import without_password
 from .store.journal import Journal
 from .store.key_table import FOUND, INVALID, NOT_FOUND, KeyTable
-from .store.workspace import JOURNAL, OVER, files_in, oldest_change
+from .store.workspace import JOURNAL, OVER, files_in, noted_origin, oldest_change
 from .store.workspaces import workspaces_in, workspaces_of_ended
 
 __all__ = [
@@ -270,7 +270,11 @@ def _look(folder: Path) -> Unfinished:
         return Unfinished(path=folder, size=size, is_running=True)
     except (ExportError, OSError, msgspec.DecodeError) as error:
         discard = "`altaprofiles status OUT --discard-unfinished`"
-        fault = failure_text(error).replace(DISCARD, discard)
+        fault = failure_text(error)
+        if DISCARD in fault and noted_origin(folder) is not None:
+            # Of an append, which would be added once more.
+            fault = f"{fault.rpartition('; ')[0]}; the same export says whether its rows were added"
+        fault = fault.replace(DISCARD, discard)
         if isinstance(error, FileNotFoundError):
             # A killed run has deleted the spools first, or has made none yet.
             fault, is_empty = "its journal is missing", not _holds_spools(folder)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -76,12 +77,12 @@ class Append:
         """The step at which it is noted that it is over."""
         return max(n for n, step in enumerate(self._steps) if step == "os.replace")
 
-    async def die(self, job: Job, *, removed: int = 0) -> None:
+    async def die(self, job: Job, *, removed: int = 0, when: str = "after") -> None:
         """Run a job until it is known that it is over, and some of its files are removed."""
         noted = self.noted
         step = "os.unlink" if removed else "os.replace"
         number = self._steps[:noted].count(step) + max(removed - 1, 0)
-        dying = job.but(die=(number, "after"), die_in=step)
+        dying = job.but(die=(number, when), die_in=step)
         assert (await self.processes.run(dying)).signal == signal.SIGKILL
 
     async def again(self, **changes: Any) -> Outcome:
@@ -463,6 +464,98 @@ async def test_a_report_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
         assert append.times == 2
 
 
+def damage(journal: Path, how: str) -> None:
+    """Damage a journal that a process has left, as a disk may do."""
+    for path in (journal, journal.with_name(f"{journal.name}-wal")):
+        content = path.read_bytes() if path.exists() else b""
+        if content:
+            path.write_bytes(b"x" * len(content) if how == "garbage" else content[:5000])
+
+
+DAMAGES = ("garbage", "truncated")
+
+
+@pytest.mark.parametrize("removed", [0, 1])
+@pytest.mark.parametrize("how", DAMAGES)
+async def test_a_journal_that_was_damaged_after_the_end_does_not_matter(
+    tmp_path: Path, how: str, removed: int
+) -> None:
+    async with appending(tmp_path, "people.duckdb", windows="auto") as append:
+        await append.die(append.job, removed=removed)
+        [journal] = tmp_path.rglob("journal.sqlite")
+        damage(journal, how)
+        assert told(await append.again())
+        assert append.times == 1
+        assert not list(tmp_path.rglob("*.export"))
+        assert not told(await append.again())
+        assert append.times == 2
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+@pytest.mark.parametrize("kind", ["folder", "duckdb", "postgres"])
+async def test_rows_that_are_there_are_not_added_by_the_advice_on_a_damaged_journal(
+    tmp_path: Path, postgres: Server, kind: str, how: str
+) -> None:
+    to = {"folder": "people", "duckdb": "people.duckdb", "postgres": postgres.url()}[kind]
+    async with appending(tmp_path, to) as append:
+        await append.die(append.job, when="before")
+        assert append.times == 1
+        [journal] = tmp_path.rglob("journal.sqlite")
+        damage(journal, how)
+        for _ in range(2):
+            outcome = await append.processes.run(append.job)
+            assert outcome.error == "ExportError", outcome
+            assert "all its rows are in" in outcome.message, outcome
+            assert "resume=False" not in outcome.message
+            assert append.times == 1
+        command = [sys.executable, "-m", "altaprofiles", "status", append.job.arguments["to"]]
+        shown = await asyncio.to_thread(
+            subprocess.run, command, capture_output=True, text=True, check=True
+        )
+        assert "--discard-unfinished`" not in shown.stdout
+        shutil.rmtree(journal.parent)
+        assert not told(await append.again())
+        assert append.times == 2
+
+
+async def test_of_several_accounts_one_with_a_damaged_journal_is_to_be_left_out(
+    tmp_path: Path,
+) -> None:
+    async with of_two(tmp_path) as append:
+        await append.die(append.job, when="before")
+        journal, _ = tmp_path.rglob("journal.sqlite")
+        damage(journal, "garbage")
+        for _ in range(2):
+            outcome = await append.processes.run(append.job)
+            assert outcome.error == "AccountsFailed", outcome
+            [name] = [
+                name for name in append.job.accounts if f"{name} has failed" in outcome.message
+            ]
+            manifest = (tmp_path / "place" / "both.manifest.json").read_text()
+            assert f"delete {journal.parent}, and run the others, not {name}" in manifest
+            assert append.times == 1
+
+
+async def test_the_advice_on_a_damaged_journal_adds_rows_that_are_not_there(
+    tmp_path: Path,
+) -> None:
+    async with appending(tmp_path, "people.duckdb") as append:
+        dying = append.job.but(die=(0, "before"), die_in="duckdb COMMIT")
+        assert (await append.processes.run(dying)).signal == signal.SIGKILL
+        [journal] = tmp_path.rglob("journal.sqlite")
+        damage(journal, "garbage")
+        outcome = await append.processes.run(append.job)
+        assert outcome.error == "ExportError", outcome
+        assert outcome.message.endswith("discard the unfinished export with `resume=False`")
+        [origin] = tmp_path.rglob("origin.json")
+        origin.unlink()
+        outcome = await append.processes.run(append.job)
+        assert "is not known: if they are, delete" in outcome.message
+        assert append.times == 0
+        assert not told(await append.again(resume=False))
+        assert append.times == 1
+
+
 async def test_of_several_accounts_all_are_needed_once_something_is_removed(tmp_path: Path) -> None:
     async with (
         Emulator(people=10, seed=5) as third,
@@ -505,7 +598,8 @@ async def test_an_account_whose_journal_is_in_use_is_an_error(tmp_path: Path) ->
     async with of_two(tmp_path) as append:
         await append.die(append.job, removed=1)
         rows = append.rows()
-        for journal in tmp_path.rglob("journal.sqlite"):
+        # A run whose other journal is in use removes that which is empty.
+        for journal in filter(Path.exists, [*tmp_path.rglob("journal.sqlite")]):
             with closing(sqlite3.connect(journal, isolation_level=None)) as reader:
                 reader.execute("BEGIN").execute("SELECT * FROM sqlite_master").fetchall()
                 outcome = await append.processes.run(append.job)
@@ -581,6 +675,23 @@ async def test_the_same_export_in_other_windows_adds_its_rows_once(
         assert not list(tmp_path.rglob("*.export"))
         assert not told(await append.again())
         assert append.times == 2
+
+
+@pytest.mark.parametrize(("windows", "other"), [("auto", 2), (2, 3)])
+async def test_in_other_windows_rows_are_not_added_before_the_end_is_noted_either(
+    tmp_path: Path, windows: int | str, other: int
+) -> None:
+    async with appending(tmp_path, "people.duckdb", windows=windows) as append:
+        await append.die(append.job, when="before")
+        arguments = {**append.job.arguments, "windows": other}
+        for _ in range(2):
+            outcome = await append.processes.run(append.job.but(arguments=arguments))
+            assert outcome.error == "ExportError", outcome
+            assert "run it with `windows=" in outcome.message
+            assert append.times == 1
+        assert told(await append.again())
+        assert append.times == 1
+        assert not list(tmp_path.rglob("*.export"))
 
 
 @pytest.mark.parametrize("removed", [0, 1])

@@ -467,6 +467,15 @@ def test_rows_that_are_lost_are_noticed_once(postgres: Server, loss: str) -> Non
     assert notes_of(target, [], 7, 4) == []
 
 
+def test_rows_that_are_lost_before_a_killed_run_goes_on_are_noticed(postgres: Server) -> None:
+    target = target_of(postgres.url("people"))
+    sync(target, [named("1"), named("2")], 5, 1)
+    for rows in (1, 2):
+        postgres.run("DELETE FROM people WHERE identity = '2'")
+        [note] = notes_of(target, [named("2"), named("3")], 6, 2, run="noticing")
+        assert f" has {rows} row" in note
+
+
 def test_rows_of_an_older_backup_are_noticed_even_if_they_are_as_many(postgres: Server) -> None:
     target = target_of(postgres.url("people"))
     sync(target, [named("1", name="old")], 4, 0)
@@ -624,6 +633,34 @@ async def test_a_sync_that_is_killed_at_any_step_is_as_if_it_had_not_been(
             outcome = await processes.run(job)
             assert outcome.report is not None, outcome
             assert (postgres.rows(PEOPLE), postgres.rows(STATES)) == after, (number, when)
+
+
+@pytest.mark.anyio
+@forks
+async def test_lost_rows_are_told_by_the_run_that_was_killed_whoever_wrote_in_between(
+    postgres: Server, processes: Exporter
+) -> None:
+    other = {"start": 20260101, "end": 20260104, "write": "upsert"}
+    async with Emulator(people=60, seed=2) as emulator:
+        of_sync = job_of(postgres, emulator, 20260102, **ONE_CHAIN)
+        to = of_sync.arguments["to"]
+        of_export = of_sync.but(arguments={"events": "Charged", "to": to, **other})
+        assert (await processes.run(of_sync)).report is not None
+        for until, is_of_sync in ((20260103, True), (20260104, False), (20260105, True)):
+            next_sync = job_of(postgres, emulator, until, **ONE_CHAIN)
+            export = of_export.but(begun=next_sync.begun)
+            dying, others = (next_sync, export) if is_of_sync else (export, next_sync)
+            postgres.run("DELETE FROM people WHERE person IN (SELECT min(person) FROM people)")
+            killed = await processes.run(dying.but(die=(0, "after"), die_in="postgres commit"))
+            assert killed.signal == signal.SIGKILL
+            if until == 20260105:
+                # They are lost to the export as well.
+                postgres.run("DELETE FROM people WHERE person IN (SELECT min(person) FROM people)")
+            for job, notes in ((others, until == 20260105), (dying, True), (dying, False)):
+                outcome = await processes.run(job)
+                assert outcome.report is not None, outcome
+                told = [text for text in outcome.report["warnings"] if "after the last run" in text]
+                assert len(told) == notes, (until, outcome)
 
 
 @pytest.mark.anyio

@@ -1078,6 +1078,29 @@ async def test_a_night_killed_between_finishing_and_its_own_days_is_completed(
         assert [row[:5] for row in people(to)] == [row[:5] for row in people(fresh)]
 
 
+@forks
+async def test_lost_rows_are_told_by_the_sync_that_was_killed_whoever_wrote_in_between(
+    tmp_path: Path, processes: Exporter
+) -> None:
+    to = tmp_path / "crm.duckdb"
+    async with Emulator(people=60, seed=3) as emulator:
+        await processes.run(job_of(emulator, to, 3))
+        with duckdb.connect(str(to)) as connection:
+            connection.execute(
+                "DELETE FROM profiles WHERE person = (SELECT min(person) FROM profiles)"
+            )
+        job = job_of(emulator, to, 5)
+        killed = await processes.run(job.but(die=(0, "after"), die_in="duckdb COMMIT"))
+        assert killed.signal == signal.SIGKILL
+        days = {"start": 20260101, "end": 20260104}
+        other = {"events": "App Launched", "to": str(to), "write": "upsert", **days}
+        for one, notes in ((job.but(arguments=other), 0), (job, 1), (job_of(emulator, to, 6), 0)):
+            outcome = await processes.run(one)
+            assert outcome.report is not None, outcome
+            texts = [text for text in outcome.report["warnings"] if "after the last run" in text]
+            assert len(texts) == notes, outcome
+
+
 KILLS = int(os.environ.get("ALTAPROFILES_KILLS", "60" if THOROUGH else "36")) // 6
 
 

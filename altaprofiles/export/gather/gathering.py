@@ -85,6 +85,9 @@ class Run:
         """
         with explaining_disk_errors(self.place.folder):
             self.store.begin(plan, self._arguments)
+            # The name of a plan whose keys are being read is not known yet.
+            if self.place.target.write == "append" and plan.name is not None:
+                self.store.note_origin()
             self._reporting.resume(self.store.journal)
 
     def settle(self, plan: Plan) -> bool:

@@ -121,18 +121,18 @@ class Load:
         if is_new:
             forget_states(self._execute, self._table.name)
         sync = self._origin.sync
-        lost = {state.account: rows for state, rows in known}
+        losses = {state.account: rows for state, rows in known}
         for state in [state for state, _ in known] if sync is None else [sync]:
-            rows = lost.get(state.account)
+            rows = losses.get(state.account, ())
             write_state(self._execute, self._file, self._table, state, rows)
 
-    def _known_states(self) -> list[tuple[SyncState, Lost | None]]:
+    def _known_states(self) -> list[tuple[SyncState, tuple[Lost, ...]]]:
         """Return the states of the accounts, with lost rows that are not brought; note these."""
         known = known_states(self._execute, self._file, self._table, self._origin)
         self.notes += [
-            of_lost_rows(self._table.label, state.account, lost)
-            for state, lost in known
-            if lost is not None
+            note
+            for state, losses in known
+            if (note := of_lost_rows(self._table.label, state.account, self._origin, losses))
         ]
         return known
 

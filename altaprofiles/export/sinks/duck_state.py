@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 from ...errors import ExportError
 from ..state import Left, Lost, SyncState
-from ..tables import Origin, lost_rows
+from ..tables import Origin, losses_of
 from .duck_table import OWN_PREFIX, DuckTable, is_named
 
 __all__ = [
@@ -76,8 +76,8 @@ def _rows(execute: Execute, file: str, table: str) -> list[Any]:
 
 def known_states(
     execute: Execute, file: str, table: DuckTable, origin: Origin
-) -> list[tuple[SyncState, Lost | None]]:
-    """Return the states of an export's accounts, and what rows are lost since the last run.
+) -> list[tuple[SyncState, tuple[Lost, ...]]]:
+    """Return the states of an export's accounts, and what rows are lost, as `losses_of` does.
 
     Args:
         execute: runs statements.
@@ -95,25 +95,29 @@ def known_states(
         state, left = SyncState.of_row(*row), Left.of(row[1])
         if state.account not in origin.accounts:
             continue
-        lost = None
+        losses: tuple[Lost, ...] = ()
         if left is not None:
             now = _left(execute, table, state.account)
-            lost = lost_rows(origin, state, left, now.rows, now.latest)
-        known.append((state, lost))
+            losses = losses_of(origin, state, left, now.rows, now.latest)
+        known.append((state, losses))
     return known
 
 
-def _left(execute: Execute, table: DuckTable, account: str, lost: Lost | None = None) -> Left:
+def _left(execute: Execute, table: DuckTable, account: str, losses: tuple[Lost, ...] = ()) -> Left:
     # Columns are stored by themselves, so that this reads two of them.
     [(rows, latest)] = execute(
         f"SELECT count(*), epoch_us(max(fetched_at)) FROM {table.quoted} WHERE account = $account",
         account=account,
     )
-    return Left(rows, latest, lost=lost)
+    return Left(rows, latest, losses=losses)
 
 
 def write_state(
-    execute: Execute, file: str, table: DuckTable, state: SyncState, lost: Lost | None = None
+    execute: Execute,
+    file: str,
+    table: DuckTable,
+    state: SyncState,
+    losses: tuple[Lost, ...] = (),
 ) -> None:
     """Write the state of the rows of one account in a table. It never moves back.
 
@@ -122,7 +126,7 @@ def write_state(
         file: the file in messages.
         table: the table, with the rows.
         state: the state.
-        lost: as in `Left`.
+        losses: as in `Left`.
 
     Raises:
         ExportError: something else has made the table of states.
@@ -145,7 +149,7 @@ def write_state(
         " ($table, $account, $settings, $through, make_timestamptz($synced_at))",
         table=table.name,
         account=state.account,
-        settings=_left(execute, table, state.account, lost).beside(state.settings),
+        settings=_left(execute, table, state.account, losses).beside(state.settings),
         through=max([*days, state.through]),
         synced_at=state.synced_at_number,
     )

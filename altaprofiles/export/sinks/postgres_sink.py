@@ -211,9 +211,11 @@ class PostgresSink:
             return []
         known = postgres_sync.known_rows(self._table, self._connection, self._origin)
         self.notes += [
-            of_lost_rows(self._table.label, one.state.account, one.lost)
+            note
             for one in known
-            if one.lost is not None
+            if (
+                note := of_lost_rows(self._table.label, one.state.account, self._origin, one.losses)
+            )
         ]
         return known
 
@@ -226,11 +228,11 @@ class PostgresSink:
             if time is not None and account in self._changed:
                 latest[account] = max(time, written_at)
         sync = self._origin.sync
-        lost = {one.state.account: one.lost for one in known}
+        losses = {one.state.account: one.losses for one in known}
         for state in [one.state for one in known] if sync is None else [sync]:
             account = state.account
             postgres_sync.write(
-                self._table, self._connection, state, latest.get(account), lost.get(account)
+                self._table, self._connection, state, latest.get(account), losses.get(account, ())
             )
 
     def _append(self, shape: Shape) -> None:

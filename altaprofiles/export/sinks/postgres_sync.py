@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from ...errors import ExportError
 from ..state import Left, Lost, SyncState
-from ..tables import Origin, lost_rows
+from ..tables import Origin, losses_of
 from .postgres_own import OwnTable
 from .postgres_table import PostgresTable, escaped, row_of
 
@@ -75,12 +75,12 @@ class Known(Struct, frozen=True):
     Attributes:
         state: the state.
         latest: as in `Left`; None if it is not known.
-        lost: as in `Left`.
+        losses: as in `Left`, with that run's own.
     """
 
     state: SyncState
     latest: int | None
-    lost: Lost | None
+    losses: tuple[Lost, ...]
 
 
 def known_rows(
@@ -109,12 +109,12 @@ def _known(
     left: Left | None,
 ) -> Known:
     if left is None:
-        return Known(state, None, None)
+        return Known(state, None, ())
     rows, latest = _count(table, connection, state.account), left.latest
     # The whole table is read only if it may be another one.
     if left.storage != _storage(table, connection):
         latest = _latest(table, connection, state.account)
-    return Known(state, latest, lost_rows(origin, state, left, rows, latest))
+    return Known(state, latest, losses_of(origin, state, left, rows, latest))
 
 
 def _count(table: PostgresTable, connection: psycopg.Connection[Any], account: str) -> int:
@@ -146,7 +146,7 @@ def write(
     connection: psycopg.Connection[Any],
     state: SyncState,
     latest: int | None = None,
-    lost: Lost | None = None,
+    losses: tuple[Lost, ...] = (),
 ) -> None:
     """Write the state of the rows of one account. It never moves back.
 
@@ -155,7 +155,7 @@ def write(
         connection: a connection in the transaction that writes the rows, at its end.
         state: the state.
         latest: as in `Left`; None if it is not known.
-        lost: as in `Left`.
+        losses: as in `Left`.
 
     Raises:
         ExportError: as from `OwnTable.require`.
@@ -165,7 +165,7 @@ def write(
     if latest is None:
         latest = _latest(table, connection, state.account)
     rows = _count(table, connection, state.account)
-    left = Left(rows, latest, _storage(table, connection), lost)
+    left = Left(rows, latest, _storage(table, connection), losses)
     connection.execute(
         f"DELETE FROM {place} WHERE table_name = %s AND account = %s", [table.name, state.account]
     )

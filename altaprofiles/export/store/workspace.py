@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -38,6 +39,7 @@ __all__ = [
     "is_outdated",
     "made_folder",
     "naming_full_disk",
+    "noted_origin",
     "oldest_change",
 ]
 
@@ -46,6 +48,7 @@ logger = logging.getLogger("altaprofiles")
 JOURNAL = "journal.sqlite"
 """The name of the journal, in the folder of a workspace."""
 
+_ORIGIN = "origin.json"
 _SPOOLS = "*.spool.ndjson"
 _MARKS = "people.marks"
 _PEOPLE = "people.sqlite*"  # of earlier versions
@@ -159,6 +162,19 @@ class Workspace:
     def began(self) -> datetime:
         """The time at which the export was begun."""
         return _EPOCH + timedelta(microseconds=self.journal.state("began"))
+
+    def note_origin(self) -> None:
+        """Note beside the journal whose rows an output gets, should the journal be damaged."""
+        path = self.folder / _ORIGIN
+        content = msgspec.json.encode([self.run, self.journal.state("began")])
+        with suppress(FileNotFoundError):
+            if path.read_bytes() == content:
+                return
+        with path.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        sync_folder(self.folder)
 
     def note_written(self) -> None:
         """Note that the output has been written without some answers."""
@@ -352,9 +368,18 @@ def made_folder(folder: Path, other: str = OTHER_SPOOL) -> None:
         ) from error
 
 
+def noted_origin(folder: Path) -> tuple[str, datetime] | None:
+    """Return `run` and `began` of the workspace in a folder, if it has noted them."""
+    try:
+        run, began = msgspec.json.decode((folder / _ORIGIN).read_bytes(), type=tuple[str, int])
+    except (OSError, msgspec.DecodeError):
+        return None
+    return run, _EPOCH + timedelta(microseconds=began)
+
+
 def files_in(folder: Path) -> Iterator[Path]:
     """Yield the files of a workspace that are in `folder`."""
-    for pattern in (f"{JOURNAL}*", _SPOOLS, f"{_MARKS}*", f"{STAGED}*", _PEOPLE):
+    for pattern in (f"{JOURNAL}*", _SPOOLS, f"{_MARKS}*", f"{STAGED}*", _PEOPLE, _ORIGIN):
         yield from folder.glob(pattern)
 
 
@@ -408,7 +433,7 @@ def delete_stray_logs(folder: Path) -> None:
 
 
 def _delete_spools(folder: Path) -> None:
-    _delete(folder, _SPOOLS, f"{_MARKS}*", f"{STAGED}*", _PEOPLE)
+    _delete(folder, _SPOOLS, f"{_MARKS}*", f"{STAGED}*", _PEOPLE, _ORIGIN)
 
 
 def _check_empty(folder: Path) -> None:

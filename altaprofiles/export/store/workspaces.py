@@ -245,7 +245,7 @@ class Workspaces:
 
     def newest(self, plan: EventsPlan) -> EventsPlan | None:
         """Return the plan of the newest unfinished export that differs in windows at most."""
-        found = [(_began(path), path.name) for path in self._family(plan)]
+        found = [(_began(path), path.name) for path in self.family(plan)]
         ended = [name for note in self._ended.values() for name in note.names]
         found += [(-1.0, name) for name in ended if _family_of(name) == plan.family]
         if not found:
@@ -257,10 +257,11 @@ class Workspaces:
         """Discard every unfinished export that differs from `plan` in windows at most."""
         for path in list(self._ended):
             self._drop(path, {plan.family})
-        for path in self._family(plan):
+        for path in self.family(plan):
             self.discard(path.name)
 
-    def _family(self, plan: EventsPlan) -> list[Path]:
+    def family(self, plan: EventsPlan) -> list[Path]:
+        """Return the workspaces of the plans that differ from `plan` in windows at most."""
         paths = workspaces_in(self.folder)
         return [path for path in paths if _family_of(path.name) == plan.family]
 
@@ -274,12 +275,24 @@ class Workspaces:
         Raises:
             ExportError: the workspace cannot be resumed, or cannot be written to.
         """
-        if plan.name is None:
-            store = Workspace.open(self.folder / _READING, resume=False)
-        else:
-            store = Workspace.open(self.folder / plan.name, resume=resume)
-        self._stores.append(store)
-        return store
+        folder = self.folder / (plan.name or _READING)
+        resume = resume and plan.name is not None
+        while True:
+            try:
+                store = Workspace.open(folder, resume=resume)
+            except ExportError as error:
+                if not resume or not self._was_to_be_removed(folder, error):
+                    raise
+                logger.warning("%s; it is discarded, as that export was complete", error)
+                resume = False
+            else:
+                self._stores.append(store)
+                return store
+
+    def _was_to_be_removed(self, folder: Path, error: ExportError) -> bool:
+        """Return whether a workspace that cannot be read is of an export whose end is noted."""
+        is_of_others = isinstance(error, ExportLocked) or isinstance(error.__cause__, OSError)
+        return not is_of_others and any(folder.name in one.names for one in self._ended.values())
 
     def settle(self, read: Workspace, plan: Plan, *, resume: bool) -> tuple[Workspace, bool]:
         """Return the workspace of `plan`, whose keys have been read.
