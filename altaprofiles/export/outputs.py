@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 from msgspec import Struct
@@ -52,6 +52,9 @@ __all__ = [
 _FOLDER = ".export"
 
 
+_Asked: TypeAlias = tuple[tuple[str, ...] | None, int | None, int | None, str | None]
+
+
 class Success(Struct, frozen=True, kw_only=True):
     """The manifest of an output.
 
@@ -70,6 +73,7 @@ class Success(Struct, frozen=True, kw_only=True):
         syncs: the account and the last day of each sync, if it has one, as "account" and "through",
             by the name of the account; the name of a single one is empty.
         write: the way in which rows were written; None of an earlier version.
+        scopes: the events, both ends of the days and the digest of the filters, of each account.
     """
 
     output: str
@@ -85,6 +89,7 @@ class Success(Struct, frozen=True, kw_only=True):
     accounts: Collection[str] = ()
     syncs: Mapping[str, Mapping[str, str | None]] = {}
     write: str | None = None
+    scopes: Collection[_Asked] = ()
 
     @property
     def adds(self) -> bool:
@@ -103,6 +108,21 @@ class Success(Struct, frozen=True, kw_only=True):
             return False
         # It has whole seconds.
         return datetime.fromisoformat(self.written).timestamp() >= int(one.began)
+
+    def is_lost_by(self, one: Unfinished) -> bool:
+        """Return whether its rows would be lost by finishing an unfinished export.
+
+        It is newer then, and the export replaces it by people of other events or days.
+        """
+        if one.arguments.get("write") != "replace" or one.obstacle is not None:
+            return False
+        if not self.is_newer(one):
+            return False
+        plan = one.plan
+        if not isinstance(plan, EventsPlan):
+            return True
+        digest = plan.filters.digest if plan.filters else None
+        return (plan.events, plan.start, plan.end, digest) not in self.scopes
 
 
 class OutputState(Struct, frozen=True, kw_only=True):
@@ -407,12 +427,21 @@ def _parsed(content: bytes) -> Success | None:
         accounts=manifest.written_accounts,
         syncs=manifest.syncs,
         write=manifest.options.get("write"),
+        scopes=[
+            (one.events, one.start, one.end, one.filters_sha256)
+            for one in (manifest.plan, *manifest.plans.values())
+            if one is not None
+        ],
     )
 
 
 class _OfAccount(Struct, frozen=True):
     account: str | None = None
     complete: bool = False
+    events: tuple[str, ...] | None = None
+    start: int | None = None
+    end: int | None = None
+    filters_sha256: str | None = None
 
 
 class _Manifest(Struct, frozen=True):
