@@ -103,7 +103,7 @@ class Success(Struct, frozen=True, kw_only=True):
         if self.syncs and one.arguments.get("sync") is not None:
             # A sync finishes what is left before it brings newer days.
             return False
-        if one.plan is not None and self.accounts and one.plan.account not in self.accounts:
+        if self.adds and self._is_of_others(one):
             # The other part of a run that was killed has written it.
             return False
         # It has whole seconds.
@@ -112,17 +112,23 @@ class Success(Struct, frozen=True, kw_only=True):
     def is_lost_by(self, one: Unfinished) -> bool:
         """Return whether its rows would be lost by finishing an unfinished export.
 
-        It is newer then, and the export replaces it by people of other events or days.
+        It is newer then, and the export replaces it by people of another account, other events or
+        days.
         """
         if one.arguments.get("write") != "replace" or one.obstacle is not None:
             return False
         if not self.is_newer(one):
             return False
         plan = one.plan
-        if not isinstance(plan, EventsPlan):
+        if not isinstance(plan, EventsPlan) or self._is_of_others(one):
             return True
         digest = plan.filters.digest if plan.filters else None
         return (plan.events, plan.start, plan.end, digest) not in self.scopes
+
+    def _is_of_others(self, one: Unfinished) -> bool:
+        if one.plan is None or not self.accounts:
+            return False
+        return one.plan.account not in self.accounts
 
 
 class OutputState(Struct, frozen=True, kw_only=True):

@@ -174,6 +174,21 @@ def test_what_is_newer_is_replaced_after_a_yes_only(
 
 
 @pytest.mark.slow
+def test_the_same_days_of_another_account_are_replaced_after_a_yes_only(
+    env: dict[str, str], small: Emulator, tmp_path: Path
+) -> None:
+    killed_at_the_end(env, tmp_path, *NIGHT, *MONDAY, "-o", "p.csv")
+    with emulated(people=20, seed=4) as outlet:
+        others = environment(tmp_path, outlet.environment)
+        assert run(others, *NIGHT, *MONDAY, "-o", "p.csv", cwd=tmp_path).code == 0
+    newer = (tmp_path / "p.csv").read_bytes()
+    done = run(env, "status", "p.csv", "--finish-unfinished", cwd=tmp_path)
+    assert (done.code, done.stdout) == (2, b"")
+    assert "pass --yes" in done.stderr
+    assert (tmp_path / "p.csv").read_bytes() == newer
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("out", ["crm.duckdb", "p.csv"])
 def test_what_loses_nothing_is_finished_without_a_question(
     env: dict[str, str], small: Emulator, tmp_path: Path, out: str
