@@ -104,30 +104,6 @@ async def test_weeks_and_days_of_a_folder_are_those_of_the_service(
     assert {day: people for _, day, people in days}[monday] == on_monday
 
 
-async def test_an_alarm_names_the_accounts_without_a_night(
-    postgres: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    query = block_of(GUIDE, "26 hours", "sql")
-    account = ""
-    for seed in (1, 2):
-        async with Emulator(people=3, seed=seed) as emulator:
-            account = str(emulator.clevertap.account_id)
-            async with Session(clevertap=emulator.clevertap) as session:
-                for to in ("crm.duckdb", postgres.url("profiles")):
-                    await session.sync("Charged", to=to, **NIGHT)
-    assert in_duckdb(query, "crm.duckdb") == postgres.rows(query) == []
-    late = (
-        "UPDATE altaprofiles_sync SET synced_at = now() - INTERVAL '27 hours' "
-        f"WHERE account = '{account}'"
-    )
-    postgres.run(late)
-    with duckdb.connect("crm.duckdb") as connection:
-        connection.execute(late)
-    expected = [(account, NIGHT["until"])]
-    assert in_duckdb(query, "crm.duckdb") == postgres.rows(query) == expected
-
-
 async def test_a_table_is_read_by_the_last_time_of_an_event(
     postgres: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
