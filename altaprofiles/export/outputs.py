@@ -162,7 +162,7 @@ def outputs_at(
     if "://" in to:
         # The default table depends on the kind of rows.
         kinds = (Content(), Content(of="bindings"))
-        usual, other = (stem_of(resolve(Output(to=to, table=table), kind)) for kind in kinds)
+        usual, other = (stem_of(resolve(Output(to=to, table=table), kind), spool) for kind in kinds)
         stems = {usual, other}
         is_there = True
     else:
