@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import polars
 import pytest
 
 from altaprofiles import Session
 from altaprofiles.emulator import Emulator
 
-from ..support.guides import block_of
+from ..support.guides import GUIDES, block_of
 from ..support.postgres import Server
 
 pytestmark = pytest.mark.anyio
@@ -67,6 +68,16 @@ async def test_a_folder_is_read_by_its_days(
     assert in_duckdb(number) == [(2,)]
     latest = in_duckdb(f"SELECT identity, day FROM ({re.sub('--.*', '', rows)})")
     assert sorted(latest) == [("ann", LAST), ("bob", LAST)]
+
+
+async def test_polars_tells_the_days_of_a_folder_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    await sync("crm/")
+    (call,) = re.findall(r"`(scan_parquet\(.*?\))`", (GUIDES / GUIDE).read_text())
+    days = eval(f"pl.{call}", {"pl": polars}).select("day").unique().collect()  # noqa: S307
+    assert LAST in days["day"]
 
 
 async def test_a_table_is_read_by_the_last_time_of_an_event(

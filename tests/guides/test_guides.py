@@ -62,7 +62,7 @@ PRINTED = {
     "into-databases": ["│ Customer Type ", "│ platform_info ", "with_email"],
     "dataframes": [
         "Int64 Customer Type",
-        "int64[pyarrow]\n10\n",
+        "int64[pyarrow]\n3 of 9 scores are of another type\n",
         "5555555555   12.5      found        pizza\n",
         "None    3.0     no key         <NA>\n33      nobody    1.0  not found         <NA>",
         "[(7, 1.0, None), (5555555555, 12.5, 'pizza'), (None, 3.0, None)]",

@@ -62,3 +62,18 @@ async def test_each_row_of_a_list_has_an_answer(
             copy.write(Path("customers.csv").read_text())
         connection.commit()
     assert sorted(postgres.rows(query), key=str) == sorted(LIST, key=str)
+
+
+@pytest.mark.anyio
+async def test_an_anonymous_id_of_several_users_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    bindings = {"user1": ["phone", "tablet"], "user2": ["laptop"], "user3": ["tablet", "laptop"]}
+    names: dict[str, Any] = {}
+    exec(block_of("look-ups.md", "def shared_ids"), names)  # noqa: S102
+    async with Emulator(bindings=bindings) as emulator, Session(alta=emulator.alta) as session:
+        await names["shared_ids"](session)
+    # Nobody has asked for user3.
+    shared = [("laptop", ["user2", "user3"]), ("tablet", ["user1", "user3"])]
+    assert f"{shared}\n" in capsys.readouterr().out

@@ -66,7 +66,7 @@ def lookup(
     <out>.failed.ndjson, with the reason.
 
     With --by user-id or anonymous-id, the users of Alta are written: as NDJSON a line per key,
-    {"key": …, "users": […]}, and in a table a row per anonymous ID.
+    {"key": …, "users": […]}, and in a table a row per binding.
 
     With several --account, all are asked for the same keys, and <out>.NAME.not-found.txt lists
     those that the account NAME does not know; see `export` for outputs of several accounts.
