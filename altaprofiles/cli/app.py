@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from ..models import Attempt
     from ..session import Session
 
-__all__ = ["App", "Service", "keeping"]
+__all__ = ["App", "Service", "has_conditions", "keeping"]
 
 T = TypeVar("T")
 
@@ -474,7 +474,10 @@ class App:
                 failures = [one.failure for one in self._waits if one.failure is not None]
                 failure = failures[-1] if failures else None
                 command = click.get_current_context().info_name
-                text = f"{command} did not finish within {self.deadline}"
+                text = (
+                    f"{command} did not finish within {self.deadline}; run it again, with a longer "
+                    f"--max-time"
+                )
                 raise OutOfTime(after_failure(text, failure))
             finally:
                 if not committed():
@@ -562,7 +565,14 @@ class App:
 
     def _report(self, error: BaseException, account: str | None = None) -> int | None:
         from ..base.wording import DOCTOR
-        from ..errors import AltaProfilesError, Forbidden, Incomplete, RateLimited, Unauthorized
+        from ..errors import (
+            AltaProfilesError,
+            Forbidden,
+            Incomplete,
+            RateLimited,
+            RequestTimeout,
+            Unauthorized,
+        )
 
         if isinstance(error, BrokenPipeError):
             return Exit.PIPE
@@ -581,6 +591,8 @@ class App:
             return self._report_accounts(error)
         if isinstance(error, RateLimited):
             error.add_note(f"{remedy(error)}.")
+        if step := self._unquoted(error):
+            error.add_note(step)
         resolved = self._resolved_for(error, account)
         if isinstance(error, Unauthorized | Forbidden) and resolved is not None:
             error.add_note(f"These credentials are from {resolved.source}.")
@@ -594,10 +606,30 @@ class App:
             # It says the same, with the names of the settings.
             notes = [note for note in getattr(error, "__notes__", ()) if note != DOCTOR]
             vars(error)["__notes__"] = [*notes, advice]
+        if isinstance(error, AltaProfilesError) and not getattr(error, "__notes__", ()):
+            step = remedy(error)
+            if step == "Try again later":
+                step += ", with the same command"
+            if isinstance(error, RequestTimeout):
+                step = "Run it again, with a longer --max-time"
+                if self.deadline is None or self.deadline.left > 0:
+                    step = "Try again later, or with a longer --timeout"
+            if step is not None:
+                error.add_note(f"{step}.")
         self._log_error(error, account)
         if isinstance(error, Incomplete) and account is None and _is_kept(error):
             self._log_resumption()
         return exit_code(error)
+
+    def _unquoted(self, error: BaseException) -> str | None:
+        """Return advice on an event that is refused, if it may be a part of one with blanks."""
+        from ..errors import BadRequest
+
+        events = click.get_current_context().params.get("events") or ()
+        if not isinstance(error, BadRequest) or len(events) < 2:
+            return None
+        whole = " ".join(events)
+        return f"If these words are one event, quote it: {shlex.quote(whole)}."
 
     def _report_accounts(self, error: BaseException) -> int | None:
         """Log the errors of several accounts, and return the exit code; None if it is another."""
@@ -652,7 +684,7 @@ class App:
     def _log_resumption(self) -> None:
         if self._resume is not None:
             resume = self._resume
-            if self.log_format == "json" and _has_conditions(click.get_current_context()):
+            if self.log_format == "json" and has_conditions(click.get_current_context()):
                 # Not with a mark in their place: that would be the command of another export.
                 resume = (
                     f"run the same command again in {Path.cwd()}; it is not shown, as its "
@@ -703,7 +735,8 @@ def _is_folder_gone() -> bool:
     return False
 
 
-def _has_conditions(context: click.Context) -> bool:
+def has_conditions(context: click.Context) -> bool:
+    """Return whether a command line holds conditions, whose values may be people's data."""
     return any(context.params.get(name) for name in ("event_properties", "profile_fields"))
 
 

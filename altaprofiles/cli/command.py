@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -71,7 +72,10 @@ class Command(click.Command):
             )
         # click's own message would quote the arguments, which may be people's keys.
         ctx.allow_extra_args = True
+        given = [*args]
         rest = super().parse_args(ctx, args)
+        if not ctx.resilient_parsing:
+            self._check_accounts(ctx, given, rest)
         if rest and not ctx.resilient_parsing:
             unexpected = numbered(len(rest), "unexpected extra argument")
             advice = self._misplaced
@@ -79,6 +83,33 @@ class Command(click.Command):
                 advice = QUOTE_CONDITIONS
             ctx.fail(f"got {unexpected}; {advice}")
         return rest
+
+    def _check_accounts(
+        self, ctx: click.Context, given: Sequence[str], rest: Sequence[str]
+    ) -> None:
+        """Raise `click.UsageError` if another account stands behind that of --account."""
+        names = {*ctx.params.get("events", ()), ctx.params.get("event"), *rest}
+        behind = [
+            (one, next_)
+            for option, one, next_ in zip(given, given[1:], given[2:], strict=False)
+            if option == "--account" and next_ in names
+        ]
+        if not self._several or not behind:
+            return
+        from ..accounts import Accounts
+        from ..errors import ConfigurationError
+
+        try:
+            known = Accounts.read().tables
+        except ConfigurationError:
+            return
+        for one, other in behind:
+            if one in known and other in known:
+                both = " ".join(f"--account {shlex.quote(name)}" for name in (one, other))
+                ctx.fail(
+                    f"{other!r} is an account as well: name each by itself, as in {both}; if it "
+                    f"is an event, write it in front of --account"
+                )
 
     def invoke(self, ctx: click.Context) -> Any:
         app = ctx.ensure_object(App)
@@ -152,7 +183,10 @@ class Group(click.Group):
             # click's own message would quote the argument, which may be a person's key.
             from difflib import get_close_matches
 
-            close = get_close_matches(name, self.commands)
+            from .carried_over import COMMANDS
+
+            meant = COMMANDS.get(name)
+            close = [meant] if meant else get_close_matches(name, self.commands)
             advice = f"for a person, run: {ctx.command_path} get --email ADDRESS, or --identity ID"
             if name in ("help", "version"):
                 advice = f"run: {ctx.command_path} --{name}"
@@ -250,6 +284,16 @@ def _known_by(context: click.Context) -> Iterator[None]:
         yield
     except click.UsageError as error:
         error.ctx = error.ctx or context
+        if isinstance(error, click.NoSuchOption):
+            from .carried_over import advice_on, suggested
+
+            name, command = error.option_name, context.command
+            if advice := advice_on(name, command):
+                context.fail(f"no such option {name!r}; {advice}")
+            text = f"no such option {name!r}"
+            if meant := suggested(name, command, error.possibilities or ()):
+                text += f". Did you mean {' or '.join(map(repr, meant))}?"
+            raise click.NoSuchOption(name, text, ctx=context) from None
         raise
 
 

@@ -21,9 +21,10 @@ from ..export.part import Part
 from ..export.report import Report
 from ..export.sinks.postgres_url import without_password
 from ..export.threads import run_all
+from ..redaction import readable
 from ..session import Session
 from .account_progress import account_displays
-from .app import App, Service, keeping
+from .app import App, Service, has_conditions, keeping
 from .exits import Exit, Failure, Interrupted
 from .options import OutputOptions
 from .progress import ProgressDisplay, progress_display
@@ -61,7 +62,12 @@ def run_parts(
         options: the output.
         as_json, prefix, service, check: as for `run_accounts`.
     """
-    output = Output(**options, deadline=app.deadline)
+    # Only one of several accounts cannot be finished by itself. Conditions may hold people's data.
+    command = None
+    context = click.get_current_context()
+    if len(app.accounts) > 1 and not prefix and not has_conditions(context):
+        command = readable(command_line(context))
+    output = Output(**options, deadline=app.deadline, command=command)
 
     async def alone(session: Session, display: ProgressDisplay, to: str) -> R:
         own = await part(session, display, None)

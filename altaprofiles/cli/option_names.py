@@ -13,9 +13,13 @@ _ARGUMENT = re.compile(
     r"(?:'(?P<value>[\w-]+)'(?: \((?P<option>--[a-z-]+ [\w-]+)\))?|False\b)(?P=quote)"
 )
 
+_NAME = re.compile(r"`([a-z_]+)`")
+
 
 def with_options(text: str, command: click.Command) -> str:
     """Return `text` with arguments such as `by='user_id'` as options, such as --by user-id.
+
+    So are mere names in backquotes, such as `late_days`.
 
     Those that the command has no option for stay, and so do options whose values are any text.
     """
@@ -31,4 +35,8 @@ def with_options(text: str, command: click.Command) -> str:
             return match[0]
         return match["option"] or f"{max(option.opts, key=len)} {value.replace('_', '-')}"
 
-    return _ARGUMENT.sub(as_option, text)
+    def as_name(match: re.Match[str]) -> str:
+        option = options.get(match[1])
+        return match[0] if option is None else max(option.opts, key=len)
+
+    return _NAME.sub(as_name, _ARGUMENT.sub(as_option, text))

@@ -13,7 +13,15 @@ from click.core import ParameterSource
 
 from .app import App
 
-__all__ = ["RelativeDay", "day", "day_or_seconds", "moment", "own_day", "resolve_days"]
+__all__ = [
+    "RelativeDay",
+    "check_no_time",
+    "day",
+    "day_or_seconds",
+    "moment",
+    "own_day",
+    "resolve_days",
+]
 
 T = TypeVar("T", date, date | int, date | None, date | int | None)
 
@@ -71,11 +79,20 @@ def day(text: str) -> date | RelativeDay:
     if match := _BEFORE.fullmatch(text):
         before = int(match[1])
     if before is None:
+        check_no_time(text)
         raise click.BadParameter(
             f"{text!r} is not a day; write it as 2026-01-31, today, yesterday, or -7d for seven "
             f"days ago"
         )
     return RelativeDay(text, before)
+
+
+def check_no_time(text: str) -> None:
+    """Raise `click.BadParameter` if the value of an option for a day is a time of one."""
+    from ..wire.days import day_of_time
+
+    if (of_time := day_of_time(text)) is not None:
+        raise click.BadParameter(f"{text!r} is a time, and a day is expected; write {of_time}")
 
 
 def day_or_seconds(text: str) -> date | int | RelativeDay:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections import deque
 from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,25 +13,55 @@ from ..errors import InvalidArgument
 from ..export.key_lines import split_lines
 from ..export.threads import read_ahead
 
-__all__ = ["SharedKeys", "keys_from_stdin"]
+__all__ = ["KeptKeys", "SharedKeys", "StdinKeys"]
 
 _CHUNK = 65536
 
 
-async def keys_from_stdin() -> AsyncGenerator[str, None]:
-    """Yield each line of standard input that is not blank, as soon as it arrives.
+_KEPT = 10_000
+"""Keys whose lines are kept: more than are read ahead of the one that is looked at."""
+
+
+class _Lines:
+    """The lines of keys that have been read last."""
+
+    def __init__(self) -> None:
+        self._numbers: deque[int] = deque(maxlen=_KEPT)
+        self._read = 0
+
+    def put(self, number: int) -> None:
+        self._numbers.append(number)
+        self._read += 1
+
+    def line_of(self, index: int) -> int:
+        """Return the number of the line of a key that has just been read."""
+        return self._numbers[index - self._read]
+
+    def place_of(self, index: int) -> str:
+        """Return the place of a key that has just been read, in words."""
+        is_kept = index >= self._read - len(self._numbers)
+        return f"{f'line {self.line_of(index)}' if is_kept else 'a line'} of standard input"
+
+
+class StdinKeys(_Lines):
+    """Each line of standard input that is not blank, as soon as it arrives.
 
     Raises:
         ConfigurationError: standard input is empty, unreadable or not UTF-8.
     """
-    batches = read_ahead(_batches())
-    try:
-        async for batch in batches:
-            for line in batch:
-                if line.strip():
-                    yield line
-    finally:
-        await batches.aclose()
+
+    async def __aiter__(self) -> AsyncGenerator[str, None]:
+        number = 0
+        batches = read_ahead(_batches())
+        try:
+            async for batch in batches:
+                for line in batch:
+                    number += 1
+                    if line.strip():
+                        self.put(number)
+                        yield line
+        finally:
+            await batches.aclose()
 
 
 class SharedKeys:
@@ -43,24 +74,40 @@ class SharedKeys:
         self._is_read = False
         self._lock = asyncio.Lock()
 
-    async def read(self) -> Iterator[str]:
-        """Return an iterator over all keys, once all have arrived.
+    async def read(self) -> KeptKeys:
+        """Return all keys, once all have arrived.
 
         Raises:
-            ConfigurationError: as from `keys_from_stdin`.
+            ConfigurationError: as from `StdinKeys`.
         """
         async with self._lock:
             if not self._is_read:
                 with self._file.open("w", encoding="utf-8", newline="\n") as file:
-                    async for key in keys_from_stdin():
-                        file.write(f"{key}\n")
+                    keys, index = StdinKeys(), 0
+                    async for key in keys:
+                        file.write(f"{keys.line_of(index)}\t{key}\n")
+                        index += 1
                 self._is_read = True
-        return self._kept()
+        return KeptKeys(self._file)
 
-    def _kept(self) -> Iterator[str]:
+
+class KeptKeys(_Lines):
+    """Keys that have been read from standard input.
+
+    Args:
+        file: has a line for each, with the number of its line there.
+    """
+
+    def __init__(self, file: Path) -> None:
+        super().__init__()
+        self._file = file
+
+    def __iter__(self) -> Iterator[str]:
         with self._file.open(encoding="utf-8", newline="\n") as file:
             for line in file:
-                yield line.removesuffix("\n")
+                number, _, key = line.removesuffix("\n").partition("\t")
+                self.put(int(number))
+                yield key
 
 
 def _batches() -> Iterator[list[str]]:

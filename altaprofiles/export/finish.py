@@ -24,7 +24,7 @@ from .reporting import Reporting
 from .tables import Content
 from .unfinished import Unfinished
 
-__all__ = ["finishing_job", "is_joined", "is_of_alta"]
+__all__ = ["check_finishable", "finishing_job", "is_joined", "is_of_alta"]
 
 _OF_OUTPUTS = ("format", "table", "bom", "flatten", "write", "sync")
 _OF_EVENTS = {"distinct": True, "count": False, "on_shortfall": "error"}
@@ -40,6 +40,20 @@ def is_of_alta(unfinished: Unfinished) -> bool:
 def is_joined(unfinished: Unfinished) -> bool:
     """Return whether Alta is asked as well, for the CDP users of people."""
     return unfinished.plan is not None and unfinished.plan.with_cdp
+
+
+def check_finishable(unfinished: Unfinished) -> Plan:
+    """Return the plan of an unfinished export that can be finished by itself.
+
+    Raises:
+        ConfigurationError: it is one of an earlier version or a part of another one, or cannot be
+            read.
+    """
+    if unfinished.plan is None:
+        raise ConfigurationError(f"{unfinished.path} cannot be finished: {unfinished.fault}")
+    if (obstacle := unfinished.obstacle) is not None:
+        raise ConfigurationError(f"{unfinished.path} {obstacle}")
+    return unfinished.plan
 
 
 def finishing_job(
@@ -64,11 +78,7 @@ def finishing_job(
         ConfigurationError: it is one of another account or of an earlier version, cannot be read,
             or is joined and there are no credentials for Alta.
     """
-    plan, arguments = unfinished.plan, unfinished.arguments
-    if plan is None:
-        raise ConfigurationError(f"{unfinished.path} cannot be finished: {unfinished.fault}")
-    if (obstacle := unfinished.obstacle) is not None:
-        raise ConfigurationError(f"{unfinished.path} {obstacle}")
+    plan, arguments = check_finishable(unfinished), unfinished.arguments
     _check_account(unfinished, service, plan.account, plan.host)
     join = _join_of(unfinished, plan, alta)
     given = {name: arguments[name] for name in _OF_OUTPUTS if name in arguments}

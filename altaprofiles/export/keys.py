@@ -12,7 +12,7 @@ from contextlib import suppress
 from itertools import chain, islice, tee
 from operator import itemgetter
 from pathlib import Path
-from typing import TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 
 from anyio.lowlevel import checkpoint
 from msgspec import Raw
@@ -33,6 +33,7 @@ from .threads import Threads, read_ahead
 __all__ = [
     "KeyFile",
     "Keys",
+    "Placed",
     "are_letters_of",
     "as_text_key",
     "check_keys",
@@ -87,6 +88,14 @@ def check_keys(
             f"the path of a DuckDB file"
         )
     return keys
+
+
+@runtime_checkable
+class Placed(Protocol):
+    """A source of keys that knows where each of them stands."""
+
+    def place_of(self, index: int) -> str:
+        """Return the place of a key that has just been read, in words."""
 
 
 class KeyFile:
@@ -149,7 +158,8 @@ class KeyFile:
         if column is not None and ending not in _TABLES:
             raise InvalidArgument(
                 f"column: got {shown(column)}, but {self.path.name} is read as text with one key a "
-                f"line; leave it out, or give the file the ending .csv or .ndjson"
+                f"line; if it has columns, give it the ending .csv (.tsv for tabs), or .ndjson for "
+                f"JSON lines; else leave it out"
             )
 
     def _reader(self, ending: str) -> Callable[[], Iterator[str | None]]:
@@ -185,10 +195,11 @@ class KeyFile:
         except OSError as error:
             raise InvalidArgument(f"keys: {self.path} cannot be read: {error.strerror}") from None
         if not index and self.skipped:
-            where = "" if self._column is None else f" in {self._column!r}"
+            where, fix = "", "fill it, or pass another file"
+            if self._column is not None:
+                where, fix = f" in {self._column!r}", "name another column"
             raise InvalidArgument(
-                f"keys: no row of {self.path} has a key{where}, {self.skipped:,} looked at; name "
-                f"another column"
+                f"keys: no row of {self.path} has a key{where}, {self.skipped:,} looked at; {fix}"
             )
         if not index:
             logger.warning("%s holds no keys: nothing is looked up", self.path)
@@ -242,17 +253,37 @@ class KeyFile:
                 raise self._changed()
 
     def _text(self) -> Iterator[str]:
-        for number, line in self._lines():
+        lines = self._lines()
+        head = [*islice(lines, _HEAD)]
+        self._advise_on_columns([line for _, line in head if line.strip()])
+        for number, line in chain(head, lines):
             self._number = number
             # A mark in the middle is left over from files that were joined.
             yield line.rstrip("\r\n").removeprefix(_MARK)
+
+    def _advise_on_columns(self, lines: list[str]) -> None:
+        """Warn if the first lines of a text have the same separators, as rows of a table do."""
+        for separator, words in _BETWEEN.items():
+            number, *others = {line.count(separator) for line in lines} or {0}
+            # Tabs are refused.
+            if len(lines) > 1 and number and not others and separator != "\t":
+                logger.warning(
+                    "%s seems to have columns%s, and is read as text with one key a line; if it "
+                    "has, give it the ending .csv, and name the column of the keys",
+                    self.path,
+                    words,
+                )
+                return
 
     def _csv(self) -> Iterator[str]:
         lines = self._lines()
         number, line = next(lines, (1, ""))
         is_marked = line.startswith(_MARK)
-        lines = chain([(number, line.removeprefix(_MARK))], lines)
-        separator, lines = self._separator(lines, is_marked)
+        line = line.removeprefix(_MARK)
+        if named := _NAMED_SEPARATOR.fullmatch(line):
+            separator = self._check_separator(named[1])
+        else:
+            separator, lines = self._separator(chain([(number, line)], lines), is_marked)
         rows = csv_rows(lines, str(self.path), separator)
         self._number, first, _ = next(rows, (0, [], False))
         place = self._place(self._names(first, is_marked), separator)
@@ -261,6 +292,15 @@ class KeyFile:
             self.is_bare = any(map(str.strip, first))
             cells = chain(first, cells)
         yield from map(_unguarded, cells) if is_marked else cells
+
+    def _check_separator(self, named: str) -> str:
+        """Return the separator that the first line of a file for Excel names."""
+        if named not in _BETWEEN:
+            raise InvalidArgument(
+                f"keys: the first line of {self.path} says that its cells are separated by "
+                f"{named!r}; save it with commas, semicolons or tabs"
+            )
+        return named
 
     def _separator(
         self, lines: Iterator[tuple[int, str]], is_marked: bool
@@ -389,6 +429,12 @@ class KeyFile:
             )
         return found[self._column]
 
+
+_NAMED_SEPARATOR = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
+"""The line by which Excel is told the separator of a CSV file."""
+
+_HEAD = 10
+"""Lines of a text in which columns are looked for."""
 
 _BETWEEN = {
     ",": " separated by commas",

@@ -34,6 +34,7 @@ class Output(Struct, frozen=True, kw_only=True):
         spool: an existing folder in which the export makes its own; None for the output's folder.
         sync: the settings of `Session.sync`, for one of its exports; None for any other.
         deadline: the deadline of the whole run, or None.
+        command: the command line that resumes it, or None if there is none that can be shown.
     """
 
     to: str | os.PathLike[str]
@@ -46,6 +47,7 @@ class Output(Struct, frozen=True, kw_only=True):
     spool: str | os.PathLike[str] | None = None
     deadline: Deadline | None = None
     sync: str | None = None
+    command: str | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.to, str) and _URL.search(self.to):

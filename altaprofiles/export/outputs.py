@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 from msgspec import Struct
@@ -52,6 +52,9 @@ __all__ = [
 _FOLDER = ".export"
 
 
+_Asked: TypeAlias = tuple[tuple[str, ...] | None, int | None, int | None, str | None]
+
+
 class Success(Struct, frozen=True, kw_only=True):
     """The manifest of an output.
 
@@ -71,6 +74,7 @@ class Success(Struct, frozen=True, kw_only=True):
             that has brought rows last, as "account", "through" and "synced_at", by the name of the
             account; the name of a single one is empty.
         write: the way in which rows were written; None of an earlier version.
+        scopes: the events, both ends of the days and the digest of the filters, of each account.
     """
 
     output: str
@@ -86,6 +90,7 @@ class Success(Struct, frozen=True, kw_only=True):
     accounts: Collection[str] = ()
     syncs: Mapping[str, Mapping[str, str | None]] = {}
     write: str | None = None
+    scopes: Collection[_Asked] = ()
 
     @property
     def adds(self) -> bool:
@@ -99,11 +104,32 @@ class Success(Struct, frozen=True, kw_only=True):
         if self.syncs and one.arguments.get("sync") is not None:
             # A sync finishes what is left before it brings newer days.
             return False
-        if one.plan is not None and self.accounts and one.plan.account not in self.accounts:
+        if self.adds and self._is_of_others(one):
             # The other part of a run that was killed has written it.
             return False
         # It has whole seconds.
         return datetime.fromisoformat(self.written).timestamp() >= int(one.began)
+
+    def is_lost_by(self, one: Unfinished) -> bool:
+        """Return whether its rows would be lost by finishing an unfinished export.
+
+        It is newer then, and the export replaces it by people of another account, other events or
+        days.
+        """
+        if one.arguments.get("write") != "replace" or one.obstacle is not None:
+            return False
+        if not self.is_newer(one):
+            return False
+        plan = one.plan
+        if not isinstance(plan, EventsPlan) or self._is_of_others(one):
+            return True
+        digest = plan.filters.digest if plan.filters else None
+        return (plan.events, plan.start, plan.end, digest) not in self.scopes
+
+    def _is_of_others(self, one: Unfinished) -> bool:
+        if one.plan is None or not self.accounts:
+            return False
+        return one.plan.account not in self.accounts
 
 
 class OutputState(Struct, frozen=True, kw_only=True):
@@ -419,12 +445,21 @@ def _parsed(content: bytes) -> Success | None:
         accounts=manifest.written_accounts,
         syncs=manifest.syncs,
         write=manifest.options.get("write"),
+        scopes=[
+            (one.events, one.start, one.end, one.filters_sha256)
+            for one in (manifest.plan, *manifest.plans.values())
+            if one is not None
+        ],
     )
 
 
 class _OfAccount(Struct, frozen=True):
     account: str | None = None
     complete: bool = False
+    events: tuple[str, ...] | None = None
+    start: int | None = None
+    end: int | None = None
+    filters_sha256: str | None = None
 
 
 class _Manifest(Struct, frozen=True):

@@ -283,7 +283,7 @@ class Sync:
             )
         self._warn(
             f"{target.label} lacks the rows of {days} again, sync this account once with "
-            f"`late_days` of at least {late} (--late-days {late})"
+            f"`late_days` of at least {late}"
         )
 
     def _warn(self, sentence: str) -> None:

@@ -159,8 +159,7 @@ def of_lost_rows(label: str, account: str, origin: Origin, losses: Sequence[Lost
         f"{label} has {what}: somebody has deleted rows, restored an older backup of the table, or "
         f"merged people by an export that may not write its state (altaprofiles_sync), and no sync "
         f"fetches them again by itself; to bring all, sync this account once with `late_days` of "
-        f"at least {lost.days} (--late-days {lost.days}), or, after a backup, of the days since it "
-        f"was made"
+        f"at least {lost.days}, or, after a backup, of the days since it was made"
     )
 
 

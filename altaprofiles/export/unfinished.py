@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -139,6 +140,16 @@ class Unfinished(Struct, frozen=True, kw_only=True):
         return None
 
     @property
+    def command(self) -> str | None:
+        """The command line that began it and finishes it, of one that only that can finish."""
+        line, folder = self.arguments.get("command"), self.arguments.get("folder")
+        if line is None or folder is None or self.obstacle is None:
+            return None
+        # Keys may be piped into it. Its paths are from that folder.
+        is_here = Path(folder) == Path.cwd()
+        return str(line) if is_here else f"(cd {shlex.quote(str(folder))} && {line})"
+
+    @property
     def age(self) -> str:
         """The time since it was begun, in words."""
         if self.began is None:
@@ -158,21 +169,22 @@ class Unfinished(Struct, frozen=True, kw_only=True):
             difference: how this export and the other one differ, in words.
         """
         words = (
-            f"an earlier export is unfinished: {self.subject} ({self.progress}), "
-            f"{sized(self.size)} in {self.path}, begun {self.age}"
+            f"an earlier export is unfinished: {self.subject} ({self.progress}), begun {self.age}"
         )
         if difference:
-            words += f"; the present export is another one: {difference}"
+            words += f"; this one differs: {difference}"
         if self.is_stale:
             words = (
                 f"UNFINISHED for more than {CURSOR_LIFE // 86_400} days: {words}; its cursors are "
-                f"dead, so that the chains that are not done start over"
+                f"dead, so that open chains start over"
             )
         if (obstacle := self.obstacle) is not None:
             return f"{words}; it {obstacle}, or remove it by `{status} --discard-unfinished`"
+        replaces = self.arguments.get("write") == "replace"
+        effect = "finishes it over this one" if replaces else "finishes it"
         return (
-            f"{words}; `{status}` finishes it with --finish-unfinished, and removes it with "
-            f"--discard-unfinished"
+            f"{words}; `{status}` removes it with --discard-unfinished, and {effect} with "
+            f"--finish-unfinished"
         )
 
 
@@ -231,6 +243,9 @@ def encode_arguments(output: Output, place: Place, others: Mapping[str, Any]) ->
         to = without_password(str(output.to))
     if names_folder(str(output.to)):
         to += "/"
+    command = {}
+    if output.command is not None:
+        command = {"command": output.command, "folder": readable(str(Path.cwd()))}
     arguments = {
         "to": readable(to),
         "status": readable(place.status),
@@ -238,6 +253,7 @@ def encode_arguments(output: Output, place: Place, others: Mapping[str, Any]) ->
         **place.layout,
         "write": target.write,
         **({} if output.sync is None else {"sync": output.sync}),
+        **command,
         **others,
     }
     return msgspec.json.encode(arguments)

@@ -7,6 +7,7 @@ Sources:
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from datetime import UTC, date, datetime
 from itertools import pairwise
 from typing import TypeAlias
@@ -20,6 +21,7 @@ __all__ = [
     "check_range",
     "date_of",
     "day_in",
+    "day_of_time",
     "is_day",
     "split_range",
     "utc_date",
@@ -108,7 +110,10 @@ def check_day(name: str, value: object, fix: str = _FIX) -> int:
     if isinstance(value, str):
         found = day_in(value)
         if found is None:
-            raise InvalidArgument(f"{name}: {str.__str__(value)!r} is not a day; {fix}")
+            text = str.__str__(value)
+            if (of_time := day_of_time(text)) is not None:
+                raise InvalidArgument(f"{name}: {text!r} is a time; pass its day, {of_time!r}")
+            raise InvalidArgument(f"{name}: {text!r} is not a day; {fix}")
         value = found
     if isinstance(value, date):
         if value.year < _FIRST_YEAR:
@@ -164,6 +169,14 @@ def day_in(text: str) -> date | None:
         return date(*map(int, filter(None, match.groups())))
     except ValueError:
         return None
+
+
+def day_of_time(text: str) -> str | None:
+    """Return the day in a text that is a day with a time, in the form that `day_in` reads."""
+    with suppress(ValueError):
+        if day_in(text) is None and day_in(text[:10].rstrip("T ")) is not None:
+            return str(datetime.fromisoformat(text).date())
+    return None
 
 
 _FIRST_YEAR = 1000

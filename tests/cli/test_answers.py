@@ -219,7 +219,7 @@ def test_many_users_come_in_the_order_of_the_file(
     assert answers[1] == {"key": "nobody", "users": []}
     assert "control character" in answers[2]["error"]
     # One that can be looked up in an editor.
-    place = "keys[2]" if from_stdin else f"line 4 of {file}"
+    place = f"line 4 of {'standard input' if from_stdin else file}"
     assert answers[2]["error"].startswith(f"{place}: ")
     assert (done.code, done.stderr) == (1, "error: 1 of 4 lookups failed; see the output\n")
 

@@ -247,7 +247,7 @@ def test_a_key_that_may_be_meant_otherwise_is_told_of_at_first(
     # Only the values tell that nobody has these properties.
     assert of_type < of_email < of_name < done.stderr.index("nobody has the property")
     [_, told, _] = json.loads(done.stdout)["warnings"]
-    assert told.endswith("its column is empty; 'email' is a column without `flatten`")
+    assert told.endswith("its column is empty; 'email' is a column without --flatten")
     # A name that holds a colon can be meant, and so can a property of that name.
     meant = ("--flatten", "Amount:money:text", "--flatten", "email")
     done = run(env, *command, "--quiet", *meant, cwd=tmp_path)

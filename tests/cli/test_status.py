@@ -121,7 +121,7 @@ def test_the_night_after_one_that_was_killed(
         assert words == ["altaprofiles", "status", out, "--finish-unfinished"]
         # That command goes on with it, and does not ask for what is on disk.
         asked = small.stats.requests["page"]
-        done = run(env, *words[1:], cwd=tmp_path)
+        done = run(env, *words[1:], "--yes", cwd=tmp_path)
         assert (done.code, done.stdout) == (0, os.fsencode(out) + b"\n")
         assert f"{out} was written at" in done.stderr
         whole = run(env, *NIGHT, *MONDAY, "-o", f"whole.{out[-6:]}", "--json", cwd=tmp_path)
@@ -132,6 +132,81 @@ def test_the_night_after_one_that_was_killed(
         assert state["unfinished"] == []
         assert state["success"]["people"] == report["people"]
         assert not (tmp_path / f"{out}.export").exists()
+
+
+@pytest.mark.slow
+def test_what_is_newer_is_replaced_after_a_yes_only(
+    env: dict[str, str], small: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    killed_at_the_end(env, tmp_path, *NIGHT, *MONDAY, "-o", "p.csv")
+    done = run(env, *NIGHT, *TUESDAY, "-o", "p.csv", cwd=tmp_path)
+    assert "finishes it over this one" in done.stderr
+    newer = (tmp_path / "p.csv").read_bytes()
+    [state] = states(env, tmp_path, "p.csv")
+    [left] = state["unfinished"]
+    assert left["replaces_newer"]
+    shown = run(env, "status", "p.csv", cwd=tmp_path).stdout.decode()
+    assert "it is older than what is written" in shown
+    assert "status p.csv --discard-unfinished" in shown
+    finish = ("status", "p.csv", "--finish-unfinished")
+    done = run(env, *finish, cwd=tmp_path)
+    assert (done.code, done.stdout) == (2, b"")
+    assert "p.csv was written at" in done.stderr
+    assert "status p.csv --discard-unfinished" in done.stderr
+    assert "pass --yes" in done.stderr
+    assert "Finishing" not in done.stderr
+    assert states(env, tmp_path, "p.csv") == [state]
+    with Terminal(env, *finish) as terminal:
+        terminal.expect("Replace it?")
+        terminal.type("n")
+        assert terminal.ended().code == 0
+    assert states(env, tmp_path, "p.csv") == [state]
+    assert (tmp_path / "p.csv").read_bytes() == newer
+    with Terminal(env, *finish) as terminal:
+        terminal.expect("Replace it?")
+        terminal.type("y")
+        assert terminal.ended().code == 0
+    [state] = states(env, tmp_path, "p.csv")
+    assert state["unfinished"] == []
+    manifest = json.loads((tmp_path / "p.csv.manifest.json").read_bytes())
+    assert manifest["plan"]["start"] == 20260101
+
+
+@pytest.mark.slow
+def test_the_same_days_of_another_account_are_replaced_after_a_yes_only(
+    env: dict[str, str], small: Emulator, tmp_path: Path
+) -> None:
+    killed_at_the_end(env, tmp_path, *NIGHT, *MONDAY, "-o", "p.csv")
+    with emulated(people=20, seed=4) as outlet:
+        others = environment(tmp_path, outlet.environment)
+        assert run(others, *NIGHT, *MONDAY, "-o", "p.csv", cwd=tmp_path).code == 0
+    newer = (tmp_path / "p.csv").read_bytes()
+    done = run(env, "status", "p.csv", "--finish-unfinished", cwd=tmp_path)
+    assert (done.code, done.stdout) == (2, b"")
+    assert "pass --yes" in done.stderr
+    assert (tmp_path / "p.csv").read_bytes() == newer
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("out", ["crm.duckdb", "p.csv"])
+def test_what_loses_nothing_is_finished_without_a_question(
+    env: dict[str, str], small: Emulator, tmp_path: Path, out: str
+) -> None:
+    # Rows are added to a table, and a file has the same days.
+    with held(small, passing=2, holding=9) as (variables, let_pass):
+        write = ("--write", "append") if out == "crm.duckdb" else ()
+        night = (*NIGHT, *write, "-o", out)
+        killed(env | variables, tmp_path, *night, *MONDAY)
+        let_pass()
+        other = TUESDAY if write else (*MONDAY, "--no-profile")
+        done = run(env, *night, *other, cwd=tmp_path)
+        assert done.code == 0, done.stderr
+        [state] = states(env | variables, tmp_path, out)
+        [left] = state["unfinished"]
+        assert not left["replaces_newer"]
+        done = run(env | variables, "status", out, "--finish-unfinished", cwd=tmp_path)
+        assert done.code == 0, done.stderr
 
 
 def killed_at_the_end(env: dict[str, str], folder: Path, *arguments: str) -> None:
@@ -190,7 +265,7 @@ def test_one_that_cannot_be_finished_does_not_hold_up_the_others(
     [state] = states(env, tmp_path, "p.csv")
     [left] = state["unfinished"]
     assert "from 20260101" in left["subject"]
-    done = run(other, "status", "p.csv", "--finish-unfinished", cwd=tmp_path)
+    done = run(other, "status", "p.csv", "--finish-unfinished", "--yes", cwd=tmp_path)
     assert (done.code, done.stdout) == (0, b"p.csv\n")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ def did(identity: str, first: int, last: int) -> dict[str, Any]:
 
 PEOPLE = [did("ann", 50, 5), did("bob", 8, 5), did("cat", 50, 45)]
 LAST = days_ago(5).date()
+WEEK = timedelta(days=6)
 NIGHT: dict[str, Any] = {
     "since": days_ago(60).date(),
     "until": days_ago(2).date(),
@@ -78,6 +79,53 @@ async def test_polars_tells_the_days_of_a_folder_apart(
     (call,) = re.findall(r"`(scan_parquet\(.*?\))`", (GUIDES / GUIDE).read_text())
     days = eval(f"pl.{call}", {"pl": polars}).select("day").unique().collect()  # noqa: S307
     assert LAST in days["day"]
+
+
+async def test_weeks_and_days_of_a_folder_are_those_of_the_service(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monday, sunday = date(2026, 1, 5), date(2026, 1, 18)
+    weeks: list[set[str]] = []
+    async with Emulator(people=80) as emulator, Session(clevertap=emulator.clevertap) as session:
+        for first in (monday, monday + timedelta(days=7)):
+            buyers = session.profiles.by_event("Charged", start=first, end=first + WEEK)
+            pages = [page.to_arrow(person=True) async for page in buyers.pages()]
+            weeks.append({key for page in pages for key in page["person"].to_pylist()})
+        events = ["Charged", "App Launched"]
+        await session.sync(events, since=monday, until=sunday, timezone="UTC", to="crm/")
+        on_monday = await session.profiles.count("Charged", start=monday, end=monday)
+    again = len(weeks[0] & weeks[1])
+    assert in_duckdb(block_of(GUIDE, "AS again", "sql")) == [
+        (monday, len(weeks[0]), again),
+        (monday + timedelta(days=7), len(weeks[1]), 0),
+    ]
+    days = in_duckdb(block_of(GUIDE, "GROUP BY ALL ORDER BY ALL", "sql"))
+    assert {day: people for _, day, people in days}[monday] == on_monday
+
+
+async def test_an_alarm_names_the_accounts_without_a_night(
+    postgres: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    query = block_of(GUIDE, "26 hours", "sql")
+    account = ""
+    for seed in (1, 2):
+        async with Emulator(people=3, seed=seed) as emulator:
+            account = str(emulator.clevertap.account_id)
+            async with Session(clevertap=emulator.clevertap) as session:
+                for to in ("crm.duckdb", postgres.url("profiles")):
+                    await session.sync("Charged", to=to, **NIGHT)
+    assert in_duckdb(query, "crm.duckdb") == postgres.rows(query) == []
+    late = (
+        "UPDATE altaprofiles_sync SET synced_at = now() - INTERVAL '27 hours' "
+        f"WHERE account = '{account}'"
+    )
+    postgres.run(late)
+    with duckdb.connect("crm.duckdb") as connection:
+        connection.execute(late)
+    expected = [(account, NIGHT["until"])]
+    assert in_duckdb(query, "crm.duckdb") == postgres.rows(query) == expected
 
 
 async def test_a_table_is_read_by_the_last_time_of_an_event(

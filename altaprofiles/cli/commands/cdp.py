@@ -20,7 +20,7 @@ from ..waits import remedy
 
 if TYPE_CHECKING:
     from ...errors import AltaProfilesError
-    from ...export.keys import KeyFile
+    from ...export.keys import Placed
     from ...flow.fanout import Items
     from ...models import CdpUser, Lookup, Stats
     from ...wire.alta import CdpBy
@@ -136,7 +136,7 @@ def _print_lookups(
     from ...export.keys import KeyFile
     from ...export.threads import read_ahead, running_beside
     from ..consoles import output_console
-    from ..stdin import keys_from_stdin
+    from ..stdin import StdinKeys
     from ..tables import lookup_table
 
     if file == "-" and column is not None:
@@ -150,7 +150,8 @@ def _print_lookups(
     async def main() -> None:
         nonlocal total
         source = None if file == "-" else KeyFile(file, by, column, keys_table)
-        keys: Items[str] = keys_from_stdin() if source is None else source
+        placed = StdinKeys() if source is None else source
+        keys: Items[str] = placed
         if source is not None and source.is_pipe:
             keys = read_ahead(source)
         async with (
@@ -162,8 +163,7 @@ def _print_lookups(
         ):
             async for lookup in session.cdp.get_many(keys, by=by, ordered=True):
                 if lookup.error is not None:
-                    if source is not None:
-                        _name_place(lookup.error, total, source)
+                    _name_place(lookup.error, total, placed)
                     failures.add(lookup.error)
                 if console is None:
                     app.write(_json_line(lookup))
@@ -264,8 +264,8 @@ class _Failures:
         return failure
 
 
-def _name_place(error: AltaProfilesError, index: int, file: KeyFile) -> None:
-    """Have the error of an invalid key name its line in the file, in the place of its index."""
+def _name_place(error: AltaProfilesError, index: int, file: Placed) -> None:
+    """Have the error of an invalid key name its line, in the place of its index."""
     text, position = str(error), f"keys[{index}]"
     if text.startswith(position):
         error.args = (f"{file.place_of(index)}{text.removeprefix(position)}", *error.args[1:])

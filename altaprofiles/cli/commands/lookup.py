@@ -81,14 +81,14 @@ def lookup(
     """
     from ...session import lookups_part
     from ..job import run_parts
-    from ..stdin import SharedKeys, keys_from_stdin
+    from ..stdin import SharedKeys, StdinKeys
 
     shared = SharedKeys() if keys == "-" and len(app.accounts) > 1 else None
 
     async def part(
         session: Session, display: ProgressDisplay, name: str | None
     ) -> Part[LookupReport, LookupProgress]:
-        source: Keys = keys_from_stdin() if keys == "-" else keys
+        source: Keys = StdinKeys() if keys == "-" else keys
         return lookups_part(
             session,
             source if shared is None else await shared.read(),

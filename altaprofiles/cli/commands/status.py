@@ -61,7 +61,11 @@ def _complete_output(
     flag_value="discard",
     help="Remove every unfinished export of this output.",
 )
-@click.option("--yes", is_flag=True, help="Remove them without asking.")
+@click.option(
+    "--yes",
+    is_flag=True,
+    help="Remove them, or replace an output that is newer than they are, without asking.",
+)
 @click.option(
     "--json",
     "as_json",
@@ -130,7 +134,7 @@ def status(
         for each in state.unfinished
     ]
     if action == "finish":
-        _finish(app, left, spool, as_json=as_json)
+        _finish(app, left, spool, yes=yes, as_json=as_json)
     else:
         from ...export.unfinished import ended_at
 
@@ -310,7 +314,16 @@ def _lines(state: OutputState, synced: SyncedDays) -> list[str]:
         lines.append(f"              in {one.path}")
         if one.obstacle is not None:
             lines.append(f"              it {one.obstacle}")
+            if one.command is not None and not state.is_running:
+                lines.append(f"              {one.command}")
         elif not state.is_running:
+            if state.success is not None and state.success.is_lost_by(one):
+                lines.append(
+                    "              it is older than what is written, which it replaces when it is "
+                    "finished; to keep that:"
+                )
+                lines.append(f"              {state.command} --discard-unfinished")
+                lines.append("              To finish it and replace that:")
             lines.append(f"              {state.command} --finish-unfinished")
     return [harmless(line) for line in lines]
 
@@ -376,8 +389,9 @@ def _as_json(state: OutputState, synced: SyncedDays) -> dict[str, Any]:
                 "cursors_until": _iso(one.cursors_until),
                 "stale": one.is_stale,
                 "fault": one.fault,
+                "replaces_newer": success is not None and success.is_lost_by(one),
                 "command": (
-                    None
+                    one.command
                     if one.obstacle is not None
                     else readable(f"{state.command} --finish-unfinished")
                 ),
@@ -395,9 +409,11 @@ def _finish(
     left: list[tuple[OutputState, Unfinished, str]],
     spool: str | None,
     *,
+    yes: bool,
     as_json: bool,
 ) -> None:
-    from ...export.finish import is_joined, is_of_alta
+    from ...export.finish import check_finishable, is_joined, is_of_alta
+    from ..dialog import why_silent
     from ..job import run_job
     from ..resumption import command_line
 
@@ -408,11 +424,10 @@ def _finish(
     for state, one, out in left:
         # Only a URL has what its name lacks, a password.
         to = out if "://" in out else state.name
-        app.info(f"Finishing {one.title}, begun {one.age}.")
-        if state.success is not None and state.success.is_newer(one):
-            app.warn(
-                f"{state.name} was written at {state.success.written}, after this export was begun"
-            )
+        success = state.success
+        is_lost = success is not None and success.is_lost_by(one)
+        if is_lost and not yes and why_silent() is None and not _may_replace(app, state, one):
+            continue
 
         async def job(
             session: Session, display: ProgressDisplay, one: Unfinished = one, to: str = to
@@ -427,6 +442,14 @@ def _finish(
         elif is_of_alta(one):
             service = "alta"
         try:
+            check_finishable(one)
+            if is_lost and not yes:
+                _check_answered(state, one)
+            app.info(f"Finishing {one.title}, begun {one.age}.")
+            if success is not None and success.is_newer(one):
+                app.warn(
+                    f"{state.name} was written at {success.written}, after this export was begun"
+                )
             app.accounts = named or _account_of(one, service)
             run_job(app, job, out=to, as_json=as_json, resume=resume, service=service)
         except Exception as error:
@@ -438,6 +461,33 @@ def _finish(
     app.accounts = named
     if codes:
         sys.exit(worst(codes))
+
+
+def _lost(state: OutputState, one: Unfinished) -> str:
+    """Return a sentence on the newer rows that an export replaces when it is finished."""
+    written = "" if state.success is None else f" at {state.success.written}"
+    return f"{state.name} was written{written}, after {one.title} was begun, which would replace it"
+
+
+def _check_answered(state: OutputState, one: Unfinished) -> None:
+    """Raise `Failure` if nobody could be asked whether an export may replace newer rows."""
+    from ..dialog import why_silent
+
+    if (reason := why_silent()) is not None:
+        raise Failure(
+            f"{_lost(state, one)}; `{state.command} --discard-unfinished` keeps what is newer; "
+            f"{reason}: to replace it without a question, pass --yes",
+            Exit.USAGE,
+        )
+
+
+def _may_replace(app: App, state: OutputState, one: Unfinished) -> bool:
+    """Return whether the user lets an export replace rows that are newer."""
+    app.warn(_lost(state, one))
+    if click.confirm("Replace it?", err=True):
+        return True
+    app.info(f"Left alone; to remove the export, run: {state.command} --discard-unfinished")
+    return False
 
 
 def _account_of(one: Unfinished, service: Service) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ from ...flow.fanout import Items
 from ...models import Key
 from ...sources.lookups import LIKE_FLOATS, Lookups
 from ...tables.rows import Row
-from ..keys import KeyFile, are_letters_of, as_text_key, in_batches, key_in_file
+from ..keys import KeyFile, Placed, are_letters_of, as_text_key, in_batches, key_in_file
 from ..place import Place
 from ..plan import KeysPlan
 from ..report import LookupProgress, LookupReport, Report
@@ -180,7 +180,7 @@ class KeysGathering(Generic[V]):
 
     def _as_text(self, index: int, key: Key) -> tuple[str, ConfigurationError | None]:
         text, error = as_text_key(index, key)
-        if error is not None and isinstance(self._keys, KeyFile):
+        if error is not None and isinstance(self._keys, Placed):
             # A file has lines, which its owner can look at.
             text, error = as_text_key(index, key, self._keys.place_of(index))
         return text, error

@@ -30,7 +30,7 @@ class Missing(Struct, frozen=True):
         with_at: text with an @, as e-mail addresses have.
         with_blanks: text with blanks at an end.
         shortened: numbers as a spreadsheet shortens them.
-        with_capitals: text with an upper-case letter of ASCII.
+        with_capitals: text with an @ and an upper-case letter of ASCII.
     """
 
     like_floats: int = 0
@@ -254,7 +254,7 @@ def _marks(values: Sequence[object]) -> str:
 
 _IS_FLOAT = "key glob '[0-9]*.0' and substr(key, 1, length(key) - 2) not glob '*[^0-9]*'"
 _HAS_AT = "instr(key, '@') > 0"
-_HAS_CAPITALS = "key glob '*[A-Z]*'"
+_HAS_CAPITALS = "key glob '*@*' and key glob '*[A-Z]*'"
 _HAS_BLANKS = "trim(key, ' ' || char(9, 10, 13, 160)) != key"
 _IS_SHORTENED = (
     # Such as 9.2E+11, but not an ID such as 12E5.

@@ -1,0 +1,106 @@
+"""Options and commands of sister commands and other tools, and what they are called here. No I/O.
+
+Where one is unknown, click suggests what is spelled alike: --format for --from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from difflib import SequenceMatcher
+
+import click
+
+__all__ = ["COMMANDS", "advice_on", "suggested"]
+
+_FIRST, _LAST = ("--from", "--since"), ("--to", "--until")
+
+_OPTIONS: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(
+        ("--from", "--since", "--start", "--start-date", "--start-time", "--from-date", "--begin"),
+        _FIRST,
+    ),
+    **dict.fromkeys(
+        ("--to", "--until", "--end", "--end-date", "--end-time", "--to-date", "--till"), _LAST
+    ),
+    **dict.fromkeys(("--days", "--last"), _FIRST),
+    **dict.fromkeys(("--output", "--output-file", "--destination", "--dest", "-O"), ("--out",)),
+    **dict.fromkeys(("--profile-name", "--project", "--account-id"), ("--account",)),
+    # That of aws; where records can leave it out, it is an option of its own.
+    "--profile": ("--account",),
+    **dict.fromkeys(("--silent", "-s"), ("--quiet",)),
+    **dict.fromkeys(("--debug", "--trace"), ("--verbose",)),
+    **dict.fromkeys(
+        ("--connect-timeout", "--read-timeout", "--cli-read-timeout", "--cli-connect-timeout"),
+        ("--timeout",),
+    ),
+    **dict.fromkeys(("-m", "--retry-max-time", "--deadline"), ("--max-time",)),
+    **dict.fromkeys(("--retry", "--max-attempts", "--max-retries"), ("--retries",)),
+    **dict.fromkeys(("--filter", "--filters", "--condition"), ("--where",)),
+    **dict.fromkeys(("--select", "--columns", "--fields"), ("--flatten",)),
+    **dict.fromkeys(("--page-size", "--chunk-size"), ("--batch-size",)),
+    **dict.fromkeys(("--table-name", "--dataset", "--dataset-name"), ("--table",)),
+    **dict.fromkeys(("--write-disposition", "--mode"), ("--write",)),
+    **dict.fromkeys(("--overwrite", "--force", "--full-refresh", "--refresh"), ("--fresh",)),
+    **dict.fromkeys(("--tz", "--time-zone"), ("--timezone",)),
+    **dict.fromkeys(("--key-column", "--keys-column", "--key"), ("--column",)),
+}
+"""Those of one meaning, each the first that the command has."""
+
+_AGAIN = "leave it out: the same command resumes what is unfinished"
+_EVENT = ("event", "events")
+_ADVICE: dict[str, tuple[tuple[str, ...], str]] = {
+    **dict.fromkeys(
+        ("--event", "--events", "--event-name"),
+        (_EVENT, "the name of the event stands by itself"),
+    ),
+    **dict.fromkeys(
+        ("--file", "--input", "-f", "-i", "--data"),
+        (("keys",), "the name of the file stands by itself"),
+    ),
+    **dict.fromkeys(("--continue", "-C"), (("to",), _AGAIN)),
+    "--dry-run": (_EVENT, "`altaprofiles count` prints the number of people, and writes nothing"),
+    "--email": (("by",), "write --by email, and the file of the keys"),
+    "--identity": (("by",), "write --by identity, and the file of the keys"),
+    "--object-id": (("by",), "write --by object-id, and the file of the keys"),
+    "--user": ((), "`altaprofiles login` saves the credentials"),
+    "--region": ((), "`altaprofiles login` saves the region"),
+}
+"""Advice on those that are no option here, for a command with one of these parameters, or any."""
+
+COMMANDS = {
+    **dict.fromkeys(("configure", "init", "auth", "config"), "login"),
+    **dict.fromkeys(("ls", "list", "info", "show", "resume", "continue"), "status"),
+    **dict.fromkeys(("download", "fetch", "dump", "extract"), "export"),
+    **dict.fromkeys(("run", "load", "pipeline", "update"), "sync"),
+    **dict.fromkeys(("find", "search", "user", "person", "profile"), "get"),
+    **dict.fromkeys(("whoami", "check", "test", "ping", "diagnose"), "doctor"),
+    **dict.fromkeys(("schema", "inspect"), "describe"),
+    **dict.fromkeys(("serve", "server", "mock"), "emulator"),
+    **dict.fromkeys(("docs", "doc", "man", "manual"), "guide"),
+}
+"""Commands here, by what other tools call them."""
+
+_ALIKE = 0.6
+
+
+def advice_on(option: str, command: click.Command) -> str | None:
+    """Return advice on an option that the command has under no name, or None."""
+    parameters, advice = _ADVICE.get(option, ((), None))
+    names = {one.name for one in command.params}
+    return advice if not parameters or names.intersection(parameters) else None
+
+
+def suggested(option: str, command: click.Command, alike: Sequence[str]) -> list[str]:
+    """Return the options that are meant by an unknown one.
+
+    Args:
+        option: the unknown option.
+        command: the command.
+        alike: options that are spelled alike.
+    """
+    known = {text for one in command.params for text in (*one.opts, *one.secondary_opts)}
+    if meant := next((one for one in _OPTIONS.get(option, ()) if one in known), None):
+        return [meant]
+    bare = option.lstrip("-")
+    # Not by the dashes, which all have.
+    return [one for one in alike if SequenceMatcher(None, one.lstrip("-"), bare).ratio() >= _ALIKE]

@@ -1,0 +1,168 @@
+"""What people type who are new to the command line, and what it says: the true next step."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ..support.terminals import emulated, environment, run
+
+DAYS = ("--from", "2026-01-01", "--to", "2026-01-31")
+
+
+@pytest.fixture
+def env(tmp_path: Path) -> dict[str, str]:
+    return environment(tmp_path, {})
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("sync X --from 2026-01-01 -o a.duckdb", "Did you mean '--since'?"),
+        ("sync X --to 2026-01-01 -o a.duckdb", "Did you mean '--until'?"),
+        ("export X --since 2026-01-01 -o a.csv", "Did you mean '--from'?"),
+        ("count X --until 2026-01-01", "Did you mean '--to'?"),
+        ("export X --write-disposition append -o a.csv", "Did you mean '--write'?"),
+        ("get --profile shop", "Did you mean '--account'?"),
+        ("get --silent", "Did you mean '--quiet'?"),
+        ("--debug get", "Did you mean '--verbose'?"),
+        ("lookup --by email --file keys.txt", "the name of the file stands by itself"),
+        ("lookup --email keys.txt", "write --by email"),
+        ("export --event X -o a.csv", "the name of the event stands by itself"),
+        ("export X -o a.csv --continue", "the same command resumes"),
+        ("configure", "did you mean login?"),
+        ("ls", "did you mean status?"),
+    ],
+)
+def test_what_others_call_it(env: dict[str, str], command: str, words: str) -> None:
+    done = run(env, *command.split())
+    assert (done.code, done.stdout) == (2, b"")
+    assert words in done.stderr
+
+
+@pytest.mark.parametrize("option", ["--zzz", "--fromage-of-the-day"])
+def test_nothing_is_suggested_for_what_is_like_nothing(env: dict[str, str], option: str) -> None:
+    done = run(env, "export", "X", option)
+    assert done.code == 2
+    assert "id you mean" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "rest"),
+    [
+        ("export", (*DAYS, "-o", "a.csv")),
+        ("count", DAYS),
+        ("sync", ("--since", "2026-01-01", "-o", "a.duckdb")),
+    ],
+)
+def test_a_second_account_behind_the_first(
+    env: dict[str, str], tmp_path: Path, command: str, rest: tuple[str, ...]
+) -> None:
+    file = tmp_path / "accounts.toml"
+    account = 'account_id = "TEST-1"\npasscode = "p"\nregion = "eu1"\n'
+    file.write_text(f"[accounts.eu]\n{account}[accounts.us]\n{account}")
+    file.chmod(0o600)
+    env = env | {"ALTAPROFILES_CONFIG": str(file)}
+    done = run(env, command, "App Launched", "--account", "eu", "us", *rest, cwd=tmp_path)
+    assert done.code == 2
+    assert "name each by itself, as in --account eu --account us" in done.stderr
+
+
+def test_an_event_of_two_words_is_quoted(tmp_path: Path) -> None:
+    with emulated(people=20) as emulator:
+        env = environment(tmp_path, emulator.environment)
+        command = ("export", "Category", "Viewed", *DAYS, "-o", "a.csv")
+        done = run(env, *command, cwd=tmp_path)
+        assert done.code == 2
+        assert "If these words are one event, quote it: 'Category Viewed'." in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [("server_error", "Try again later"), ("disconnect", "Try again later")],
+)
+def test_a_failure_that_can_pass_names_the_next_step(
+    tmp_path: Path, fault: str, words: str
+) -> None:
+    with emulated(people=20, faults={fault: 1.0}) as emulator:
+        env = environment(tmp_path, emulator.environment)
+        for command in (("get", "--identity", "1"), ("count", "Charged", *DAYS)):
+            done = run(env, *command, "--retries", "0", cwd=tmp_path)
+            assert done.code == 1
+            assert f"{words}, with the same command." in done.stderr
+
+
+def test_keys_of_stdin_are_its_lines(tmp_path: Path) -> None:
+    with emulated(people=20) as emulator:
+        env = environment(tmp_path, emulator.environment)
+        command = ("lookup", "-", "--by", "identity", "-o", "a.ndjson")
+        run(env, *command, cwd=tmp_path, stdin=b"1\n\n \n2\n\x01\n")
+        [line] = (tmp_path / "a.ndjson.failed.ndjson").read_text().splitlines()
+        assert json.loads(line)["message"].startswith("line 5 of standard input: ")
+        done = run(env, "cdp", "--file", "-", "--by", "user-id", cwd=tmp_path, stdin=b"1\n\n\x01\n")
+        assert b"line 3 of standard input: " in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("k.txt", "name;email\nq;a@b.example\n", "separated by semicolons"),
+        ("k.txt", "name,email\nq,a@b.example\n", "give it the ending .csv"),
+    ],
+)
+def test_a_text_that_seems_to_have_columns(
+    tmp_path: Path, name: str, content: str, words: str
+) -> None:
+    (tmp_path / name).write_text(content)
+    with emulated(people=20) as emulator:
+        env = environment(tmp_path, emulator.environment)
+        command = ("lookup", name, "--by", "email", "-o", "a.ndjson")
+        done = run(env, *command, cwd=tmp_path)
+        assert words in done.stderr
+        done = run(env, *command, "--column", "email", cwd=tmp_path)
+        assert done.code == 2
+        assert "if it has columns, give it the ending .csv" in done.stderr
+
+
+def test_capitals_are_told_of_addresses_only(tmp_path: Path) -> None:
+    with emulated(people=20) as emulator:
+        env = environment(tmp_path, emulator.environment)
+        for keys, is_told in ((b"A12\nx@y.example\n", False), (b"A@y.example\n", True)):
+            command = ("lookup", "-", "--by", "email", "-o", f"{is_told}.ndjson")
+            done = run(env, *command, cwd=tmp_path, stdin=keys)
+            assert ("upper-case letters" in done.stderr) == is_told
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_a_csv_file_of_excel_that_names_its_separator(tmp_path: Path, separator: str) -> None:
+    with emulated(people=20) as emulator:
+        env = environment(tmp_path, emulator.environment)
+        key = emulator.population.identity(0)
+        rows = (f"sep={separator}", f"name{separator}id", f"q{separator}{key}")
+        (tmp_path / "k.csv").write_text("\ufeff" + "\r\n".join(rows))
+        command = ("lookup", "k.csv", "--by", "identity", "--column", "id", "-o", "a.ndjson")
+        done = run(env, *command, "--json", cwd=tmp_path)
+        assert done.code == 0, done.stderr
+        assert json.loads(done.stdout)["found"] == 1
+
+
+def test_another_separator_is_refused(env: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "k.csv").write_text("sep=|\nname|id\n")
+    env = env | {"CLEVERTAP_ACCOUNT_ID": "T", "CLEVERTAP_PASSCODE": "p", "CLEVERTAP_REGION": "eu1"}
+    command = ("lookup", "k.csv", "--by", "identity", "--column", "id", "-o", "a.ndjson")
+    done = run(env, *command, cwd=tmp_path)
+    assert done.code == 2
+    assert "save it with commas, semicolons or tabs" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["export X -o a.csv --to 2026-01-31 --from", "count X --from", "sync X -o a.duckdb --since"],
+)
+@pytest.mark.parametrize("time", ["2026-01-01T00:00:00", "2026-01-01T00:00:00Z"])
+def test_the_day_of_a_time_is_the_fix(env: dict[str, str], command: str, time: str) -> None:
+    done = run(env, *command.split(), time)
+    assert done.code == 2
+    assert "is a time, and a day is expected; write 2026-01-01" in done.stderr
