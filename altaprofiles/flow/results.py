@@ -17,20 +17,15 @@ logger = logging.getLogger("altaprofiles")
 
 
 class AsyncOnly:
-    """Refuses `for`, `in`, an index and `await` with what to write instead, as a `TypeError`."""
+    """Refuses `for`, `in` and an index with the line to write instead, as a `TypeError`."""
 
     # Type checkers refuse them by themselves.
     if not TYPE_CHECKING:
 
-        def __init_subclass__(cls, **kwargs: Any) -> None:
-            super().__init_subclass__(**kwargs)
-            # Python's own messages for `await`, `len` and attributes show it. With `__await__` this
-            # would count as an Awaitable, which frameworks await before they look for `__aiter__`.
-            cls.__name__ = f"{cls.__name__} (read with `async for … in …`)"
-
         def __getitem__(self, _: object) -> Never:
             # `for`, `list` and `in` call it where there is no `__iter__`. With `__iter__` this
-            # would count as an Iterable, and be taken for one by code that reads both kinds.
+            # would count as an Iterable, and be taken for one by code that reads both kinds. For
+            # the same reason there is no `__await__`: Python's own message is clear.
             raise TypeError(
                 f"{self!r} is not read with `for`, `in` or an index: write `async for … in …` in "
                 f"an async function or a notebook's cell, or use altaprofiles.blocking(…) where no "
