@@ -46,6 +46,7 @@ from .credentials import (
     check_passcode,
     check_prefix,
     hide_misplaced,
+    ignored_shared,
     ignored_variables,
     is_in_environment,
     variable,
@@ -284,7 +285,8 @@ class Session:
 
         Raises:
             ConfigurationError: neither service's variables are set, or only half of CleverTap's.
-                `ALTA_ENDPOINT` and the like without their secret are a warning in the log.
+                `ALTA_ENDPOINT` and the like without their secret are a warning in the log, and so
+                is `ALTAPROFILES_SHARED` where only the name with the prefix would be read.
 
         >>> shop = Session.from_env(prefix="SHOP_", retry=Retry(attempts=3))
         """
@@ -307,6 +309,8 @@ class Session:
                 f"{token}, or both, before Python "
                 f"starts, or use Session.from_account() after `altaprofiles login`"
             )
+        if sentence := ignored_shared(prefix):
+            ignored.append(sentence)
         for sentence in ignored:
             logger.warning("%s", sentence)
         session = cls(

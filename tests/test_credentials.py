@@ -1109,6 +1109,35 @@ def test_what_is_missing_or_without_effect_is_named_with_its_prefix(
 
 
 @pytest.mark.parametrize(
+    ("variables", "is_ignored"),
+    [
+        ({"ALTAPROFILES_SHARED": "1"}, True),
+        ({"ALTAPROFILES_SHARED": "/srv/slots"}, True),
+        ({"ALTAPROFILES_SHARED": "0"}, False),
+        ({"ALTAPROFILES_SHARED": "1", "EU_ALTAPROFILES_SHARED": "0"}, False),
+        ({"ALTAPROFILES_SHARED": "1", "EU_ALTAPROFILES_SHARED": "1"}, False),
+        ({}, False),
+    ],
+)
+def test_a_shared_that_the_prefix_leaves_unread_is_a_warning(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    variables: dict[str, str],
+    is_ignored: bool,
+) -> None:
+    for name, value in {"EU_ALTA_TOKEN": TOKEN, "ALTA_TOKEN": TOKEN, **variables}.items():
+        monkeypatch.setenv(name, value)
+    Session.from_env()
+    assert caplog.messages == []
+    Session.from_env(prefix="EU_")
+    sentence = (
+        "ALTAPROFILES_SHARED has no effect on credentials with the prefix EU_; set "
+        "EU_ALTAPROFILES_SHARED to 1 or a path to share their limits, or to 0 to keep them apart"
+    )
+    assert caplog.messages == ([sentence] if is_ignored else [])
+
+
+@pytest.mark.parametrize(
     "prefix",
     ["SHOP-", "SHOP ", "A=", "a.b", "é", "1_", "A\0", "A\n", " ", 7, None],
 )

@@ -319,8 +319,8 @@ def check_key(name: str, value: object, *, noun: str = "identifier") -> str:
 
 AS_INTS = (
     "convert to int, a column of pandas with .dropna().astype('Int64'), of polars with "
-    ".drop_nulls().cast(pl.Int64), or, with text among them, as `altaprofiles guide dataframes` "
-    "does"
+    ".fill_nan(None).drop_nulls().cast(pl.Int64), or, with text among them, as `altaprofiles guide "
+    "dataframes` does"
 )
 """The fix of a whole number that is a float, as pandas has in columns with missing numbers."""
 
@@ -335,7 +335,9 @@ def _no_key(value: object) -> str:
     """Return the type of a value that is not an identifier, with the fix."""
     kind = type(value).__name__
     if is_missing(value):
-        fix = "leave such keys out, in pandas with .dropna(), in polars with .drop_nulls()"
+        # A column of polars has NaN only if it is of floats; one of text has no `fill_nan`.
+        nan = ".fill_nan(None)" if _is_float(value) else ""
+        fix = f"leave such keys out, in pandas with .dropna(), in polars with {nan}.drop_nulls()"
         return f"a missing value ({kind}); {fix}"
     if is_whole_float(value):
         if has_lost_digits(value):

@@ -259,7 +259,7 @@ def _finish(app: App, report: Report, *, as_json: bool, account: str | None = No
     summarize(app, report, account)
     if as_json:
         write_report(app, report, account)
-    else:
+    elif getattr(report, "has_output", True):
         # A file's name is bytes, independent of the locale.
         name = report.output.encode() if report.bytes is None else os.fsencode(report.output)
         app.write(name + b"\n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from .addresses import ENDPOINTS, REGIONS, is_custom, same_host
 from .environment import (
     check_prefix,
+    ignored_shared,
     ignored_variables,
     is_in_environment,
     naming_shared,
@@ -40,6 +41,7 @@ __all__ = [
     "check_prefix",
     "explained",
     "hide_misplaced",
+    "ignored_shared",
     "ignored_variables",
     "is_custom",
     "is_in_environment",

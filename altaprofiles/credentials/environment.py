@@ -16,6 +16,7 @@ from .settings import InvalidSetting, check_token, explained
 
 __all__ = [
     "check_prefix",
+    "ignored_shared",
     "ignored_variables",
     "is_in_environment",
     "naming_shared",
@@ -92,6 +93,24 @@ def ignored_variables(service: str, prefix: str = "") -> str | None:
     return (
         f"{' and '.join(idle)} {'has' if len(idle) == 1 else 'have'} no effect, because "
         f"{' and '.join(secrets)} {'is' if len(secrets) == 1 else 'are'} not set"
+    )
+
+
+def ignored_shared(prefix: str) -> str | None:
+    """Return a sentence on an `ALTAPROFILES_SHARED` without effect, because of the prefix, or None.
+
+    The variable with the prefix, even if it is 0, shows that its absence is no mistake.
+
+    Args:
+        prefix: as for `variable`.
+    """
+    name = variable("", "shared", prefix)
+    is_off = os.environ.get(_SHARED, "").strip().lower() in ("", "0", "false")
+    if not prefix or is_off or name in os.environ:
+        return None
+    return (
+        f"{_SHARED} has no effect on credentials with the prefix {prefix}; set {name} to 1 or a "
+        f"path to share their limits, or to 0 to keep them apart"
     )
 
 

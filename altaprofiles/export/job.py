@@ -149,6 +149,9 @@ class Job(Generic[R, S]):
         except BaseException as error:
             for part in self._parts:
                 part.report_failure(error)
+            if isinstance(error, asyncio.CancelledError):
+                with anyio.CancelScope(shield=True):
+                    await threads.run(partial(self._note_resumption, error))
             raise
         finally:
             with anyio.CancelScope(shield=True):
@@ -954,6 +957,16 @@ class Job(Generic[R, S]):
                 f"{number:,} {unit} are in {folder}; {remedy}run the same {self._noun} {TO_RESUME}"
             )
         return f"{NOTHING_KEPT}; {again}{cure}"
+
+    def _note_resumption(self, error: asyncio.CancelledError) -> None:
+        """Have the error of a cancelled run say what is kept, if anything is. Blocking.
+
+        A notebook shows it when a cell is stopped, and it has no text of its own.
+        """
+        # Another error must not hide this one.
+        with suppress(OSError, ExportError):
+            if any(part.kept() for part in self._parts):
+                error.add_note(f"Stopped: {self._resumption(self._parts)}.")
 
     def _leave(self, workspaces: Workspaces) -> list[Path]:
         """Leave the workspaces; return what makes the next call add nothing, if any does so."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -24,7 +24,7 @@ __all__ = ["accounts_in", "as_builtins", "encode_manifest", "events_of", "of_sta
 # The order in manifests and `--json`: people read the results first.
 _ORDER = (
     *("output", "manifest", "format", "complete"),
-    *("first", "last", "through", "timezone", "finished"),
+    *("since", "has_output", "first", "last", "through", "timezone", "finished"),
     *("people", "records", "pages", "chains"),
     *("keys", "repeated", "skipped", "found", "not_found", "failed"),
     *("matched", "unmatched", "join_failed"),
@@ -142,7 +142,10 @@ def _plans_in(manifest: bytes) -> dict[str, _Plan]:
 
 def of_state(account: str, state: SyncState | None) -> dict[str, str | None]:
     """Return the state of one account of a sync, as the options of a manifest have it."""
-    return {"account": account, "through": None if state is None else str(state.through)}
+    if state is None:
+        return {"account": account, "through": None, "synced_at": None}
+    at = state.synced_at.astimezone(UTC).isoformat(timespec="seconds")
+    return {"account": account, "through": str(state.through), "synced_at": at}
 
 
 def _encoded(plans: Mapping[str | None, Plan]) -> dict[str, Any]:

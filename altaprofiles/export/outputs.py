@@ -70,8 +70,9 @@ class Success(Struct, frozen=True, kw_only=True):
         table: the table that was named, or None.
         account: the account that they are of, if another run has written those of others.
         accounts: all accounts of which everything was written then.
-        syncs: the account and the last day of each sync, if it has one, as "account" and "through",
-            by the name of the account; the name of a single one is empty.
+        syncs: the account and the last day of each sync, if it has one, and the time of the run
+            that has brought rows last, as "account", "through" and "synced_at", by the name of the
+            account; the name of a single one is empty.
         write: the way in which rows were written; None of an earlier version.
         scopes: the events, both ends of the days and the digest of the filters, of each account.
     """
@@ -188,7 +189,7 @@ def outputs_at(
     if "://" in to:
         # The default table depends on the kind of rows.
         kinds = (Content(), Content(of="bindings"))
-        usual, other = (stem_of(resolve(Output(to=to, table=table), kind)) for kind in kinds)
+        usual, other = (stem_of(resolve(Output(to=to, table=table), kind), spool) for kind in kinds)
         stems = {usual, other}
         is_there = True
     else:
@@ -254,12 +255,15 @@ class SyncedDays(Struct, frozen=True, kw_only=True):
 
     Attributes:
         days: the day, by account; None for one that a sync of several has not brought yet.
+        times: the time at which the last run that brought rows began to fetch them, by account;
+            None if it is not known.
         names: the name of an account in the credentials file, as far as the manifest has it.
         unread: the reason why they are those of the last manifest, if that has some; None if the
             output itself has been read, or keeps no days.
     """
 
     days: Mapping[str, str | None] = {}
+    times: Mapping[str, datetime | None] = {}
     names: Mapping[str, str] = {}
     unread: str | None = None
 
@@ -280,7 +284,8 @@ def days_of(state: OutputState, to: str | None = None) -> SyncedDays:
         days = {accounts[name]: one["through"] for name, one in syncs.items()}
         if not syncs and not may_have_days:
             return SyncedDays()
-        return SyncedDays(days=days, names=names, unread=unread)
+        times = {accounts[name]: _time(one.get("synced_at")) for name, one in syncs.items()}
+        return SyncedDays(days=days, times=times, names=names, unread=unread)
 
     if "://" in state.name and to is None:
         return by_manifest("to read the database, pass its URL")
@@ -301,7 +306,14 @@ def days_of(state: OutputState, to: str | None = None) -> SyncedDays:
         )
     days: dict[str, str | None] = dict.fromkeys(names)
     days |= {one.account: str(one.through) for one in states}
-    return SyncedDays(days=days, names=names)
+    times: dict[str, datetime | None] = dict.fromkeys(days)
+    times |= {one.account: one.synced_at for one in states}
+    return SyncedDays(days=days, times=times, names=names)
+
+
+def _time(text: str | None) -> datetime | None:
+    # A manifest of an earlier version has none.
+    return None if text is None else datetime.fromisoformat(text)
 
 
 def events_in(folder: Path) -> set[str]:

@@ -92,7 +92,7 @@ class Place(Struct, frozen=True):
         """
         check_flag("resume", output.resume)
         target = resolve(output, content)
-        stem = stem_of(target)
+        stem = stem_of(target, output.spool)
         folder = folder_of(output.spool, stem)
         if (remote := Remote.parse(text_of(output.to))) is None:
             files = stem
@@ -225,14 +225,32 @@ def _listed(flatten: dict[str, Kind | None]) -> list[str] | dict[str, Kind | Non
     return flatten if any(flatten.values()) else list(flatten)
 
 
-def stem_of(target: Target) -> Path:
-    """Return the beginning of the names of all other files of an export."""
+def stem_of(target: Target, parent: str | os.PathLike[str] | None) -> Path:
+    """Return the beginning of the names of all other files of an export.
+
+    Args:
+        target: the target.
+        parent: as for `folder_of`.
+
+    Raises:
+        ConfigurationError: `parent` cannot be used.
+    """
     if target.path is not None:
         # Tables of one file are exported side by side, so that each has files of its own.
         return stem_of_file(target.path, target.inner_table)
-    # One for each table of each server, without the characters that file names cannot hold.
-    name = re.sub(r"[^\w.-]", "_", target.name.partition("://")[2]).lstrip(".")
-    return absolute_path("to", name)
+    own, *others = (
+        # One for each table of each server, without the characters that file names cannot hold.
+        absolute_path("to", re.sub(r"[^\w.-]", "_", name).lstrip("."))
+        for name in (target.name.partition("://")[2], *target.spellings)
+    )
+    # Earlier runs, also of earlier versions, may have had another spelling of the same URL.
+    known = (one for one in (own, *others) if _is_known(one, parent))
+    return next(known, others[0] if others else own)
+
+
+def _is_known(stem: Path, parent: str | os.PathLike[str] | None) -> bool:
+    """Return whether an earlier run has left a manifest or an unfinished export."""
+    return _named(stem, MANIFEST).exists() or folder_of(parent, stem).exists()
 
 
 def stem_of_file(path: Path, table: str | None) -> Path:

@@ -118,10 +118,16 @@ class Report(Struct, frozen=True, kw_only=True):
             )
         if self.mended:
             rows.append(("mended", self._mended))
-        rows.append(("output", path_text(self.output)))
+        if self._names_output:
+            rows.append(("output", path_text(self.output)))
         if self.manifest is not None:
             rows.append(("manifest", path_text(self.manifest)))
         return rows
+
+    @property
+    def _names_output(self) -> bool:
+        """False if nothing was due, so that there may be no output."""
+        return True
 
     @property
     def _mended(self) -> str:
@@ -395,7 +401,11 @@ class SyncReport(Report, frozen=True, kw_only=True):
     Attributes:
         output, manifest, format, requests, retries, seconds, bytes, sha256, mended, mistyped,
             absorbed, warnings: as in `ExportReport`. The manifest is that of the last export.
-        complete: whether all days are in the table, each person with the lookups of a join.
+        complete: whether all days that are over are in the table, each person with the lookups of a
+            join.
+        since: the first day of the table.
+        has_output: whether a sync has written the table, in this run or before. False while no day
+            since the first one is over: `output` need not exist then.
         first, last: the first and the last day that this run has brought; None if it had none to
             bring.
         through: the last day that the table has; None if it has none yet.
@@ -408,6 +418,8 @@ class SyncReport(Report, frozen=True, kw_only=True):
         matched, unmatched, failed, failed_file: as in `ExportReport`.
     """
 
+    since: date
+    has_output: bool
     first: date | None
     last: date | None
     through: date | None
@@ -426,6 +438,8 @@ class SyncReport(Report, frozen=True, kw_only=True):
     def _figures(self) -> Rows:
         has_days = self.first is not None
         none = "none, as the table has all of them" if self.complete else "none"
+        if not self._names_output:
+            none = f"none: {self._none_is_over}; nothing was written"
         rows = [("days", self.days if has_days else none)]
         if self.through is not None:
             rows.append(("through", f"{self.through}, by days of {self.timezone}"))
@@ -438,7 +452,17 @@ class SyncReport(Report, frozen=True, kw_only=True):
         return rows + _joined(self.matched, self.unmatched, self.failed, self.failed_file)
 
     @property
+    def _names_output(self) -> bool:
+        return self.has_output or not self.complete
+
+    @property
+    def _none_is_over(self) -> str:
+        return f"no day since {self.since} is over yet, by days of {self.timezone}"
+
+    @property
     def _share(self) -> str:
+        if not self._names_output:
+            return self._none_is_over
         through = "" if self.through is None else f", all days through {self.through}"
         return f"{self.days}: {numbered(self.people, 'people')}{through}"
 

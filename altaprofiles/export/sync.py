@@ -336,6 +336,8 @@ class Sync:
         }
         return SyncReport(
             **values,
+            since=self._days.since,
+            has_output=state is not None,
             first=min(self._brought, default=None),
             last=max(self._brought, default=None),
             through=None if state is None else state.through,
@@ -488,6 +490,8 @@ class Syncs:
         through = [one.through for one in ordered.values()]
         return replace(
             united(ordered, common),
+            since=min(one.since for one in ordered.values()),
+            has_output=any(one.has_output for one in ordered.values()),
             first=min((one.first for one in ordered.values() if one.first), default=None),
             last=max((one.last for one in ordered.values() if one.last), default=None),
             through=None if None in through else min(day for day in through if day),

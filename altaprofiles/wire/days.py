@@ -172,7 +172,10 @@ def day_in(text: str) -> date | None:
 
 
 def day_of_time(text: str) -> str | None:
-    """Return the day in a text that is a day with a time, in the form that `day_in` reads."""
+    """Return the day in a text that is a day with a time, which the service takes for none.
+
+    In the form that `day_in` reads ([profiles], Body Parameters).
+    """
     with suppress(ValueError):
         if day_in(text) is None and day_in(text[:10].rstrip("T ")) is not None:
             return str(datetime.fromisoformat(text).date())

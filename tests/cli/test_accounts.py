@@ -13,6 +13,7 @@ import subprocess
 import time
 from collections import Counter
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -689,7 +690,7 @@ def test_one_table_of_two_syncs(env: dict[str, str], accounts: Accounts, tmp_pat
         text = run(env, "status", "crm.duckdb", cwd=tmp_path).stdout.decode()
         assert f", {report['people']:,} people" in text
         for name, account in zip(("shop", "outlet"), ids, strict=True):
-            assert f"  synced      through {until} for {name} ({account})\n" in text
+            assert f"  synced      through {until} for {name} ({account}), in the run of " in text
     # Each account by itself leaves the same rows, in whatever steps.
     done = run(env, *NIGHTLY, "--until", "2026-01-20", "-o", "{account}.duckdb", cwd=tmp_path)
     assert done.code == 0, done.stderr
@@ -823,8 +824,42 @@ def test_the_account_of_a_server_that_is_behind_is_seen(
     assert state["synced_from"] == "manifest"
 
 
+@pytest.mark.parametrize("out", ["crm.duckdb", "crm/", "postgres"])
+def test_status_has_the_time_of_the_last_run_of_each_account(
+    env: dict[str, str], accounts: Accounts, tmp_path: Path, postgres: Server, out: str
+) -> None:
+    to = postgres.url("nightly") if out == "postgres" else out
+    shop, outlet = (accounts.account(name) for name in ("shop", "outlet"))
+
+    def times(*arguments: str) -> dict[str, datetime]:
+        state = json.loads(run(env, "status", *arguments, "--json", cwd=tmp_path).stdout)
+        return {name: datetime.fromisoformat(text) for name, text in state["synced_at"].items()}
+
+    began = datetime.now(UTC).replace(microsecond=0)
+    assert run(env, *NIGHTLY, "-o", to, "--until", "2026-01-05", cwd=tmp_path).code == 0
+    first = times(to)
+    assert {*first} == {shop, outlet}
+    assert all(began <= time <= datetime.now(UTC) for time in first.values())
+    accounts.set("outlet", passcode="wrong")
+    # Times are told in seconds.
+    wait_until(lambda: datetime.now(UTC) >= max(first.values()) + timedelta(seconds=1))
+    second = datetime.now(UTC).replace(microsecond=0)
+    assert run(env, *NIGHTLY, "-o", to, "--until", "2026-01-07", cwd=tmp_path).code == 3
+    # A server that is not asked has them in the manifest.
+    for arguments in ((to,), ()):
+        found = times(*arguments)
+        assert found[outlet] == first[outlet]
+        assert found[shop] >= second
+        text = run(env, "status", *arguments, cwd=tmp_path).stdout.decode()
+        for name, account, day in (("shop", shop, "07"), ("outlet", outlet, "05")):
+            line = f"  synced      through 2026-01-{day} for {name} ({account}), in the run of "
+            assert f"{line}{found[account]:%Y-%m-%d %H:%M} UTC\n" in text
+
+
 def lines_of(text: str, start: str) -> list[str]:
-    return [line for line in text.splitlines() if line.startswith(start)]
+    """Return the lines with a beginning, without the time of a sync's run."""
+    lines = [line for line in text.splitlines() if line.startswith(start)]
+    return [re.sub(r", in the run of \S+ \S+ UTC$", "", line) for line in lines]
 
 
 def killed_when_written(env: dict[str, str], folder: Path, *arguments: str) -> None:

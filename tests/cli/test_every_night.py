@@ -292,7 +292,7 @@ def test_the_questions_are_answered_by_the_table(home: Home) -> None:
         *("2026-01-01", "--until", "2026-01-31", "--with-cdp", "-o", "crm/crm.duckdb", "--quiet"),
     )
     assert done.returncode == 0, done.stderr
-    [text] = [text for text in blocks("sql") if "never charged" in text]
+    [text] = [text for text in blocks("sql") if "WHATSAPP" in text]
     with duckdb.connect(home.crm / "crm.duckdb", read_only=True) as connection:
         connection.execute("SET TimeZone = 'UTC'")
         launched, new, on_whatsapp = [

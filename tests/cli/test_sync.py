@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import duckdb
@@ -55,7 +56,7 @@ def test_night_after_night(env: dict[str, str], small: Emulator, tmp_path: Path)
         assert "warning" not in done.stderr
     done = run(env, "status", cwd=tmp_path)
     text = done.stdout.decode()
-    assert "  synced      through 2026-01-06\n" in text
+    assert "  synced      through 2026-01-06, in the run of 20" in text
     # Those of earlier nights are not counted.
     assert re.search(r"  written     .* UTC, \d+ people in that run, ", text)
     done = run(env, "status", "crm.duckdb", "--json", cwd=tmp_path)
@@ -69,6 +70,41 @@ def test_night_after_night(env: dict[str, str], small: Emulator, tmp_path: Path)
     report = json.loads(done.stdout)
     assert (report["first"], report["through"], report["requests"]) == (None, "2026-01-06", 0)
     done = run(env, *SYNC, "--until", "2026-01-06", "--late-days", "0", cwd=tmp_path)
+    assert "days      none, as the table has all of them\n" in done.stderr
+
+
+@pytest.mark.parametrize("out", ["crm.duckdb", "crm/", "postgres"])
+def test_the_first_day_of_use_writes_nothing_and_says_so(
+    env: dict[str, str], tmp_path: Path, postgres: Server, out: str
+) -> None:
+    to = postgres.url("today") if out == "postgres" else out
+    # Where it is about noon, so that the day ends during no test.
+    now = datetime.now(UTC)
+    hours = 12 - now.hour
+    zone, since = f"Etc/GMT{-hours:+d}", (now + timedelta(hours=hours)).date()
+    command = ("sync", "Charged", "--since", str(since), "--timezone", zone, "-o", to)
+    before = {*tmp_path.rglob("*")}
+    done = run(env, *command, cwd=tmp_path)
+    assert (done.code, done.stdout) == (0, b"")
+    none = f"none: no day since {since} is over yet, by days of {zone}; nothing was written"
+    assert re.search(rf"^days +{re.escape(none)}$", done.stderr, re.MULTILINE)
+    assert "output" not in done.stderr
+    done = run(env, *command, "--json", "-q", cwd=tmp_path)
+    assert (done.code, done.stderr) == (0, "")
+    report = json.loads(done.stdout)
+    assert (report["has_output"], report["through"], report["manifest"]) == (False, None, None)
+    assert report["since"] == str(since)
+    assert {*tmp_path.rglob("*")} == before
+    if out == "postgres":
+        assert postgres.rows("select to_regclass('today')") == [(None,)]
+    # The day before is over.
+    early = [*command]
+    early[3] = str(since - timedelta(days=1))
+    done = run(env, *early, "--json", cwd=tmp_path)
+    assert done.code == 0, done.stderr
+    assert json.loads(done.stdout)["has_output"]
+    done = run(env, *early, "--late-days", "0", cwd=tmp_path)
+    assert done.stdout
     assert "days      none, as the table has all of them\n" in done.stderr
 
 
@@ -205,7 +241,7 @@ def test_status_of_a_file_in_use_does_not_wait(
         assert process.stdout.readline() == b"open\n"
         done = run(env, "status", cwd=tmp_path)
         assert done.code == 0
-        assert "  synced      through 2026-01-02\n" in done.stdout.decode()
+        assert "  synced      through 2026-01-02, in the run of 20" in done.stdout.decode()
         assert "by the manifest, as the table cannot be read: " in done.stdout.decode()
         process.stdin.close()
 
@@ -239,12 +275,17 @@ def test_status_of_a_table_that_is_written_from_elsewhere(
     ):
         monkeypatch.chdir(folder)
         [output] = outputs_at(to, table=None, spool=None, elsewhere=True)
-        assert days_of(output, to) == SyncedDays(days={account: "2026-01-05"}), (folder, to)
+        found = days_of(output, to)
+        [time] = found.times.values()
+        assert time is not None
+        days, times = {account: "2026-01-05"}, {account: time}
+        assert found == SyncedDays(days=days, times=times), (folder, to)
     # Beside which no manifest is.
     (here / "crm.duckdb").rename(there / "moved.duckdb")
     for name in (url, "moved.duckdb"):
         done = run(env, "status", name, cwd=there)
-        assert done.stdout.decode().endswith("\n  synced      through 2026-01-05\n")
+        synced = r"\n  synced      through 2026-01-05, in the run of \S+ \S+ UTC\n$"
+        assert re.search(synced, done.stdout.decode())
     done = run(env, "status", postgres.url("other"), cwd=there)
     assert (done.code, done.stdout) == (0, b"")
     assert "No export has written it yet." in done.stderr

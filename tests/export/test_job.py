@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import pickle
+import re
 import shutil
 import sqlite3
 import stat
@@ -438,6 +439,35 @@ async def test_cancelled_and_resumed(to: Path, case: Scripted, way: str) -> None
         assert resumed(reports) >= case.midway
         assert len(case.repeated) <= case.kind.ahead
         assert to.read_bytes() == uninterrupted
+
+
+async def test_a_cancelled_call_says_what_is_kept(to: Path, case: Scripted) -> None:
+    reached = asyncio.Event()
+
+    def on_progress(progress: Progress) -> None:
+        if received(progress) >= case.midway and case.released.is_set():
+            case.released.clear()
+            reached.set()
+
+    async with case.session() as session:
+        task = asyncio.ensure_future(case.start(session, to, on_progress=on_progress))
+        await asyncio.wait_for(reached.wait(), 60)
+        task.cancel("interrupted")
+        with pytest.raises(asyncio.CancelledError) as caught:
+            await task
+        assert caught.value.args == ("interrupted",)
+        assert task.cancelled()
+        [note] = caught.value.__notes__
+        kept = rf"^Stopped: \d+ {case.kind.unit} are in {re.escape(str(workspace_of(to)))}; "
+        assert re.search(rf"{kept}run the same {case.kind.noun} again to resume it\.$", note)
+        # Nothing of a call that is cancelled at once is kept.
+        other = to.with_name(f"other-{to.name}")
+        task = asyncio.ensure_future(case.start(session, other))
+        asyncio.get_running_loop().call_soon(task.cancel)
+        with pytest.raises(asyncio.CancelledError) as caught:
+            await task
+        assert not hasattr(caught.value, "__notes__")
+    case.released.set()
 
 
 @each_way

@@ -47,6 +47,8 @@ EXPORT = ExportReport(
 )
 SYNC = SyncReport(
     **COMMON,
+    since=date(2026, 1, 1),
+    has_output=True,
     first=date(2026, 1, 1),
     last=date(2026, 1, 2),
     through=date(2026, 1, 2),
@@ -107,6 +109,15 @@ def test_a_sync() -> None:
         "through   2026-01-02, by days of Asia/Kolkata",
         "retries   5 in 1,234 requests",
     ]
+    unwritten = msgspec.structs.replace(nothing, through=None, has_output=False)
+    assert str(unwritten).splitlines()[0] == (
+        "days      none: no day since 2026-01-01 is over yet, by days of Asia/Kolkata; nothing was "
+        "written"
+    )
+    assert "output" not in str(unwritten)
+    several = msgspec.structs.replace(SYNC, accounts={"eu": unwritten, "in": SYNC})
+    assert "eu        no day since 2026-01-01 is over yet, by days of Asia/Kolkata" in str(several)
+    assert "output    " in str(several)
 
 
 def test_values_of_another_type_are_named_by_column() -> None:

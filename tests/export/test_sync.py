@@ -744,8 +744,9 @@ async def test_a_task_that_is_cancelled_leaves_its_work_to_the_next_night(
         with pytest.raises(ExportLocked):
             await session.sync(**nightly(case, 15, to=to))
         task.cancel()
-        with pytest.raises(asyncio.CancelledError):
+        with pytest.raises(asyncio.CancelledError) as caught:
             await task
+    assert "run the same sync again to resume it" in "".join(caught.value.__notes__)
     case.released.set()
     assert not to.exists()
     assert (await sync(case, to, 16)).finished == 1

@@ -101,10 +101,10 @@ async def test_yesterday_s_never_blocks_today_s(to: Path, caplog: pytest.LogCapt
             [warning] = report.warnings
             assert "unfinished" in warning
             assert "from 20260105 to 20260105" in warning
-            assert str(workspace_of(to)) in warning
+            assert f"altaprofiles status {to}" in warning
             assert "ago" in warning
             begun = f"`start` was 20260105 and is now {night['start']}"
-            assert f"; the present export is another one: {begun}; `end` was" in warning
+            assert f"; this one differs: {begun}; `end` was" in warning
             assert [r.message for r in caplog.records if "unfinished" in r.message] == [warning]
         [one] = unfinished_at(folder_of(to))
         await finish(case, one, to)
@@ -118,7 +118,7 @@ async def test_the_same_export_at_another_address_is_told_apart(to: Path, case: 
     async with at_script(case.kind) as other:
         warning, *_ = (await other.run(to)).warnings
     was, now = (one.environment["CLEVERTAP_BASE_URL"] for one in (case, other))
-    assert f"; the present export is another one: `host` was '{was}' and is now '{now}'" in warning
+    assert f"; this one differs: `host` was '{was}' and is now '{now}'" in warning
 
 
 async def test_dead_cursors_are_told_louder(to: Path) -> None:

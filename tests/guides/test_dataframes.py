@@ -108,7 +108,7 @@ async def test_people_who_get_an_identity_are_retained(
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("kind", ["object", "string"])
+@pytest.mark.parametrize("kind", ["object", "string", "category"])
 async def test_addresses_are_joined_as_they_are_and_in_lower_case(kind: str) -> None:
     records = [
         {"identity": "1", "email": "Ann@example.com", "profileData": {"favoriteFood": "pizza"}},
@@ -131,6 +131,24 @@ async def test_addresses_are_joined_as_they_are_and_in_lower_case(kind: str) -> 
     assert [*out["favoriteFood"].fillna("")] == ["pizza", "rice", "pizza", "", "", ""]
     failed = ["failed", "failed", "failed", "no key", "no key", "failed"]
     assert [*none["result"]] == failed
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("kind", ["object", "string", "category", "string[pyarrow]"])
+@pytest.mark.parametrize(
+    ("ids", "results"),
+    [(["7", None], ["found", "no key"]), ([None], ["no key"]), (["7"], ["found"]), ([], [])],
+)
+async def test_a_column_of_any_kind_of_text_is_joined(
+    kind: str, ids: list[str | None], results: list[str]
+) -> None:
+    mine = pd.DataFrame({"my_id": pd.Series(ids, dtype=object).astype(kind)})
+    async with (
+        Emulator(records=[{"identity": "7"}]) as emulator,
+        Session(clevertap=emulator.clevertap) as session,
+    ):
+        out = await recipe("joined")(session, mine, "my_id", "identity")
+    assert [*out["result"]] == results
 
 
 @pytest.mark.anyio

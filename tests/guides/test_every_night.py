@@ -104,30 +104,6 @@ async def test_weeks_and_days_of_a_folder_are_those_of_the_service(
     assert {day: people for _, day, people in days}[monday] == on_monday
 
 
-async def test_an_alarm_names_the_accounts_without_a_night(
-    postgres: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    query = block_of(GUIDE, "26 hours", "sql")
-    account = ""
-    for seed in (1, 2):
-        async with Emulator(people=3, seed=seed) as emulator:
-            account = str(emulator.clevertap.account_id)
-            async with Session(clevertap=emulator.clevertap) as session:
-                for to in ("crm.duckdb", postgres.url("profiles")):
-                    await session.sync("Charged", to=to, **NIGHT)
-    assert in_duckdb(query, "crm.duckdb") == postgres.rows(query) == []
-    late = (
-        "UPDATE altaprofiles_sync SET synced_at = now() - INTERVAL '27 hours' "
-        f"WHERE account = '{account}'"
-    )
-    postgres.run(late)
-    with duckdb.connect("crm.duckdb") as connection:
-        connection.execute(late)
-    expected = [(account, NIGHT["until"])]
-    assert in_duckdb(query, "crm.duckdb") == postgres.rows(query) == expected
-
-
 async def test_a_table_is_read_by_the_last_time_of_an_event(
     postgres: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -136,3 +112,29 @@ async def test_a_table_is_read_by_the_last_time_of_an_event(
     await sync(postgres.url("profiles"))
     query = block_of(GUIDE, "charged in the last 30 days", "sql")
     assert in_duckdb(query, "crm.duckdb") == postgres.rows(query) == [(2,)]
+
+
+async def test_an_alarm_names_the_accounts_without_a_success(
+    postgres: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    await sync("crm.duckdb")
+    await sync(postgres.url("profiles"))
+    query = block_of(GUIDE, "INTERVAL '26 hours'", "sql")
+    assert in_duckdb(query, "crm.duckdb") == postgres.rows(query) == []
+    late = """
+        INSERT INTO altaprofiles_sync (table_name, account, settings, through, synced_at)
+        SELECT 'profiles', account || ' late', settings, through, synced_at - INTERVAL '27 hours'
+        FROM altaprofiles_sync
+    """
+    in_duckdb(late, "crm.duckdb")
+    postgres.run(late)
+    for rows in (in_duckdb(query, "crm.duckdb"), postgres.rows(query)):
+        [[account, _, through]] = rows
+        assert account.endswith(" late")
+        assert through == NIGHT["until"]
+    # A success ends it, also one that finds nothing new.
+    postgres.run("UPDATE altaprofiles_sync SET synced_at = synced_at - INTERVAL '27 hours'")
+    assert len(postgres.rows(query)) == 2
+    await sync(postgres.url("profiles"))
+    assert len(postgres.rows(query)) == 1

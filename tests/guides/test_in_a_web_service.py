@@ -16,7 +16,7 @@ import urllib.request
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager, closing, contextmanager
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -24,6 +24,7 @@ from zoneinfo import ZoneInfo
 
 import aiohttp
 import anyio
+import duckdb
 import fastapi.testclient
 import httpx
 import pytest
@@ -52,7 +53,7 @@ from altaprofiles import (
 from altaprofiles.emulator import Emulator
 from altaprofiles.http.machine.commons import common_name, use_of
 
-from ..support.guides import GUIDES, document_at, write_programs
+from ..support.guides import GUIDES, block_of, document_at, write_programs
 from ..support.servers import Scripted, always, http, in_turn, listening, scripted, tunnel
 from ..support.services import Served, served
 from ..support.tasks import PATIENCE
@@ -942,6 +943,83 @@ def test_one_worker_brings_the_nights_and_another_goes_on_if_it_is_killed(
         assert len(people) == len(emulator.population.active("App Launched", number, number))
     last = datetime.now(ZoneInfo("Pacific/Kiritimati")) - timedelta(hours=2)
     assert days[-1] in {str(last.date() - timedelta(days=n)) for n in (1, 2)}
+
+
+def nights_of_a_table(folder: Path, to: Path) -> None:
+    """Write the program of the nights of a table into a folder, as the guide says to make it."""
+    program = (folder / "nightly.py").read_text("utf-8") + block_of(GUIDE, "def last_day()")
+    # Nobody waits for it here.
+    shorter = program.replace("SECONDS_BETWEEN_LOOKS = 600", "SECONDS_BETWEEN_LOOKS = 0.01")
+    assert shorter != program
+    (to / "nightly.py").write_text(shorter, "utf-8")
+
+
+def days_of_the_table(path: Path) -> tuple[set[str], date]:
+    """Return the identities of a table, and its last day."""
+    with duckdb.connect(path, read_only=True) as connection:
+        people = connection.execute("SELECT identity FROM profiles").fetchall()
+        [[last]] = connection.execute("SELECT through FROM altaprofiles_sync").fetchall()
+    return {identity for (identity,) in people}, last
+
+
+@pytest.mark.anyio
+async def test_a_table_asks_for_the_late_days_once_a_night(
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    nights_of_a_table(folder, tmp_path)
+    with duckdb.connect("crm.duckdb") as connection:
+        connection.execute("CREATE TABLE others (id INT)")
+    records = [
+        {"identity": f"{day}", "events": {"App Launched": {"count": 1, **seen_on(day)}}}
+        for day in range(1, 9)
+    ]
+    async with (
+        Emulator(records=records) as emulator,
+        Session(clevertap=emulator.clevertap, retry=Retry(attempts=1)) as session,
+    ):
+        emulator.faults = {"server_error": 1}
+        await module(tmp_path, "nightly").bring(session, date(2026, 1, 8))
+        assert "crm.duckdb: " in caplog.text
+        emulator.faults = {}
+        for today in (8, 9):
+            # Another worker, or another version, each time.
+            await module(tmp_path, "nightly").bring(session, date(2026, 1, today))
+            opened = emulator.stats.requests["open_chain"]
+            await module(tmp_path, "nightly").bring(session, date(2026, 1, today))
+            # Between midnight and the time for late events.
+            await module(tmp_path, "nightly").bring(session, date(2026, 1, today - 1))
+            assert emulator.stats.requests["open_chain"] == opened
+            everyone = {str(day) for day in range(1, today)}
+            table = await asyncio.to_thread(days_of_the_table, tmp_path / "crm.duckdb")
+            assert table == (everyone, date(2026, 1, today - 1))
+
+
+def seen_on(day: int) -> dict[str, int]:
+    """Return the times of an event at noon of a day of January, in UTC."""
+    noon = int(datetime(2026, 1, day, 12, tzinfo=UTC).timestamp())
+    return {"first_seen": noon, "last_seen": noon}
+
+
+def test_another_worker_brings_the_table_if_the_first_is_killed(
+    folder: Path, tmp_path: Path
+) -> None:
+    nights_of_a_table(folder, tmp_path)
+    command = ["-m", "uvicorn", "nightly:app", "--port", "0"]
+    zone = {"CLEVERTAP_TIMEZONE": "Pacific/Kiritimati"}
+    with emulated(people=20, think=2 * PATIENCE) as emulator:
+        env = environment(tmp_path, emulator.environment, zone)
+        with served(command, tmp_path, env) as first, served(command, tmp_path, env) as second:
+            wait_until(lambda: emulator.stats.in_flight["clevertap"] > 0)
+            first.process.kill()
+            emulator.think = 0.0
+            wait_until(lambda: any("people, up to" in line for line in second.output))
+    _, last = days_of_the_table(tmp_path / "crm.duckdb")
+    now = datetime.now(ZoneInfo("Pacific/Kiritimati")) - timedelta(hours=2)
+    assert last in {now.date() - timedelta(days=days) for days in (1, 2)}
 
 
 def files_of_nights(folder: Path) -> list[str]:

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import psycopg
 import pytest
 
-from altaprofiles import ExportError, Session
+from altaprofiles import ExportError, Profile, Retry, Session
 from altaprofiles.emulator import Emulator
 
 from ..support.guides import block_of
@@ -203,6 +204,78 @@ def test_the_database_writes_a_file_of_the_table(
             query = "SELECT identity, coalesce(name, '') FROM 'people.parquet'"
             people = dict(database.execute(query).fetchall())
     assert people == {"ann": "", "bob": "", "cy": '=1+"Å"\nx'}
+
+
+# ---------------------------------------------------------------------------------- a batch of keys
+
+# As the service sends them, and as they stand in jsonb.
+ESCAPES = [
+    (r"a\u0000b", "a\ufffdb"),
+    (r"a\\u0000", r"a\u0000"),
+    (r"\ud800", "\ufffd"),
+    (r"\uDFFF\\", "\ufffd\\"),
+    (r"\ud83d\ude00", "😀"),
+    (r"\ud800\ud83d\ude00\ude00", "\ufffd😀\ufffd"),
+    (r"\"\u00e5\\\\", '"å\\\\'),
+]
+
+
+@pytest.fixture
+def batches(postgres: Server) -> dict[str, Any]:
+    """The recipe's names, and its table."""
+    postgres.run(code_with("CREATE TABLE people", "sql"))
+    names: dict[str, Any] = {}
+    exec(code_with("# batch_into_postgresql.py"), names)  # noqa: S102
+    return names
+
+
+def test_a_record_that_jsonb_refuses_does_not_cost_its_batch(
+    emulator: Emulator, postgres: Server, batches: dict[str, Any]
+) -> None:
+    emulator.add(*({"identity": f"user {n}", "name": "x\0y" if n == 7 else "x"} for n in range(60)))
+    keys = [f"user {n}" for n in range(60)]
+    url = postgres.url()
+
+    async def main() -> None:
+        async with Session(clevertap=emulator.clevertap, retry=Retry(attempts=1)) as session:
+            [found] = [one async for one in session.profiles.get_many(["user 7"], by="identity")]
+            assert found.value is not None
+            with postgres.connect() as connection, pytest.raises(psycopg.DataError):
+                connection.execute("SELECT %s::jsonb", [found.value.encode().decode()])
+            emulator.faults = {"server_error": 1}
+            assert sorted(await batches["store"](session, url, keys)) == sorted(keys)
+            emulator.faults = {}
+            for _ in range(2):
+                again = await batches["store"](session, url, [*keys, "nobody", " ", "user 7"])
+                assert again == []
+
+    asyncio.run(main())
+    rows = dict(postgres.rows("SELECT identity, record ->> 'name' FROM people"))
+    assert rows == dict.fromkeys(keys, "x") | {"user 7": "x\ufffdy"}
+
+
+@pytest.mark.parametrize(("sent", "stored"), ESCAPES)
+def test_only_what_jsonb_refuses_is_replaced(
+    postgres: Server, batches: dict[str, Any], sent: str, stored: str
+) -> None:
+    record = Profile.decode(f'{{"identity":"1","name":"{sent}"}}'.encode())
+    fitted = batches["for_jsonb"](record.encode())
+    with postgres.connect() as connection:
+        query = "SELECT %s::jsonb ->> 'name'"
+        assert connection.execute(query, [fitted]).fetchall() == [(stored,)]
+
+
+def test_a_nul_is_replaced_in_a_table_of_postgresql(
+    emulator: Emulator, postgres: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    emulator.add({"identity": "nul", "name": "x\0y", "profileData": {"k": "\0"}, "events": CHARGED})
+    export(emulator, postgres.url("profiles"))
+    query = "SELECT name, profile_data ->> 'k' FROM profiles WHERE identity = 'nul'"
+    assert postgres.rows(query) == [("x\ufffdy", "\ufffd")]
+
+
+# ------------------------------------------------------------------------------------ a second one
 
 
 def test_what_no_export_made_is_overwritten_or_refused_as_the_guide_says(

@@ -91,7 +91,8 @@ def status(
     the same output run beside it. Cursors live for four days; after that, a chain that is not done
     is fetched from its beginning. The last success of a file in a bucket is read there. The days of
     a sync are read in its table, from whatever folder or machine it is kept; on a server only if
-    URL names it, else in the manifest. The people of a sync are those of its last run.
+    URL names it, else in the manifest. The people of a sync are those of its last run; each account
+    has the time of the last run that has brought its rows.
 
     \b
     Examples:
@@ -291,7 +292,9 @@ def _lines(state: OutputState, synced: SyncedDays) -> list[str]:
         is_named = len(synced.days) > 1 or account in synced.names
         of_account = _of_account(account, synced) if is_named else ""
         day = "no day yet" if through is None else f"through {through}"
-        lines.append(f"  synced      {day}{of_account}")
+        time = synced.times.get(account)
+        of_run = "" if time is None else f", in the run of {_time(time.timestamp())}"
+        lines.append(f"  synced      {day}{of_account}{of_run}")
     if synced.unread is not None and not synced.days:
         lines.append(f"  synced      unknown, {synced.unread}")
     elif synced.unread is not None:
@@ -351,6 +354,10 @@ def _as_json(state: OutputState, synced: SyncedDays) -> dict[str, Any]:
         "table": state.table,
         "running": state.is_running,
         "synced": synced.days,
+        "synced_at": {
+            account: None if time is None else _iso(time.timestamp())
+            for account, time in synced.times.items()
+        },
         "synced_from": (
             None if not synced.days else "output" if synced.unread is None else "manifest"
         ),

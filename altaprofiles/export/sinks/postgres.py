@@ -82,7 +82,8 @@ class PostgresTarget(Target, frozen=True, kw_only=True):
                 f"{where}: the export has a temporary table named {name!r}; choose another name, "
                 f"or write schema.{name}"
             )
-        label = f"{url.label}/{name if schema is None else f'{schema}.{name}'}"
+        full_name = name if schema is None else f"{schema}.{name}"
+        label = f"{url.label}/{full_name}"
         return cls(
             name=label,
             table=PostgresTable(
@@ -97,6 +98,7 @@ class PostgresTarget(Target, frozen=True, kw_only=True):
                 write=layout["write"],
             ),
             server=PostgresServer(label, url.conninfo, url.secrets),
+            spellings=tuple(f"{one}/{full_name}" for one in url.spellings),
             **layout,
         )
 

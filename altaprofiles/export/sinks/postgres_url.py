@@ -6,6 +6,7 @@ because a password with a character that should be percent-encoded could end up 
 
 from __future__ import annotations
 
+import os
 import re
 from typing import NoReturn
 from urllib.parse import unquote
@@ -46,12 +47,15 @@ class PostgresUrl(Struct, frozen=True):
         conninfo: the database's URL for the driver; a `Secret` if it holds a password.
         table: the name after the database, or None.
         secrets: the passwords, as written and decoded, to mask in messages.
+        spellings: hosts and database as they can be spelled as well: first without what a URL may
+            leave out, then with the port.
     """
 
     label: str
     conninfo: str
     table: str | None
     secrets: tuple[Secret, ...]
+    spellings: tuple[str, ...]
 
 
 def parse(url: str) -> PostgresUrl:
@@ -89,7 +93,29 @@ def parse(url: str) -> PostgresUrl:
         Secret(conninfo) if secrets else conninfo,
         unquote(table) if table else None,
         tuple(secrets),
+        tuple(f"{one}/{unquote(database)}" for one in _spellings(hosts)),
     )
+
+
+_PORT = "5432"
+
+
+def _spellings(hosts: str) -> list[str]:
+    """Return the same hosts without the usual port, and with it."""
+    # As the driver chooses it (libpq, "Environment Variables").
+    default = os.environ.get("PGPORT") or _PORT
+    full = []
+    for one in hosts.split(","):
+        name, _, port = one.rpartition(":") if _HAS_PORT.search(one) else (one, "", "")
+        decoded = unquote(name)
+        # A folder of sockets is a path.
+        decoded = decoded if decoded.startswith(("/", "@")) else decoded.lower()
+        full.append((decoded, port or default))
+    short = ",".join(name if port == _PORT else f"{name}:{port}" for name, port in full)
+    return [short, ",".join(f"{name}:{port}" for name, port in full)]
+
+
+_HAS_PORT = re.compile(r":[0-9]*$")
 
 
 def without_password(url: str) -> str:

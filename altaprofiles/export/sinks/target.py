@@ -199,6 +199,8 @@ class Target(Struct, frozen=True, kw_only=True):
         encodes: whether rows can be encoded before the sink is open, which is a `BlockSink`.
         name: the target in messages and reports: its path, or its URL without user and password.
         path: the file; None for a database server.
+        spellings: the name in the spelling that files of new outputs have, and in others; none for
+            a file.
         content: the kind of rows.
         write: "replace" for rows of this export only, "upsert" to update those of the same people,
             "append" to add rows.
@@ -221,6 +223,7 @@ class Target(Struct, frozen=True, kw_only=True):
 
     name: str
     path: Path | None = None
+    spellings: tuple[str, ...] = ()
     content: Content
     write: Write
     flatten: dict[str, Kind | None] = {}

@@ -1,0 +1,114 @@
+"""One table under several spellings of its URL: one output, whatever earlier runs have left."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from altaprofiles.emulator import Emulator
+from altaprofiles.export.outputs import outputs_at
+
+from ..support.jobs import Halt
+from ..support.postgres import Server
+from ..support.sessions import EVENT, RANGE, session_for
+
+URL = "postgresql://u@127.0.0.1:5432/db/t"
+SAME = [
+    "postgresql://u@127.0.0.1/db/t",
+    "postgres://u@127.0.0.1/db/t",
+    "POSTGRESQL://127.0.0.1:5432/db/t",
+    "postgresql://other:secret@127.0.0.1:/db/t?sslmode=disable",
+    "postgresql://u@127.0.0.1/d%62/%74",
+]
+OTHERS = [
+    "postgresql://u@127.0.0.1:5433/db/t",
+    "postgresql://u@127.0.0.1/DB/t",
+    "postgresql://u@127.0.0.1/db/T",
+    "postgresql://u@127.0.0.2/db/t",
+]
+
+
+def folder_of(to: str, spool: Path | None = None) -> Path:
+    [state] = outputs_at(
+        to, table=None, spool=None if spool is None else str(spool), elsewhere=True
+    )
+    return state.folder
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PGPORT", raising=False)
+    monkeypatch.chdir(tmp_path)
+
+
+def test_all_spellings_of_a_table_are_one_output() -> None:
+    assert {folder_of(one) for one in [URL, *SAME]} == {folder_of(URL)}
+    assert len({folder_of(one) for one in [URL, *OTHERS]}) == 1 + len(OTHERS)
+    hosts = [
+        "postgresql://A.Example,b.example:5432/d/t",
+        "postgresql://a.example:5432,B.example/d/t",
+    ]
+    assert len({folder_of(one) for one in hosts}) == 1
+    # Names of files tell upper case from lower case.
+    sockets = ["postgresql://%2Frun%2FPG/d/t", "postgresql://%2Frun%2Fpg/d/t"]
+    assert len({folder_of(one) for one in sockets}) == 2
+    assert folder_of("postgresql://[::1]:5432/d/t") == folder_of("postgresql://[::1]/d/t")
+
+
+def test_the_usual_port_is_that_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    without, usual, own = (f"postgresql://h{port}/d/t" for port in ("", ":5432", ":6543"))
+    assert folder_of(without) == folder_of(usual) != folder_of(own)
+    monkeypatch.setenv("PGPORT", "6543")
+    assert folder_of(without) == folder_of(own) != folder_of(usual)
+
+
+@pytest.mark.parametrize("left", ["127.0.0.1_5432_db_t", "127.0.0.1_db_t"])
+@pytest.mark.parametrize("by", ["manifest", "unfinished", "spool"])
+def test_what_earlier_runs_have_left_is_found_by_any_spelling(
+    tmp_path: Path, left: str, by: str
+) -> None:
+    spool = tmp_path / "spool" if by == "spool" else None
+    if spool is not None:
+        spool.mkdir()
+    if by == "manifest":
+        (tmp_path / f"{left}.manifest.json").write_text("{}")
+    else:
+        ((spool or tmp_path) / f"{left}.export").mkdir()
+    for one in [URL, *SAME]:
+        assert folder_of(one, spool).name == f"{left}.export", one
+
+
+def test_each_spelling_keeps_what_it_has_left_itself(tmp_path: Path) -> None:
+    names = {URL: "127.0.0.1_5432_db_t", SAME[0]: "127.0.0.1_db_t", SAME[-1]: "127.0.0.1_d_62_t"}
+    for name in names.values():
+        (tmp_path / f"{name}.export").mkdir()
+    for one, name in names.items():
+        assert folder_of(one).name == f"{name}.export"
+
+
+@pytest.mark.anyio
+async def test_a_table_is_resumed_and_shown_by_another_spelling(
+    tmp_path: Path, postgres: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGPORT", str(postgres.port))
+    url = postgres.url("spelled")
+    short = url.replace(f":{postgres.port}/", "/").replace("postgresql://", "postgres://")
+    assert short != url
+
+    def halt(progress: Any) -> None:
+        if progress.records >= 100:
+            raise Halt
+
+    async with Emulator(people=300) as emulator, session_for(emulator) as session:
+        with pytest.raises(Halt):
+            await session.export(EVENT, **RANGE, to=url, batch_size=23, on_progress=halt)
+        [state] = outputs_at(short, table=None, spool=None)
+        assert len(state.unfinished) == 1
+        report = await session.export(EVENT, **RANGE, to=short, batch_size=23)
+        assert report.resumed >= 100
+        [state] = outputs_at(url, table=None, spool=None)
+        assert state.success is not None
+        assert not state.unfinished
+    assert len([*tmp_path.glob("*.manifest.json")]) == 1
