@@ -15,7 +15,7 @@ from typing import Any
 import duckdb
 import pytest
 
-from altaprofiles import ExportError, ExportLocked
+from altaprofiles import ExportError, ExportLocked, ExportProgress, Incomplete
 from altaprofiles.cli.exits import Exit, exit_code
 from altaprofiles.emulator import Emulator
 from altaprofiles.export.sinks.duck import DuckDbTarget
@@ -338,3 +338,20 @@ def content(path: Path) -> list[tuple[Any, ...]]:
             "SELECT account, person, profile_data, epoch_us(fetched_at), epoch_us(added_at)"
             " FROM profiles ORDER BY ALL"
         ).fetchall()
+
+
+async def test_a_folder_that_somebody_removes_is_no_other_export(
+    case: Emulated, tmp_path: Path
+) -> None:
+    folder, spool = tmp_path / "out", tmp_path / "spool"
+    folder.mkdir()
+    spool.mkdir()
+
+    def remove(progress: ExportProgress) -> None:
+        if progress.records:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    with pytest.raises(Incomplete, match="somebody has removed its folder; make it again"):
+        await case.run(folder / "p.duckdb", spool=spool, on_progress=remove)
+    folder.mkdir()
+    assert (await case.run(folder / "p.duckdb", spool=spool)).complete

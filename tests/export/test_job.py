@@ -639,14 +639,13 @@ async def test_an_outage_leaves_it_incomplete_and_the_same_call_resumes(
 async def test_another_plan_runs_beside(to: Path, case: Scripted) -> None:
     uninterrupted = await case.uninterrupted(to)
     await case.interrupt(to)
-    workspace = workspace_of(to)
     before = {path: path.read_bytes() for path in spools_of(to)}
     assert any(before.values())
     for changes, _ in case.kind.other_plans:
         report = await case.run(to, **changes)
         assert report.complete
         [warning] = [sentence for sentence in report.warnings if "unfinished" in sentence]
-        assert str(workspace) in warning
+        assert f"altaprofiles status {to}" in warning
         assert {path: path.read_bytes() for path in spools_of(to)} == before
     reports: list[Progress] = []
     report = await case.run(to, on_progress=reports.append)

@@ -660,7 +660,7 @@ async def test_an_unfinished_night_at_another_address_stays_and_says_so(
     async with at_script(EVENTS) as other:
         [warning] = (await sync(other, to, 12)).warnings
     was, now = (one.environment["CLEVERTAP_BASE_URL"] for one in (case, other))
-    assert f"another one: `host` was '{was}' and is now '{now}'; `altaprofiles" in warning
+    assert f"differs: `host` was '{was}' and is now '{now}'; `altaprofiles" in warning
 
 
 async def test_unfinished_work_of_another_sync_stays(case: Scripted, to: Path) -> None:

@@ -44,6 +44,11 @@ class Turn:
             self._own = self.folder.lstat()
             self._lock = PartialFile(self.folder / _LOCK)
         except (ExportLocked, FileNotFoundError):
+            if not path.parent.is_dir():
+                raise ExportError(
+                    f"{name} cannot be written: somebody has removed its folder; make it again, or "
+                    f"choose another `to`"
+                ) from None
             # The folder is missing if another export has removed it at its end just now.
             raise _busy(name) from None
         except OSError as error:
