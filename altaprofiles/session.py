@@ -1099,8 +1099,8 @@ class Session:
             ExportLocked: another process or task works on the same output.
             Incomplete: keys, or lookups of a join, failed for longer than `Retry` allows. The files
                 are written all the same, and the same call asks for these again. Or ten keys failed
-                in a row, or something before the service refused a hundred: the service then counts
-                as down, and nothing is written.
+                in a row, or all of fewer, or something before the service refused a hundred: the
+                service then counts as down, and nothing is written.
             ExportError: the output, or what an earlier run left, cannot be used.
 
         >>> report = await session.export_lookups("ids.csv", by="identity", to="found.ndjson")

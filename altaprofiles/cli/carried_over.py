@@ -22,7 +22,6 @@ _OPTIONS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(
         ("--to", "--until", "--end", "--end-date", "--end-time", "--to-date", "--till"), _LAST
     ),
-    **dict.fromkeys(("--days", "--last"), _FIRST),
     **dict.fromkeys(("--output", "--output-file", "--destination", "--dest", "-O"), ("--out",)),
     **dict.fromkeys(("--profile-name", "--project", "--account-id"), ("--account",)),
     # That of aws; where records can leave it out, it is an option of its own.
@@ -40,7 +39,10 @@ _OPTIONS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("--page-size", "--chunk-size"), ("--batch-size",)),
     **dict.fromkeys(("--table-name", "--dataset", "--dataset-name"), ("--table",)),
     **dict.fromkeys(("--write-disposition", "--mode"), ("--write",)),
-    **dict.fromkeys(("--overwrite", "--force", "--full-refresh", "--refresh"), ("--fresh",)),
+    **dict.fromkeys(("--full-refresh", "--refresh"), ("--fresh",)),
+    **dict.fromkeys(("--finish", "--resume"), ("--finish-unfinished",)),
+    "--discard": ("--discard-unfinished",),
+    "--user": ("--user-id", "--account"),
     **dict.fromkeys(("--tz", "--time-zone"), ("--timezone",)),
     **dict.fromkeys(("--key-column", "--keys-column", "--key"), ("--column",)),
 }
@@ -58,11 +60,17 @@ _ADVICE: dict[str, tuple[tuple[str, ...], str]] = {
         (("keys",), "the name of the file stands by itself"),
     ),
     **dict.fromkeys(("--continue", "-C"), (("to",), _AGAIN)),
+    **dict.fromkeys(
+        ("--force", "--overwrite"),
+        (("to",), "leave it out: what is there is replaced, unless --write says otherwise"),
+    ),
+    **dict.fromkeys(
+        ("--days", "--last"), (("start",), "for seven days, write --from -7d --to yesterday")
+    ),
     "--dry-run": (_EVENT, "`altaprofiles count` prints the number of people, and writes nothing"),
-    "--email": (("by",), "write --by email, and the file of the keys"),
-    "--identity": (("by",), "write --by identity, and the file of the keys"),
-    "--object-id": (("by",), "write --by object-id, and the file of the keys"),
-    "--user": ((), "`altaprofiles login` saves the credentials"),
+    "--email": (("keys",), "write --by email, and the file of the keys"),
+    "--identity": (("keys",), "write --by identity, and the file of the keys"),
+    "--object-id": (("keys",), "write --by object-id, and the file of the keys"),
     "--region": ((), "`altaprofiles login` saves the region"),
 }
 """Advice on those that are no option here, for a command with one of these parameters, or any."""

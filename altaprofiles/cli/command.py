@@ -106,10 +106,10 @@ class Command(click.Command):
         for one, other in behind:
             if one in known and other in known:
                 both = " ".join(f"--account {shlex.quote(name)}" for name in (one, other))
-                ctx.fail(
-                    f"{other!r} is an account as well: name each by itself, as in {both}; if it "
-                    f"is an event, write it in front of --account"
-                )
+                advice = f"{other!r} is an account as well: name each by itself, as in {both}"
+                if {"event", "events"} & ctx.params.keys():
+                    advice += "; if it is an event, write it in front of --account"
+                ctx.fail(advice)
 
     def invoke(self, ctx: click.Context) -> Any:
         app = ctx.ensure_object(App)

@@ -78,8 +78,8 @@ def check_keys(
         raise InvalidArgument("keys: got a set, which has no order; pass sorted(keys)")
     if column is not None:
         raise InvalidArgument(
-            f"column: got {shown(column)}, but the keys are not a file; leave it out, or pass a "
-            "path"
+            f"column: got {shown(column)}, but the keys are not a file; pass the path of one "
+            f"with columns (.csv, .ndjson, .parquet), or leave it out: each key is used whole"
         )
     if keys_table is not None:
         raise InvalidArgument(
@@ -254,7 +254,8 @@ class KeyFile:
 
     def _text(self) -> Iterator[str]:
         lines = self._lines()
-        head = [*islice(lines, _HEAD)]
+        # Of a pipe, the next line may come only once the key before has its answer.
+        head = [] if self.is_pipe else [*islice(lines, _HEAD)]
         self._advise_on_columns([line for _, line in head if line.strip()])
         for number, line in chain(head, lines):
             self._number = number

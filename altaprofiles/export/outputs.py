@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import msgspec
 from msgspec import Struct
@@ -52,9 +52,6 @@ __all__ = [
 _FOLDER = ".export"
 
 
-_Asked: TypeAlias = tuple[tuple[str, ...] | None, int | None, int | None, str | None]
-
-
 class Success(Struct, frozen=True, kw_only=True):
     """The manifest of an output.
 
@@ -74,7 +71,6 @@ class Success(Struct, frozen=True, kw_only=True):
             that has brought rows last, as "account", "through" and "synced_at", by the name of the
             account; the name of a single one is empty.
         write: the way in which rows were written; None of an earlier version.
-        scopes: the events, both ends of the days and the digest of the filters, of each account.
     """
 
     output: str
@@ -90,7 +86,6 @@ class Success(Struct, frozen=True, kw_only=True):
     accounts: Collection[str] = ()
     syncs: Mapping[str, Mapping[str, str | None]] = {}
     write: str | None = None
-    scopes: Collection[_Asked] = ()
 
     @property
     def adds(self) -> bool:
@@ -113,18 +108,11 @@ class Success(Struct, frozen=True, kw_only=True):
     def is_lost_by(self, one: Unfinished) -> bool:
         """Return whether its rows would be lost by finishing an unfinished export.
 
-        It is newer then, and the export replaces it by people of another account, other events or
-        days.
+        They would be replaced by those of an export that somebody has begun before.
         """
         if one.arguments.get("write") != "replace" or one.obstacle is not None:
             return False
-        if not self.is_newer(one):
-            return False
-        plan = one.plan
-        if not isinstance(plan, EventsPlan) or self._is_of_others(one):
-            return True
-        digest = plan.filters.digest if plan.filters else None
-        return (plan.events, plan.start, plan.end, digest) not in self.scopes
+        return self.is_newer(one)
 
     def _is_of_others(self, one: Unfinished) -> bool:
         if one.plan is None or not self.accounts:
@@ -445,21 +433,12 @@ def _parsed(content: bytes) -> Success | None:
         accounts=manifest.written_accounts,
         syncs=manifest.syncs,
         write=manifest.options.get("write"),
-        scopes=[
-            (one.events, one.start, one.end, one.filters_sha256)
-            for one in (manifest.plan, *manifest.plans.values())
-            if one is not None
-        ],
     )
 
 
 class _OfAccount(Struct, frozen=True):
     account: str | None = None
     complete: bool = False
-    events: tuple[str, ...] | None = None
-    start: int | None = None
-    end: int | None = None
-    filters_sha256: str | None = None
 
 
 class _Manifest(Struct, frozen=True):

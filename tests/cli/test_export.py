@@ -881,6 +881,24 @@ def test_lookups_from_a_pipe_with_a_name(env: dict[str, str], tmp_path: Path) ->
     assert f"keys       {len(KEYS)}" in done.stderr
 
 
+def test_a_key_of_a_pipe_has_its_answer_before_the_next_one_comes(
+    env: dict[str, str], small: Emulator, tmp_path: Path
+) -> None:
+    os.mkfifo(tmp_path / "ids")
+    command = [*COMMAND, "cdp", "--file", "ids", "--by", "user-id"]
+    with (
+        ThreadPoolExecutor() as threads,
+        start(command, env=env, cwd=tmp_path, stdout=subprocess.PIPE) as process,
+    ):
+        with (tmp_path / "ids").open("w") as file:
+            for number in range(3):
+                print(f"nobody{number}", file=file, flush=True)
+                assert process.stdout is not None
+                reading = threads.submit(process.stdout.readline)
+                assert json.loads(reading.result(PATIENCE))["key"] == f"nobody{number}"
+        process.wait()
+
+
 @pytest.mark.slow
 def test_lookups_on_a_terminal_interrupted_and_gone_on_with(
     env: dict[str, str], small: Emulator, tmp_path: Path

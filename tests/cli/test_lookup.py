@@ -167,3 +167,29 @@ def test_answers_keep_the_order_of_the_file_and_one_that_is_late_holds_up_no_req
             done = terminal.ended()
     assert done.code == 0, terminal.text
     assert [json.loads(line)["key"] for line in done.stdout.splitlines()] == keys
+
+
+def test_keys_that_all_fail_leave_an_earlier_file_as_it_is(
+    env: dict[str, str], small: Emulator, tmp_path: Path
+) -> None:
+    (tmp_path / "ids.txt").write_text("\n".join(bound(small)[:3]))
+    lookup = ("lookup", "ids.txt", "--by", "identity", "-o", "found.csv")
+    assert run(env, *lookup, cwd=tmp_path).code == 0
+    before = (tmp_path / "found.csv").read_bytes()
+    with emulated(people=300, seed=3, faults={"server_error": 1}) as failing:
+        down = environment(tmp_path, failing.environment)
+        done = run(down, *lookup, "--retries", "0", "--fresh", cwd=tmp_path)
+    assert (done.code, done.stdout) == (4, b"")
+    assert "the service does not answer: CleverTap answered HTTP 50" in done.stderr
+    assert (tmp_path / "found.csv").read_bytes() == before
+
+
+def test_the_last_failure_of_keys_is_said(
+    env: dict[str, str], small: Emulator, tmp_path: Path
+) -> None:
+    (tmp_path / "ids.txt").write_text("\n".join(bound(small)[:60]))
+    lookup = ("lookup", "ids.txt", "--by", "identity", "-o", "found.csv", "--retries", "0")
+    with emulated(people=300, seed=3, faults={"server_error": 0.2}) as failing:
+        done = run(environment(tmp_path, failing.environment), *lookup, cwd=tmp_path)
+    assert done.code == 4
+    assert "; the last one: CleverTap answered HTTP 50" in done.stderr

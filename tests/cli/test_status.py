@@ -174,13 +174,15 @@ def test_what_is_newer_is_replaced_after_a_yes_only(
 
 
 @pytest.mark.slow
-def test_the_same_days_of_another_account_are_replaced_after_a_yes_only(
-    env: dict[str, str], small: Emulator, tmp_path: Path
+@pytest.mark.parametrize("of_another", [True, False], ids=["account", "columns"])
+def test_the_same_days_of_others_are_replaced_after_a_yes_only(
+    env: dict[str, str], small: Emulator, tmp_path: Path, of_another: bool
 ) -> None:
     killed_at_the_end(env, tmp_path, *NIGHT, *MONDAY, "-o", "p.csv")
     with emulated(people=20, seed=4) as outlet:
-        others = environment(tmp_path, outlet.environment)
-        assert run(others, *NIGHT, *MONDAY, "-o", "p.csv", cwd=tmp_path).code == 0
+        others = environment(tmp_path, outlet.environment) if of_another else env
+        columns = () if of_another else ("--no-profile",)
+        assert run(others, *NIGHT, *MONDAY, *columns, "-o", "p.csv", cwd=tmp_path).code == 0
     newer = (tmp_path / "p.csv").read_bytes()
     done = run(env, "status", "p.csv", "--finish-unfinished", cwd=tmp_path)
     assert (done.code, done.stdout) == (2, b"")
@@ -189,23 +191,20 @@ def test_the_same_days_of_another_account_are_replaced_after_a_yes_only(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("out", ["crm.duckdb", "p.csv"])
-def test_what_loses_nothing_is_finished_without_a_question(
-    env: dict[str, str], small: Emulator, tmp_path: Path, out: str
+def test_what_adds_rows_is_finished_without_a_question(
+    env: dict[str, str], small: Emulator, tmp_path: Path
 ) -> None:
-    # Rows are added to a table, and a file has the same days.
     with held(small, passing=2, holding=9) as (variables, let_pass):
-        write = ("--write", "append") if out == "crm.duckdb" else ()
-        night = (*NIGHT, *write, "-o", out)
+        night = (*NIGHT, "--write", "append", "-o", "crm.duckdb")
         killed(env | variables, tmp_path, *night, *MONDAY)
         let_pass()
-        other = TUESDAY if write else (*MONDAY, "--no-profile")
-        done = run(env, *night, *other, cwd=tmp_path)
+        done = run(env, *night, *TUESDAY, cwd=tmp_path)
         assert done.code == 0, done.stderr
-        [state] = states(env | variables, tmp_path, out)
+        [state] = states(env | variables, tmp_path, "crm.duckdb")
         [left] = state["unfinished"]
         assert not left["replaces_newer"]
-        done = run(env | variables, "status", out, "--finish-unfinished", cwd=tmp_path)
+        finish = ("status", "crm.duckdb", "--finish-unfinished")
+        done = run(env | variables, *finish, cwd=tmp_path)
         assert done.code == 0, done.stderr
 
 

@@ -61,6 +61,7 @@ class Answers(Generic[V]):
 
     Attributes:
         counts: number of keys by outcome; None stands for unanswered ones.
+        failure: the last error of a key in this run, or None.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class Answers(Generic[V]):
         on_records: OnRecords | None = None,
     ) -> None:
         self.counts: dict[int | None, int] = {}
+        self.failure: AltaProfilesError | None = None
         self._kept_in = kept_in
         self._file = file
         self._offset_name = offset
@@ -199,6 +201,7 @@ class Answers(Generic[V]):
         has_answered = self.answered > 0
         async for lookup in lookups:
             self._arrived.append(lookup)
+            self.failure = lookup.error or self.failure
             if lookup.error is None or is_final(lookup.error):
                 failures = refusals = 0
                 has_answered = True

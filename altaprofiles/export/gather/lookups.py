@@ -231,6 +231,9 @@ class KeysGathering(Generic[V]):
         found = await run.threads.run(lambda: in_vain((NOT_FOUND, INVALID), -1, 1))
         self._is_first_in_vain = [number for number, _ in found] == [0]
         self._missing = await run.threads.run(run.store.journal.keys.missing)
+        if not self._answers.count(FOUND, NOT_FOUND) and self._answers.count(FAILED):
+            # However few they are, an output of nobody is not what they have asked for.
+            failure = self._answers.failure
         return [] if failure is None else [f"the service does not answer: {failure}"]
 
     # -------------------------------------------------------------------- from spool to output
@@ -322,7 +325,9 @@ class KeysGathering(Generic[V]):
         failed = self._answers.count(FAILED)
         if not failed:
             return []
-        return [f"no answer for {numbered(failed, 'key')}, see {place.beside_at(FAILED_FILE)}"]
+        last = "" if self._answers.failure is None else f"; the last one: {self._answers.failure}"
+        path = place.beside_at(FAILED_FILE)
+        return [f"no answer for {numbered(failed, 'key')}, see {path}{last}"]
 
     # -------------------------------------------------------------------------------------- reports
 
