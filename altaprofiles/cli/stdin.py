@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections import deque
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from ..errors import InvalidArgument
 from ..export.key_lines import split_lines
+from ..export.keys import HEAD, columns_in
 from ..export.threads import read_ahead
 
 __all__ = ["KeptKeys", "SharedKeys", "StdinKeys"]
 
-_CHUNK = 65536
+logger = logging.getLogger("altaprofiles")
 
+_CHUNK = 65536
 
 _KEPT = 10_000
 """Keys whose lines are kept: more than are read ahead of the one that is looked at."""
@@ -51,17 +54,32 @@ class StdinKeys(_Lines):
     """
 
     async def __aiter__(self) -> AsyncGenerator[str, None]:
-        number = 0
+        number, head = 0, list[str]()
         batches = read_ahead(_batches())
         try:
             async for batch in batches:
                 for line in batch:
                     number += 1
+                    if number <= HEAD:
+                        head.append(line)
+                    if number == HEAD:
+                        _advise_on_columns(head)
                     if line.strip():
                         self.put(number)
                         yield line
+            if number < HEAD:
+                _advise_on_columns(head)
         finally:
             await batches.aclose()
+
+
+def _advise_on_columns(lines: Iterable[str]) -> None:
+    if (words := columns_in(lines)) is not None:
+        logger.warning(
+            "standard input seems to have columns%s, and is read as text with one key a line; if "
+            "it has, write it into a .csv file, and pass its path, and --column",
+            words,
+        )
 
 
 class SharedKeys:

@@ -52,7 +52,8 @@ def check_finishable(unfinished: Unfinished) -> Plan:
     if unfinished.plan is None:
         raise ConfigurationError(f"{unfinished.path} cannot be finished: {unfinished.fault}")
     if (obstacle := unfinished.obstacle) is not None:
-        raise ConfigurationError(f"{unfinished.path} {obstacle}")
+        command = "" if unfinished.command is None else f": {unfinished.command}"
+        raise ConfigurationError(f"{unfinished.path} {obstacle}{command}")
     return unfinished.plan
 
 

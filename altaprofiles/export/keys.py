@@ -7,7 +7,7 @@ import os
 import re
 import stat
 from bisect import bisect_right
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import chain, islice, tee
 from operator import itemgetter
@@ -31,12 +31,14 @@ from .key_tables import duckdb_keys, in_brackets, parquet_keys
 from .threads import Threads, read_ahead
 
 __all__ = [
+    "HEAD",
     "KeyFile",
     "Keys",
     "Placed",
     "are_letters_of",
     "as_text_key",
     "check_keys",
+    "columns_in",
     "in_batches",
     "key_in_file",
 ]
@@ -255,26 +257,18 @@ class KeyFile:
     def _text(self) -> Iterator[str]:
         lines = self._lines()
         # Of a pipe, the next line may come only once the key before has its answer.
-        head = [] if self.is_pipe else [*islice(lines, _HEAD)]
-        self._advise_on_columns([line for _, line in head if line.strip()])
+        head = [] if self.is_pipe else [*islice(lines, HEAD)]
+        if (words := columns_in([line for _, line in head])) is not None:
+            logger.warning(
+                "%s seems to have columns%s, and is read as text with one key a line; if it has, "
+                "give it the ending .csv, and name the column of the keys",
+                self.path,
+                words,
+            )
         for number, line in chain(head, lines):
             self._number = number
             # A mark in the middle is left over from files that were joined.
             yield line.rstrip("\r\n").removeprefix(_MARK)
-
-    def _advise_on_columns(self, lines: list[str]) -> None:
-        """Warn if the first lines of a text have the same separators, as rows of a table do."""
-        for separator, words in _BETWEEN.items():
-            number, *others = {line.count(separator) for line in lines} or {0}
-            # Tabs are refused.
-            if len(lines) > 1 and number and not others and separator != "\t":
-                logger.warning(
-                    "%s seems to have columns%s, and is read as text with one key a line; if it "
-                    "has, give it the ending .csv, and name the column of the keys",
-                    self.path,
-                    words,
-                )
-                return
 
     def _csv(self) -> Iterator[str]:
         lines = self._lines()
@@ -434,7 +428,7 @@ class KeyFile:
 _NAMED_SEPARATOR = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
 """The line by which Excel is told the separator of a CSV file."""
 
-_HEAD = 10
+HEAD = 10
 """Lines of a text in which columns are looked for."""
 
 _BETWEEN = {
@@ -577,6 +571,17 @@ def as_text_key(
     except ConfigurationError as error:
         text = str.__str__(key) if isinstance(key, str) else _shown(index, key)
         return "\0" + text.encode("utf-8", "backslashreplace").decode(), error
+
+
+def columns_in(lines: Iterable[str]) -> str | None:
+    """Return what separates the cells, if all lines have the same number of them, as tables do."""
+    rows = [line for line in lines if line.strip()]
+    for separator, words in _BETWEEN.items():
+        numbers = {line.count(separator) for line in rows}
+        # Keys with tabs are refused.
+        if len(rows) > 1 and len(numbers) == 1 and numbers != {0} and separator != "\t":
+            return words
+    return None
 
 
 _MISSING = frozenset({"\0None", "\0nan", "\0<NA>", "\0NaT"})

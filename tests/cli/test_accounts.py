@@ -1083,6 +1083,7 @@ def test_a_part_of_a_replaced_output_is_not_finished_alone(
     done = run(env, "status", "people.csv", "--finish-unfinished", cwd=tmp_path)
     assert done.code == 2
     assert "a part of an export of several accounts into one output (shop, outlet)" in done.stderr
+    assert f"run that export again: {left['command']}\n" in done.stderr
     assert "Finishing" not in done.stderr
     assert not (tmp_path / "people.csv").exists()
     # That of one account alone takes over what is there.

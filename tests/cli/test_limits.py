@@ -20,7 +20,7 @@ from altaprofiles.cli.waits import Waits
 from altaprofiles.emulator import Emulator
 from altaprofiles.errors import AltaProfilesError, ConnectError, NotReady, RateLimited, ServerError
 
-from ..support.servers import always, closed, http, scripted
+from ..support.servers import always, closed, http, in_turn, scripted
 from ..support.sessions import EVENT, RANGE, session_for
 from ..support.tasks import PATIENCE
 from ..support.terminals import COMMAND, Done, Terminal, environment, run
@@ -88,7 +88,7 @@ async def test_no_retries(tmp_path: Path) -> None:
         assert len(server.heads) == 1
         done = await ended(env, "--retries", "0", *lookup, cwd=tmp_path)
         assert done.code == 4
-        assert "HTTP 503" in (tmp_path / "found.ndjson.failed.ndjson").read_text()
+        assert "the service does not answer: CleverTap answered HTTP 503" in done.stderr
         assert len(server.heads) == 2
 
 
@@ -400,8 +400,9 @@ async def test_nothing_kept_asks_for_a_longer_limit(tmp_path: Path) -> None:
 
 
 async def test_files_that_are_written_are_not_said_to_be_lost(tmp_path: Path) -> None:
-    (tmp_path / "ids.txt").write_text("7\n")
-    async with scripted(always(http(b"", "503 Service Unavailable"))) as server:
+    (tmp_path / "ids.txt").write_text("7\n8\n")
+    found = http(b'{"status": "success", "record": {"identity": "7"}}')
+    async with scripted(in_turn(found, http(b"", "503 Service Unavailable"))) as server:
         env = environment(tmp_path, of(server.url))
         words = ("lookup", "ids.txt", "--by", "identity", "-o", "found.ndjson", "--retries", "0")
         done = await ended(env, *words, cwd=tmp_path)

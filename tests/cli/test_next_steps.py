@@ -130,6 +130,18 @@ def test_a_text_that_seems_to_have_columns(
         assert "if it has columns, give it the ending .csv" in done.stderr
 
 
+@pytest.mark.parametrize("rows", [2, 30])
+def test_standard_input_that_seems_to_have_columns(tmp_path: Path, rows: int) -> None:
+    with emulated(people=20) as emulator:
+        env = environment(tmp_path, emulator.environment)
+        command = ("lookup", "-", "--by", "identity", "-o", "a.ndjson")
+        for separator, is_told in ((";", True), ("-", False)):
+            keys = "".join(f"a{separator}{number}\n" for number in range(rows))
+            done = run(env, *command, cwd=tmp_path, stdin=keys.encode())
+            words = "standard input seems to have columns separated by semicolons"
+            assert (words in done.stderr) == is_told
+
+
 def test_capitals_are_told_of_addresses_only(tmp_path: Path) -> None:
     with emulated(people=20) as emulator:
         env = environment(tmp_path, emulator.environment)
