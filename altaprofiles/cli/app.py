@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from ..accounts import Resolved
     from ..base.deadline import Deadline
     from ..credentials import Alta
+    from ..errors import AltaProfilesError
     from ..http.retry import Retry
     from ..http.transport import Timeout
     from ..models import Attempt
@@ -565,14 +566,7 @@ class App:
 
     def _report(self, error: BaseException, account: str | None = None) -> int | None:
         from ..base.wording import DOCTOR
-        from ..errors import (
-            AltaProfilesError,
-            Forbidden,
-            Incomplete,
-            RateLimited,
-            RequestTimeout,
-            Unauthorized,
-        )
+        from ..errors import AltaProfilesError, Forbidden, Incomplete, RateLimited, Unauthorized
 
         if isinstance(error, BrokenPipeError):
             return Exit.PIPE
@@ -607,19 +601,25 @@ class App:
             notes = [note for note in getattr(error, "__notes__", ()) if note != DOCTOR]
             vars(error)["__notes__"] = [*notes, advice]
         if isinstance(error, AltaProfilesError) and not getattr(error, "__notes__", ()):
-            step = remedy(error)
-            if step == "Try again later":
-                step += ", with the same command"
-            if isinstance(error, RequestTimeout):
-                step = "Run it again, with a longer --max-time"
-                if self.deadline is None or self.deadline.left > 0:
-                    step = "Try again later, or with a longer --timeout"
-            if step is not None:
-                error.add_note(f"{step}.")
+            self._add_step(error)
         self._log_error(error, account)
         if isinstance(error, Incomplete) and account is None and _is_kept(error):
             self._log_resumption()
         return exit_code(error)
+
+    def _add_step(self, error: AltaProfilesError) -> None:
+        """Add the next step to an error that can pass and names none."""
+        from ..base.verdicts import can_pass
+        from ..errors import RequestTimeout
+
+        if not can_pass(error):
+            return
+        if not isinstance(error, RequestTimeout):
+            error.add_note("Try again later, with the same command.")
+        elif self.deadline is None or self.deadline.left > 0:
+            error.add_note("Try again later, or with a longer --timeout.")
+        else:
+            error.add_note("Run it again, with a longer --max-time.")
 
     def _unquoted(self, error: BaseException) -> str | None:
         """Return advice on an event that is refused, if it may be a part of one with blanks."""
