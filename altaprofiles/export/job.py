@@ -305,24 +305,31 @@ class Job(Generic[R, S]):
         self, part: Part[R, S], folder: Path, place: Place, threads: Threads
     ) -> str | None:
         """Return what to do with the workspace in a folder, or None if its rows are not there."""
-        target = place.target
+        label = place.target.label
+        are_there = await self._are_rows_there(part, folder, place.target, threads)
+        if are_there is None:
+            return (
+                f"whether its rows are in {label} is not known: if they are, delete {folder} and "
+                f"do not run it again, else discard it with {DISCARD}"
+            )
+        if not are_there:
+            return None
+        once = "do not run it again" if part.name is None else f"run the others, not {part.name}"
+        return (
+            f"all its rows are in {label}: delete {folder}, and {once}, which would add them once "
+            f"more"
+        )
+
+    async def _are_rows_there(
+        self, part: Part[R, S], folder: Path, target: Target, threads: Threads
+    ) -> bool | None:
+        """Return whether the target has the rows of a workspace; None if it has not noted whose."""
         noted = await threads.run(lambda: noted_origin(folder))
         if noted is None:
-            return (
-                f"whether its rows are in {target.label} is not known: if they are, delete "
-                f"{folder} and do not run it again, else discard it with {DISCARD}"
-            )
+            return None
         run, began = noted
-        origin = Origin(run, (part.account,), began)
-        if await when_free(threads, target, lambda: target.holds(origin), self._output.deadline):
-            once = (
-                "do not run it again" if part.name is None else f"run the others, not {part.name}"
-            )
-            return (
-                f"all its rows are in {target.label}: delete {folder}, and {once}, which would add "
-                f"them once more"
-            )
-        return None
+        holds = partial(target.holds, Origin(run, (part.account,), began))
+        return await when_free(threads, target, holds, self._output.deadline)
 
     async def _check_keys(self, part: Part[R, S], target: Target, threads: Threads) -> None:
         """Raise `InvalidArgument` if a lookup of no keys at all would empty its output."""
@@ -428,12 +435,10 @@ class Job(Generic[R, S]):
             plan = part.gathering.plan
             if not part.is_open or not isinstance(plan, EventsPlan):
                 continue
-            for folder in workspaces.family(plan):
-                if folder == part.run.store.folder or (noted := noted_origin(folder)) is None:
+            for folder in await threads.run(partial(workspaces.family, plan)):
+                if folder == part.run.store.folder:
                     continue
-                origin = Origin(noted[0], (part.account,), noted[1])
-                holds = partial(target.holds, origin)
-                if await when_free(threads, target, holds, self._output.deadline):
+                if await self._are_rows_there(part, folder, target, threads):
                     _, _, windows = folder.name.rpartition("-")
                     raise ExportError(
                         f"an earlier run with windows={windows} that added its rows to "

@@ -31,6 +31,7 @@ __all__ = [
     "read_lines",
     "sync_folder",
     "write_all",
+    "write_durably",
 ]
 
 # fdatasync syncs the size of a file, too, and skips its timestamps, which do not matter here.
@@ -373,6 +374,14 @@ def _too_short(path: Path, size: int, expected: int) -> NoReturn:
         f"{path} has {size:,} bytes where its journal counts {expected:,}: something has "
         f"truncated it"
     )
+
+
+def write_durably(path: Path, data: bytes) -> None:
+    """Write a whole file to the disk. Its name is there after `sync_folder`. Blocking."""
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def sync_folder(path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import os
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -23,7 +22,7 @@ from ...base.sql import sqlite_code
 from ...errors import ExportError, ExportLocked, Incomplete
 from ..plan import DISCARD, Plan, check_same, parse_plan
 from .journal import Journal
-from .spool import sync_folder
+from .spool import sync_folder, write_durably
 
 __all__ = [
     "JOURNAL",
@@ -170,10 +169,7 @@ class Workspace:
         with suppress(FileNotFoundError):
             if path.read_bytes() == content:
                 return
-        with path.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+        write_durably(path, content)
         sync_folder(self.folder)
 
     def note_written(self) -> None:

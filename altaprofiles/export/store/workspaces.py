@@ -31,7 +31,7 @@ from ...errors import ExportError, ExportLocked, PlanMismatch
 from ..plan import EventsPlan, Plan, check_same
 from .journal import Journal
 from .lock import Lock
-from .spool import sync_folder
+from .spool import sync_folder, write_durably
 from .workspace import (
     JOURNAL,
     OTHER_SPOOL,
@@ -488,10 +488,7 @@ class Workspaces:
 
     def _put_note(self, path: Path, note: Ended) -> None:
         partial = self.folder / _PARTIAL
-        with partial.open("wb") as file:
-            file.write(msgspec.json.encode(note))
-            file.flush()
-            os.fsync(file.fileno())
+        write_durably(partial, msgspec.json.encode(note))
         partial.replace(path)
         self._ended[path] = note
         sync_folder(self.folder)
