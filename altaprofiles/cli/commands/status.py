@@ -421,12 +421,13 @@ def _finish(
     resume = command_line(click.get_current_context())
     codes: list[int] = []
     named = app.accounts
+    silent = why_silent()
     for state, one, out in left:
         # Only a URL has what its name lacks, a password.
         to = out if "://" in out else state.name
         success = state.success
-        is_lost = success is not None and success.is_lost_by(one)
-        if is_lost and not yes and why_silent() is None and not _may_replace(app, state, one):
+        asks = not yes and success is not None and success.is_lost_by(one)
+        if asks and silent is None and not _may_replace(app, state, one):
             continue
 
         async def job(
@@ -443,8 +444,8 @@ def _finish(
             service = "alta"
         try:
             check_finishable(one)
-            if is_lost and not yes:
-                _check_answered(state, one)
+            if asks:
+                _check_answered(state, one, silent)
             app.info(f"Finishing {one.title}, begun {one.age}.")
             if success is not None and success.is_newer(one):
                 app.warn(
@@ -469,14 +470,12 @@ def _lost(state: OutputState, one: Unfinished) -> str:
     return f"{state.name} was written{written}, after {one.title} was begun, which would replace it"
 
 
-def _check_answered(state: OutputState, one: Unfinished) -> None:
+def _check_answered(state: OutputState, one: Unfinished, silent: str | None) -> None:
     """Raise `Failure` if nobody could be asked whether an export may replace newer rows."""
-    from ..dialog import why_silent
-
-    if (reason := why_silent()) is not None:
+    if silent is not None:
         raise Failure(
             f"{_lost(state, one)}; `{state.command} --discard-unfinished` keeps what is newer; "
-            f"{reason}: to replace it without a question, pass --yes",
+            f"{silent}: to replace it without a question, pass --yes",
             Exit.USAGE,
         )
 
