@@ -429,18 +429,18 @@ def interrupted(
     return words[words.index("export") :]
 
 
+def opening(emulator: Emulator) -> Callable[[], bool]:
+    """Return whether a chain has been opened since this call."""
+    before = emulator.stats.requests["open_chain"]
+    return lambda: emulator.stats.requests["open_chain"] > before
+
+
 def test_the_command_to_resume_names_the_day_itself(
     env: dict[str, str], emulator: Emulator, tmp_path: Path
 ) -> None:
     command = ("export", "Charged", "--from", "-2d", "--to", "yesterday", "-o", "p.ndjson")
-    opened = emulator.stats.requests["open_chain"]
     with held(emulator, holding=9) as (variables, let_pass):
-        words = interrupted(
-            env | variables,
-            tmp_path,
-            *command,
-            after=lambda: emulator.stats.requests["open_chain"] > opened,
-        )
+        words = interrupted(env | variables, tmp_path, *command, after=opening(emulator))
         let_pass()
         days = [words[words.index(option) + 1] for option in ("--from", "--to")]
         first, last = map(date.fromisoformat, days)
@@ -455,16 +455,10 @@ def test_the_command_to_resume_has_the_days_of_each_account(
     env: dict[str, str], emulators: dict[str, Emulator], tmp_path: Path, out: str
 ) -> None:
     command = ("export", "Charged", "--from", "-200d", "--to", "yesterday", *BOTH, "-o", out)
-    opened = emulators["east"].stats.requests["open_chain"]
     began = datetime.now(UTC).replace(microsecond=0)
     with held(emulators["east"], holding=9) as (variables, let_pass):
         env = saved(env, emulators, east=variables["CLEVERTAP_BASE_URL"])
-        words = interrupted(
-            env,
-            tmp_path,
-            *command,
-            after=lambda: emulators["east"].stats.requests["open_chain"] > opened,
-        )
+        words = interrupted(env, tmp_path, *command, after=opening(emulators["east"]))
         let_pass()
         assert [words[words.index(option) + 1] for option in ("--from", "--to")] == [
             "-200d",
@@ -488,16 +482,10 @@ def test_the_command_to_resume_has_the_days_of_each_account(
 def test_the_command_to_resume_counts_from_the_same_time(
     env: dict[str, str], emulators: dict[str, Emulator], tmp_path: Path
 ) -> None:
-    opened = emulators["east"].stats.requests["open_chain"]
     command = ("export", "Charged", *WORDS, *AS_OF, *BOTH, "-o", "p.csv")
     with held(emulators["east"], holding=9) as (variables, let_pass):
         env = saved(env, emulators, east=variables["CLEVERTAP_BASE_URL"])
-        words = interrupted(
-            env,
-            tmp_path,
-            *command,
-            after=lambda: emulators["east"].stats.requests["open_chain"] > opened,
-        )
+        words = interrupted(env, tmp_path, *command, after=opening(emulators["east"]))
         let_pass()
     assert words[words.index("--as-of") + 1] == AS_OF[1]
 

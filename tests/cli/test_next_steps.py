@@ -1,4 +1,4 @@
-"""What people type who are new to the command line, and what it says: the true next step."""
+"""Messages on what people type who are new to the command line: each names the true next step."""
 
 from __future__ import annotations
 

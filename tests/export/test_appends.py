@@ -116,6 +116,10 @@ def in_postgres(url: str, statement: str) -> list[tuple[Any, ...]]:
         return [] if cursor.description is None else cursor.fetchall()
 
 
+def target_of(kind: str, postgres: Server) -> str:
+    return {"folder": "people", "duckdb": "people.duckdb", "postgres": postgres.url()}[kind]
+
+
 @asynccontextmanager
 async def appending(tmp_path: Path, to: str, **arguments: Any) -> AsyncIterator[Append]:
     """Yield an append into a folder, a DuckDB file, or a table of a server."""
@@ -225,7 +229,7 @@ async def test_the_address_of_a_server_can_be_written_otherwise(
 async def test_rows_that_somebody_has_deleted_are_written_again(
     tmp_path: Path, postgres: Server, kind: str, how: str, removed: int
 ) -> None:
-    to = {"folder": "people", "duckdb": "people.duckdb", "postgres": postgres.url()}[kind]
+    to = target_of(kind, postgres)
     async with appending(tmp_path, to) as append:
         await append.die(append.job, removed=removed)
         if kind == "folder":
@@ -248,7 +252,7 @@ async def test_rows_that_somebody_has_deleted_are_written_again(
 async def test_rows_of_another_export_do_not_stand_for_those_that_somebody_has_deleted(
     tmp_path: Path, postgres: Server, kind: str, removed: int
 ) -> None:
-    to = {"folder": "people", "duckdb": "people.duckdb", "postgres": postgres.url()}[kind]
+    to = target_of(kind, postgres)
     async with appending(tmp_path, to) as append:
         await append.die(append.job, removed=removed)
         if kind == "folder":
@@ -496,7 +500,7 @@ async def test_a_journal_that_was_damaged_after_the_end_does_not_matter(
 async def test_rows_that_are_there_are_not_added_by_the_advice_on_a_damaged_journal(
     tmp_path: Path, postgres: Server, kind: str, how: str
 ) -> None:
-    to = {"folder": "people", "duckdb": "people.duckdb", "postgres": postgres.url()}[kind]
+    to = target_of(kind, postgres)
     async with appending(tmp_path, to) as append:
         await append.die(append.job, when="before")
         assert append.times == 1

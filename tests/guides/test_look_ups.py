@@ -11,7 +11,7 @@ import pytest
 from altaprofiles import Session
 from altaprofiles.emulator import Emulator
 
-from ..support.guides import block_of
+from ..support.guides import block_of, function_of
 from ..support.postgres import Server
 
 RECORDS = [
@@ -70,10 +70,8 @@ async def test_an_anonymous_id_of_several_users_is_found(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     bindings = {"user1": ["phone", "tablet"], "user2": ["laptop"], "user3": ["tablet", "laptop"]}
-    names: dict[str, Any] = {}
-    exec(block_of("look-ups.md", "def shared_ids"), names)  # noqa: S102
     async with Emulator(bindings=bindings) as emulator, Session(alta=emulator.alta) as session:
-        await names["shared_ids"](session)
+        await function_of("look-ups.md", "shared_ids")(session)
     # Nobody has asked for user3.
     shared = [("laptop", ["user2", "user3"]), ("tablet", ["user1", "user3"])]
     assert f"{shared}\n" in capsys.readouterr().out
