@@ -77,7 +77,7 @@ def test_advice_names_the_option() -> None:
         ("lookup", "pass by='anonymous_id'", "pass --by anonymous-id"),
         (
             "export",
-            "made with write='replace' and distinct=False",
+            "made with write='replace' and `distinct=False`",
             "made with --write replace and --no-distinct",
         ),
         ("export", "which format='postgres' needs", "which --format postgres needs"),
