@@ -530,8 +530,8 @@ class App:
         _logger().info("%s", text, extra={"facts": facts})
 
     def warn(self, text: str) -> None:
-        """Log a warning."""
-        _logger().warning("%s", text)
+        """Log a warning, whose words are those of the command line."""
+        _logger().warning("%s", text, extra={"is_final": True})
 
     def error(self, text: str) -> None:
         """Log an error."""
@@ -602,10 +602,22 @@ class App:
             vars(error)["__notes__"] = [*notes, advice]
         if isinstance(error, AltaProfilesError) and not getattr(error, "__notes__", ()):
             self._add_step(error)
+        if isinstance(error, Incomplete) and self._is_out_of_patience():
+            error.add_note(
+                f"--timeout allows a silence of {self.timeout:g} s; if it ends so again, pass a "
+                f"longer one."
+            )
         self._log_error(error, account)
         if isinstance(error, Incomplete) and account is None and _is_kept(error):
             self._log_resumption()
         return exit_code(error)
+
+    def _is_out_of_patience(self) -> bool:
+        """Return whether requests last failed by the given `timeout`."""
+        from ..errors import RequestTimeout
+
+        failures = (one.failure for one in self._waits)
+        return self.timeout is not None and any(isinstance(x, RequestTimeout) for x in failures)
 
     def _add_step(self, error: AltaProfilesError) -> None:
         """Add the next step to an error that can pass and names none."""

@@ -506,7 +506,7 @@ def test_a_key_that_others_refer_to_is_kept(postgres: Server) -> None:
         "CREATE TABLE orders (account text, person text, FOREIGN KEY (account, person)"
         " REFERENCES people)"
     )
-    with pytest.raises(ExportError, match=r"`distinct=False`.*orders_account_person_fkey of orders"):
+    with pytest.raises(ExportError, match=r"`distinct=.*orders_account_person_fkey of orders"):
         repeating(postgres).check()
 
 
