@@ -628,6 +628,8 @@ class App:
         events = click.get_current_context().params.get("events") or ()
         if not isinstance(error, BadRequest) or len(events) < 2:
             return None
+        if any(map(os.path.lexists, events)):
+            return "If the shell has put files in the place of a pattern, name one file."
         whole = " ".join(events)
         return f"If these words are one event, quote it: {shlex.quote(whole)}."
 

@@ -188,8 +188,14 @@ class Group(click.Group):
             meant = COMMANDS.get(name)
             close = [meant] if meant else get_close_matches(name, self.commands)
             advice = f"for a person, run: {ctx.command_path} get --email ADDRESS, or --identity ID"
+            later = next((word for word in args[1:] if word in self.commands), None)
             if name in ("help", "version"):
                 advice = f"run: {ctx.command_path} --{name}"
+            elif later is not None and (not close or ctx.ensure_object(App).accounts):
+                advice = (
+                    f"there is a word too many before {later}: quote a value with blanks, and "
+                    "repeat --account for each account"
+                )
             elif close:
                 advice = f"did you mean {' or '.join(close)}?"
             ctx.fail(f"no such command; {advice}")

@@ -183,7 +183,9 @@ class Emulator(Settings):
         )
         if bindings is not None:
             self.bindings.add(check_bindings(bindings))
-        self._account_id = f"TEST-{self._dice.token(5, 'account').hex().upper()}"
+        # In the form of the service's own, by which a passcode in its place is known.
+        words = self._dice.token(5, "account").hex().upper()
+        self._account_id = f"TEST-{words[:3]}-{words[3:6]}-{words[6:9]}Z"
         self.passcode = self._dice.token(12, "passcode").hex()
         self.token = f"app-{self._dice.token(12, 'token').hex()}"
         self._port = port

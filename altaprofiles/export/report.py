@@ -372,7 +372,10 @@ class ExportReport(Report, frozen=True, kw_only=True):
 
     @property
     def _figures(self) -> Rows:
+        # The days of several accounts are in the share of each, because they can differ.
+        days = "" if self.accounts else self._days
         return [
+            *([("days", days)] if days else []),
             *_received(self.people, self.records, self.pages, self.resumed),
             *_joined(self.matched, self.unmatched, self.failed, self.failed_file),
             *(
@@ -384,12 +387,16 @@ class ExportReport(Report, frozen=True, kw_only=True):
     @property
     def _share(self) -> str:
         figures = f"{numbered(self.people, 'people')}, {numbered(self.records, 'record')}"
+        return f"{self._days}: {figures}" if self._days else figures
+
+    @property
+    def _days(self) -> str:
+        """The range that was read, as text; empty for everyone."""
         ends = [end for one in self.chains for end in (one.start, one.end) if end is not None]
         if not ends:
-            return figures
-        # Relative days of the command line differ between accounts.
+            return ""
         first, last = (date_of(end) if is_day(end) else end for end in (min(ends), max(ends)))
-        return f"{_range(first, last)}: {figures}"
+        return _range(first, last)
 
 
 class SyncReport(Report, frozen=True, kw_only=True):

@@ -75,6 +75,23 @@ def test_a_mistyped_command_gets_the_one_that_is_meant(name: str, meant: str) ->
     assert "jane" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--account", "north", "south", "export"),
+        ("--account", "north", "south", "-q", "count"),
+        ("--account", "my", "shop", "sync"),
+        ("--log-format", "text", "jane", "get"),
+    ],
+)
+def test_a_word_too_many_before_a_command_is_not_taken_for_one(words: tuple[str, ...]) -> None:
+    done = run(*words, "Charged")
+    assert done.returncode == 2
+    assert f"no such command; there is a word too many before {words[-1]}: " in done.stderr
+    assert "repeat --account for each account" in done.stderr
+    assert words[2] not in done.stderr
+
+
 @pytest.mark.parametrize("name", ["help", "version"])
 def test_a_command_that_is_an_option_gets_that_one(name: str) -> None:
     done = run(name)

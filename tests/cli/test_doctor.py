@@ -62,6 +62,21 @@ def lines(stdout: bytes) -> list[str]:
     return [line for line in stdout.decode().splitlines() if not line.startswith(" ")]
 
 
+def test_a_passcode_in_the_place_of_the_account_id_is_not_shown(
+    env: dict[str, str], emulator: Emulator
+) -> None:
+    swapped = {
+        "CLEVERTAP_ACCOUNT_ID": env["CLEVERTAP_PASSCODE"],
+        "CLEVERTAP_PASSCODE": env["CLEVERTAP_ACCOUNT_ID"],
+    }
+    for arguments in (("doctor",), ("count", "Charged", "--from", "-7d", "--to", "-1d")):
+        done = run(env | swapped, *arguments)
+        assert done.code == 3
+        told = done.stdout.decode() + done.stderr
+        assert "swap CLEVERTAP_ACCOUNT_ID and CLEVERTAP_PASSCODE" in told
+        assert emulator.passcode not in told
+
+
 def test_all_is_well(env: dict[str, str]) -> None:
     done = run(env, "doctor")
     assert (done.code, done.stderr) == (0, NEXT)

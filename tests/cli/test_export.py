@@ -91,6 +91,7 @@ def test_an_export_through_pipes(env: dict[str, str], tmp_path: Path) -> None:
     )
     assert [line.partition(":")[0] for line in lines[:2]] == ["reading", "finishing"]
     told = dict(re.split(r" {2,}", line, maxsplit=1) for line in lines[2:])
+    assert told["days"] == "2026-01-01 to 2026-01-31"
     assert told["people"] == f"{people:,}"
     assert told["SHA-256"] == digest(out)
     assert told["manifest"] == f"{out}.manifest.json"

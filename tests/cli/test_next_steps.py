@@ -83,6 +83,20 @@ def test_an_event_of_two_words_is_quoted(tmp_path: Path) -> None:
         assert "If these words are one event, quote it: 'Category Viewed'." in done.stderr
 
 
+def test_files_in_the_place_of_a_pattern_are_no_event(tmp_path: Path) -> None:
+    for name in ("a.csv", "b.csv"):
+        (tmp_path / name).write_text("theirs")
+    with emulated(people=20) as emulator:
+        env = environment(tmp_path, emulator.environment)
+        # What a shell makes of `-o *.csv`.
+        command = ("export", "Charged", *DAYS, "-o", "a.csv", "b.csv")
+        done = run(env, *command, cwd=tmp_path)
+        assert done.code == 2
+        assert "If the shell has put files in the place of a pattern, name one file." in done.stderr
+        assert "quote it" not in done.stderr
+        assert (tmp_path / "a.csv").read_text() == "theirs"
+
+
 @pytest.mark.parametrize(
     ("fault", "words"),
     [("server_error", "Try again later"), ("disconnect", "Try again later")],

@@ -74,6 +74,7 @@ LOOKUPS = LookupReport(
 
 def test_an_export() -> None:
     assert str(EXPORT).splitlines() == [
+        "days      2026-01-01 to 2026-01-31",
         "people    2,000",
         "records   3,000 on 2 pages",
         (
@@ -92,6 +93,21 @@ def test_an_export() -> None:
         "warning   1 of 2,001 people is missing <here>",
     ]
     assert f"{EXPORT}" == str(EXPORT)
+    everyone = msgspec.structs.replace(
+        EXPORT, chains=[ChainStatus(None, None, None, 3000, 2, True, 0)]
+    )
+    assert str(everyone).startswith("people ")
+    later = ChainStatus("Charged", 20260102, 20260201, 3000, 2, True, 0)
+    one = msgspec.structs.replace(EXPORT, chains=[later])
+    several = msgspec.structs.replace(
+        EXPORT, chains=[CHAIN, later], accounts={"eu": EXPORT, "in": one}
+    )
+    rows = [row for row in several.summary if row[1].startswith("2026") or row[0] == "days"]
+    assert [name for name, _ in rows] == ["eu", "in"]
+    assert [text.partition(":")[0] for _, text in rows] == [
+        "2026-01-01 to 2026-01-31",
+        "2026-01-02 to 2026-02-01",
+    ]
 
 
 def test_a_sync() -> None:
