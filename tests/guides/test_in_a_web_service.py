@@ -43,6 +43,7 @@ from altaprofiles import (
     CleverTap,
     ConnectError,
     MissingCredentials,
+    Profile,
     RateLimited,
     Retry,
     ServerError,
@@ -522,8 +523,8 @@ async def test_a_cache_keeps_answers_for_a_while_and_no_failures(
         emulator.add({"identity": "ann", "name": "Ann"})
 
         async def name_of(identity: str) -> str | None:
-            person = await people.get(session, identity)
-            return person and person.name
+            person: Profile | None = await people.get(session, identity)
+            return None if person is None else person.name
 
         emulator.faults = {"server_error": 1}
         with pytest.raises(ServerError):

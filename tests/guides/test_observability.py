@@ -71,7 +71,7 @@ def test_two_workers_serve_the_sums_of_both(tmp_path: Path) -> None:
             wait_until(both_have_asked)
             asked = emulator.stats.requests["profile"]
             for _ in range(8):
-                with urllib.request.urlopen(f"http://127.0.0.1:{service.port}/metrics/") as answer:
+                with urllib.request.urlopen(f"http://127.0.0.1:{service.port}/metrics") as answer:
                     text = answer.read().decode()
                 (total,) = re.findall(
                     r'^altaprofiles_requests_total\{account="shop",result="success",'
