@@ -217,7 +217,8 @@ def _run_each(
         with keeping(errors, name), _kept_report(partial(reports.__setitem__, name)):
             reports[name] = await job(name)
         if name in errors:
-            app.warn(f"{name} has failed, and the other accounts go on")
+            if len(errors) + len(reports) < len(app.accounts):
+                app.warn(f"{name} has failed, and the other accounts go on")
             displays[name].fail()
 
     def is_over() -> bool:

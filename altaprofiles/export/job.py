@@ -598,7 +598,7 @@ class Job(Generic[R, S]):
             except (AltaProfilesError, OSError) as error:
                 if not self._is_of_several or isinstance(error, ConfigurationError):
                     raise
-                part.fail(error)
+                part.fail(error, self._parts)
 
     async def _explained(self, parts: Sequence[Part[R, S]], step: Callable[[], Awaitable[T]]) -> T:
         """Return the result of a step, whose error says what is kept for a later run."""

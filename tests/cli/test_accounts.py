@@ -987,6 +987,22 @@ def test_a_refused_request_is_not_resumed_unless_something_is_kept(
     assert "To resume" in done.stderr
 
 
+@pytest.mark.parametrize("out", ["p.csv", "{account}.csv", "crm.duckdb", "sync"])
+def test_the_last_account_that_fails_leaves_none_to_go_on(
+    env: dict[str, str], accounts: Accounts, tmp_path: Path, out: str
+) -> None:
+    for name in ("shop", "outlet"):
+        accounts.set(name, passcode="wrong")
+    command = ("export", "App Launched", *DAYS, "-o", out)
+    if out == "sync":
+        command = ("sync", "App Launched", "--since", "2026-01-01", "--timezone", "UTC", "-o", "p/")
+    done = run(env, *command, *BOTH, cwd=tmp_path)
+    assert done.code == 3
+    assert done.stderr.count(" has failed, and the other accounts go on\n") == 1
+    for name in ("shop", "outlet"):
+        assert f"error: {name}: CleverTap answered HTTP 401" in done.stderr
+
+
 def test_what_another_run_cannot_mend_is_not_resumed(
     env: dict[str, str], accounts: Accounts, tmp_path: Path, postgres: Server
 ) -> None:
