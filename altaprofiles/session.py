@@ -1097,6 +1097,7 @@ class Session:
                 refuses.
             PlanMismatch: as from `export`.
             ExportLocked: another process or task works on the same output.
+            BadRequest: the service refuses every key. Nothing is written.
             Incomplete: keys, or lookups of a join, failed for longer than `Retry` allows. The files
                 are written all the same, and the same call asks for these again. Or ten keys failed
                 in a row, or all of fewer, or something before the service refused a hundred: the

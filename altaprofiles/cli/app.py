@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeAlias, TypeVar
 import click
 
 from .exits import Exit, Failure, Interrupted, OutOfTime, exit_code, worst
-from .option_names import with_options
+from .option_names import foreign_texts, given_texts, rewritten, with_options
 from .streams import heeded_signals, terminal_width
 from .waits import Waits, remedy
 
@@ -530,8 +530,8 @@ class App:
         _logger().info("%s", text, extra={"facts": facts})
 
     def warn(self, text: str) -> None:
-        """Log a warning."""
-        _logger().warning("%s", text)
+        """Log a warning, whose words are those of the command line."""
+        _logger().warning("%s", text, extra={"is_final": True})
 
     def error(self, text: str) -> None:
         """Log an error."""
@@ -602,10 +602,22 @@ class App:
             vars(error)["__notes__"] = [*notes, advice]
         if isinstance(error, AltaProfilesError) and not getattr(error, "__notes__", ()):
             self._add_step(error)
+        if isinstance(error, Incomplete) and self._is_out_of_patience():
+            error.add_note(
+                f"--timeout allows a silence of {self.timeout:g} s; if it ends so again, pass a "
+                f"longer one."
+            )
         self._log_error(error, account)
         if isinstance(error, Incomplete) and account is None and _is_kept(error):
             self._log_resumption()
         return exit_code(error)
+
+    def _is_out_of_patience(self) -> bool:
+        """Return whether requests last failed by the given `timeout`."""
+        from ..errors import RequestTimeout
+
+        failures = (one.failure for one in self._waits)
+        return self.timeout is not None and any(isinstance(x, RequestTimeout) for x in failures)
 
     def _add_step(self, error: AltaProfilesError) -> None:
         """Add the next step to an error that can pass and names none."""
@@ -655,8 +667,9 @@ class App:
         return worst([code for code in codes if code is not None])
 
     def _log_error(self, error: BaseException, account: str | None = None) -> None:
-        from ..errors import PlanMismatch
+        from ..errors import AltaProfilesError, PlanMismatch
 
+        context = click.get_current_context()
         text = str(error)
         if isinstance(error, OSError) and error.strerror is not None:
             path = "" if error.filename is None else f"{error.filename}: "
@@ -667,20 +680,33 @@ class App:
                 text = f"the current folder {folder}".rstrip()
                 text += " has been deleted; change to another folder, and run the command again"
         if isinstance(error, PlanMismatch):
-            text = _in_words(text, error.differences, click.get_current_context().command)
-        text = self.in_its_words(text)
+            text = _in_words(text, error.differences, context.command)
+        # What the system says names paths, and no arguments.
+        is_of_library = not isinstance(error, OSError) or isinstance(error, AltaProfilesError)
+        failures = [error, *(one.failure for one in self._waits)]
+        foreign = [words for one in failures for words in foreign_texts(one)]
+        outside = [*given_texts(context), *foreign]
+        if is_of_library:
+            text = rewritten(text, outside, self.in_its_words)
         if self.max_time is not None:
             text = re.sub(
                 r"\bthe deadline of \d[\d.e+-]* s\b", f"the --max-time of {self.max_time:g} s", text
             )
         lines = [text or type(error).__name__, *getattr(error, "__notes__", ())]
-        message = _with_option_names("\n".join(lines), click.get_current_context().command)
+        message = "\n".join(lines)
+        if is_of_library:
+            message = rewritten(
+                message, outside, lambda words: _with_option_names(words, context.command)
+            )
         self._messages.setdefault(account, []).append(message)
         if account is not None:
             message = f"{account}: {message}"
         facts = {} if account is None else {"account": account}
         _logger().error(
-            "%s", message, exc_info=error if self.verbose else None, extra={"facts": facts}
+            "%s",
+            message,
+            exc_info=error if self.verbose else None,
+            extra={"facts": facts, "is_final": True},
         )
 
     def _log_resumption(self) -> None:
@@ -695,7 +721,7 @@ class App:
             else:
                 self._shown = resume
             # At the error's level, so that `quiet` shows it as well.
-            _logger().error("To resume: %s", resume, extra={"bare": True})
+            _logger().error("To resume: %s", resume, extra={"bare": True, "is_final": True})
 
     def _exit_now(self, number: int) -> NoReturn:
         if self.interactive:

@@ -19,9 +19,9 @@ _OPTIONS: dict[str, tuple[str, ...]] = {
         ("--from", "--since", "--start", "--start-date", "--start-time", "--from-date", "--begin"),
         _FIRST,
     ),
-    **dict.fromkeys(
-        ("--to", "--until", "--end", "--end-date", "--end-time", "--to-date", "--till"), _LAST
-    ),
+    **dict.fromkeys(("--until", "--end", "--end-date", "--end-time", "--to-date", "--till"), _LAST),
+    # Where there are no days, it is where the result goes.
+    "--to": (*_LAST, "--out"),
     **dict.fromkeys(("--output", "--output-file", "--destination", "--dest", "-O"), ("--out",)),
     **dict.fromkeys(("--profile-name", "--project", "--account-id"), ("--account",)),
     # That of aws; where records can leave it out, it is an option of its own.
@@ -35,7 +35,7 @@ _OPTIONS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("-m", "--retry-max-time", "--deadline"), ("--max-time",)),
     **dict.fromkeys(("--retry", "--max-attempts", "--max-retries"), ("--retries",)),
     **dict.fromkeys(("--filter", "--filters", "--condition"), ("--where",)),
-    **dict.fromkeys(("--select", "--columns", "--fields"), ("--flatten",)),
+    **dict.fromkeys(("--select", "--columns", "--fields"), ("--flatten", "--column")),
     **dict.fromkeys(("--page-size", "--chunk-size"), ("--batch-size",)),
     **dict.fromkeys(("--table-name", "--dataset", "--dataset-name"), ("--table",)),
     **dict.fromkeys(("--write-disposition", "--mode"), ("--write",)),
@@ -44,7 +44,7 @@ _OPTIONS: dict[str, tuple[str, ...]] = {
     "--discard": ("--discard-unfinished",),
     "--user": ("--user-id", "--account"),
     **dict.fromkeys(("--tz", "--time-zone"), ("--timezone",)),
-    **dict.fromkeys(("--key-column", "--keys-column", "--key"), ("--column",)),
+    **dict.fromkeys(("--key-column", "--keys-column", "--key"), ("--column", "--cdp-key")),
 }
 """Those of one meaning, each the first that the command has."""
 
@@ -59,11 +59,7 @@ _ADVICE: dict[str, tuple[tuple[str, ...], str]] = {
         ("--file", "--input", "-f", "-i", "--data"),
         (("keys",), "the name of the file stands by itself"),
     ),
-    **dict.fromkeys(("--continue", "-C"), (("to",), _AGAIN)),
-    **dict.fromkeys(
-        ("--force", "--overwrite"),
-        (("to",), "leave it out: what is there is replaced, unless --write says otherwise"),
-    ),
+    **dict.fromkeys(("--continue", "-C", "--resume", "--finish"), (("write", "late_days"), _AGAIN)),
     **dict.fromkeys(
         ("--days", "--last"), (("start",), "for seven days, write --from -7d --to yesterday")
     ),
@@ -74,6 +70,14 @@ _ADVICE: dict[str, tuple[tuple[str, ...], str]] = {
     "--region": ((), "`altaprofiles login` saves the region"),
 }
 """Advice on those that are no option here, for a command with one of these parameters, or any."""
+
+_OVERWRITING = ("--force", "--overwrite")
+_OVERWRITTEN = {
+    "write": "leave it out: a file is replaced, and the rows of a table are updated; for another "
+    "way, see --write",
+    "late_days": "leave it out: the rows of people who are in the table are updated",
+}
+"""Advice on those that mean to write over an output, by a parameter of the command."""
 
 COMMANDS = {
     **dict.fromkeys(("configure", "init", "auth", "config"), "login"),
@@ -93,9 +97,12 @@ _ALIKE = 0.6
 
 def advice_on(option: str, command: click.Command) -> str | None:
     """Return advice on an option that the command has under no name, or None."""
-    parameters, advice = _ADVICE.get(option, ((), None))
     names = {one.name for one in command.params}
-    return advice if not parameters or names.intersection(parameters) else None
+    for parameter, advice in _OVERWRITTEN.items():
+        if option in _OVERWRITING and parameter in names:
+            return advice
+    parameters, text = _ADVICE.get(option, ((), None))
+    return text if not parameters or names.intersection(parameters) else None
 
 
 def suggested(option: str, command: click.Command, alike: Sequence[str]) -> list[str]:
@@ -107,8 +114,9 @@ def suggested(option: str, command: click.Command, alike: Sequence[str]) -> list
         alike: options that are spelled alike.
     """
     known = {text for one in command.params for text in (*one.opts, *one.secondary_opts)}
-    if meant := next((one for one in _OPTIONS.get(option, ()) if one in known), None):
-        return [meant]
+    if (meant := _OPTIONS.get(option)) is not None:
+        # What is spelled alike means something else.
+        return [one for one in meant if one in known][:1]
     bare = option.lstrip("-")
     # Not by the dashes, which all have.
     return [one for one in alike if SequenceMatcher(None, one.lstrip("-"), bare).ratio() >= _ALIKE]

@@ -6,7 +6,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import pairwise
 from typing import Any, NoReturn
@@ -161,18 +161,36 @@ class Group(click.Group):
 
     def main(self, *args: Any, **kwargs: Any) -> NoReturn:
         try:
-            code = super().main(*args, **{**kwargs, "standalone_mode": False})
-        except click.ClickException as error:
-            _show(error, _words(*args, **kwargs))
-            code = error.exit_code
-        except (click.Abort, KeyboardInterrupt):
-            code = 128 + signal.SIGINT
+            code = self._run(*args, **kwargs)
+        except BrokenPipeError:
+            # That of an error's message.
+            code = Exit.PIPE
+            abandon_broken_streams()
         except OSError as error:
             # The help or the version could not be written.
-            sys.stderr.write(f"error: {error.strerror}\n")
+            with suppress(OSError):
+                sys.stderr.write(f"error: {error.strerror}\n")
             code = Exit.FAILED
             abandon_broken_streams()
         sys.exit(code)
+
+    def _run(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the exit code of a command line, or raise an `OSError` of its output."""
+        try:
+            return super().main(*args, **{**kwargs, "standalone_mode": False})
+        except click.ClickException as error:
+            _show(error, _words(*args, **kwargs))
+            return error.exit_code
+        except (click.Abort, KeyboardInterrupt):
+            return 128 + signal.SIGINT
+
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        with _ended_by_reader():
+            return super().make_context(*args, **kwargs)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with _ended_by_reader():
+            return super().invoke(ctx)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -301,6 +319,16 @@ def _known_by(context: click.Context) -> Iterator[None]:
                 text += f". Did you mean {' or '.join(map(repr, meant))}?"
             raise click.NoSuchOption(name, text, ctx=context) from None
         raise
+
+
+@contextmanager
+def _ended_by_reader() -> Iterator[None]:
+    """Exit with 141 if the help or the version meets a closed pipe; click itself exits with 1."""
+    try:
+        yield
+    except BrokenPipeError:
+        abandon_broken_streams()
+        raise click.exceptions.Exit(Exit.PIPE) from None
 
 
 def _check_repeated(command: click.Command, context: click.Context, args: list[str]) -> None:

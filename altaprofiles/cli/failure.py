@@ -18,7 +18,7 @@ from ..export.accounts import AccountsFailed
 from ..export.manifest import as_builtins
 from ..export.report import Report
 from ..redaction import readable
-from .option_names import with_options
+from .option_names import given_texts, rewritten, with_options
 
 __all__ = ["lines_of", "report_values"]
 
@@ -54,10 +54,15 @@ def report_values(report: Report, errors: Mapping[str, Exception]) -> dict[str, 
         errors: the errors of its accounts that have failed, by their names.
     """
     values = as_builtins(report, errors)
-    command = click.get_current_context().command
+    context = click.get_current_context()
+    given = [*given_texts(context)]
+
+    def with_own_names(text: str) -> str:
+        return rewritten(text, given, lambda words: with_options(words, context.command))
+
     for share in (values, *values.get("accounts", {}).values()):
         if "warnings" in share:
-            share["warnings"] = [with_options(text, command) for text in share["warnings"]]
+            share["warnings"] = [*map(with_own_names, share["warnings"])]
     return values
 
 

@@ -13,7 +13,7 @@ import click
 from ..base.task_account import account_of_task
 from ..redaction import harmless
 from .lines import wrapped
-from .option_names import with_options
+from .option_names import foreign_texts, given_texts, rewritten, with_options
 from .streams import terminal_width
 
 __all__ = ["Handler"]
@@ -82,6 +82,9 @@ def _message(record: logging.LogRecord) -> str:
     text = record.getMessage()
     context = click.get_current_context(silent=True)
     # Below that, there is no advice.
-    if context is None or record.levelno < logging.WARNING:
+    if context is None or record.levelno < logging.WARNING or getattr(record, "is_final", False):
         return text
-    return with_options(text, context.command)
+    errors = [one for one in record.args or () if isinstance(one, BaseException)]
+    foreign = [words for error in errors for words in foreign_texts(error)]
+    outside = [*given_texts(context), *foreign]
+    return rewritten(text, outside, lambda words: with_options(words, context.command))

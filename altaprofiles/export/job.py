@@ -1222,7 +1222,7 @@ async def _finish(report: Report | None) -> None:
         await deliver_cancellation()
     except asyncio.CancelledError as error:
         if report is not None:
-            error.add_note(f"The export to {report.output} is complete; its output is in place.")
+            error.add_note(f"{report.output} is complete, and in place.")
             vars(error)["report"] = report
         raise
 

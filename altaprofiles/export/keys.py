@@ -133,6 +133,7 @@ class KeyFile:
         self._column = column
         self.table = keys_table
         self._number = 0
+        self._head = "first line"
         # The indexes at which a line less the index of its key changes, as behind a blank line.
         self._offsets: list[tuple[int, int]] = []
         ending = self.path.suffix.lower()
@@ -277,6 +278,7 @@ class KeyFile:
         line = line.removeprefix(_MARK)
         if named := _NAMED_SEPARATOR.fullmatch(line):
             separator = self._check_separator(named[1])
+            self._head = f"header behind its sep={separator}"
         else:
             separator, lines = self._separator(chain([(number, line)], lines), is_marked)
         rows = csv_rows(lines, str(self.path), separator)
@@ -336,14 +338,14 @@ class KeyFile:
             if others and not is_quoted and (found := others.intersection(row[0])):
                 raise InvalidArgument(
                     f"keys: line {number} of {self.path} seems to have columns"
-                    f"{_BETWEEN[max(found)]}, but the first line has only one; name each column "
+                    f"{_BETWEEN[max(found)]}, but the {self._head} has only one; name each column "
                     f"there, or, if that is a part of the key, name its column in the call"
                 )
             if len(row) != width:
                 raise InvalidArgument(
                     f"keys: line {number} of {self.path} has "
-                    f"{numbered(len(row), 'column')}, but the first line has {width}; correct the "
-                    f"file"
+                    f"{numbered(len(row), 'column')}, but the {self._head} has {width}; correct "
+                    f"the file"
                 )
             yield row[place]
 
@@ -358,7 +360,7 @@ class KeyFile:
                 other = ", or save it as .txt if that line is a key" if separator == ";" else ""
                 raise InvalidArgument(
                     f"column: {self.path} has {count}; name the one that holds the "
-                    f"keys, as its first line does{other}",
+                    f"keys, as its {self._head} does{other}",
                     value=first,
                 )
             return 0
@@ -366,7 +368,7 @@ class KeyFile:
         if found != 1:
             close = None if found else meant(self._column, known)
             raise InvalidArgument(
-                f"column: the first line of {self.path} has {count}, of "
+                f"column: the {self._head} of {self.path} has {count}, of "
                 f"which {found or 'none'} {'is' if len(first) == 1 else 'are'} named "
                 f"{self._column!r}; "
                 f"{'name exactly one' if close is None else f'did you mean {close}?'}",

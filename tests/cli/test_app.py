@@ -340,6 +340,36 @@ def test_whoever_closes_stderr_ends_it_quietly(env: dict[str, str]) -> None:
             assert process.wait(timeout=PATIENCE) == 141
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [(), ("--help",), ("export", "--help"), ("--version",), ("guide",)],
+    ids=lambda arguments: " ".join(arguments) or "alone",
+)
+def test_whoever_closes_stdout_ends_the_help_quietly(
+    env: dict[str, str], arguments: tuple[str, ...]
+) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with open(writing, "wb") as nobody:  # noqa: PTH123
+        command = [*COMMAND, *arguments]
+        with start(command, env=env, stdout=nobody, stderr=subprocess.PIPE) as process:
+            _, stderr = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, stderr) == (141, b"")
+
+
+@pytest.mark.parametrize("arguments", [("export", "--zzz"), ("zzz",), ("cdp",), ("get", *JSON)])
+def test_whoever_closes_stderr_ends_wrong_usage_quietly(
+    env: dict[str, str], arguments: tuple[str, ...]
+) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with open(writing, "wb") as nobody:  # noqa: PTH123
+        command = [*COMMAND, *arguments]
+        with start(command, env=env, stdout=subprocess.PIPE, stderr=nobody) as process:
+            stdout, _ = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, stdout) == (141, b"")
+
+
 def test_verbose_adds_the_traceback_before_the_message(env: dict[str, str]) -> None:
     done = finished(begin(env, "configuration", "-v"))
     assert "Traceback" in done.stderr

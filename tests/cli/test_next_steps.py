@@ -32,7 +32,16 @@ def env(tmp_path: Path) -> dict[str, str]:
         ("lookup --email keys.txt", "write --by email"),
         ("export --event X -o a.csv", "the name of the event stands by itself"),
         ("export X -o a.csv --continue", "the same command resumes"),
-        ("export X --force -o a.csv", "what is there is replaced"),
+        ("export X --force -o a.csv", "a file is replaced, and the rows of a table are updated"),
+        ("lookup k.txt --overwrite -o a.csv", "see --write"),
+        ("sync X --force -o a.duckdb", "the rows of people who are in the table are updated;"),
+        ("sync X --resume -o a.duckdb", "the same command resumes"),
+        ("export X --finish -o a.csv", "the same command resumes"),
+        ("lookup k.txt --finish -o a.csv", "the same command resumes"),
+        ("sync X --finish -o a.duckdb", "the same command resumes"),
+        ("status --finish", "Did you mean '--finish-unfinished'?"),
+        ("lookup k.txt --to a.csv", "Did you mean '--out'?"),
+        ("export X --key Email -o a.csv", "Did you mean '--cdp-key'?"),
         ("export X --last 7 -o a.csv", "write --from -7d --to yesterday"),
         ("cdp --user u1", "Did you mean '--user-id'?"),
         ("status --discard", "Did you mean '--discard-unfinished'?"),
@@ -51,6 +60,16 @@ def test_nothing_is_suggested_for_what_is_like_nothing(env: dict[str, str], opti
     done = run(env, "export", "X", option)
     assert done.code == 2
     assert "id you mean" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["sync --refresh", "get --time-zone", "lookup k.txt --from", "describe --force", "status -C"],
+)
+def test_what_is_only_spelled_alike_is_not_suggested(env: dict[str, str], command: str) -> None:
+    done = run(env, *command.split())
+    assert done.code == 2
+    assert f"no such option '{command.split()[-1]}'; see altaprofiles " in done.stderr
 
 
 @pytest.mark.parametrize(

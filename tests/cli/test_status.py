@@ -294,6 +294,11 @@ def test_all_are_finished_oldest_first(
     done = run(env, "status", "p.csv", "--finish-unfinished", "--json", cwd=tmp_path)
     assert done.code == 0, done.stderr
     first, second, third = (json.loads(line) for line in done.stdout.splitlines())
+    replaced = [line for line in done.stderr.splitlines() if "replaces what has just" in line]
+    assert [line.split()[:3] for line in replaced] == [
+        ["warning:", "the", "lookup"],
+        ["warning:", "the", "export"],
+    ]
     assert first["people"] == first["records"] >= third["people"]
     assert second["found"] == len(keys_of(small))
     assert third["chains"][0]["start"] == 20260102

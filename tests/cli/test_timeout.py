@@ -15,7 +15,7 @@ from altaprofiles.cli.app import App, _with_option_names
 from altaprofiles.cli.resumption import command_line
 
 from ..support.servers import listening
-from ..support.terminals import environment, run
+from ..support.terminals import emulated, environment, held, run
 
 pytestmark = pytest.mark.anyio
 
@@ -77,7 +77,7 @@ def test_advice_names_the_option() -> None:
         ("lookup", "pass by='anonymous_id'", "pass --by anonymous-id"),
         (
             "export",
-            "made with write='replace' and distinct=False",
+            "made with write='replace' and `distinct=False`",
             "made with --write replace and --no-distinct",
         ),
         ("export", "which format='postgres' needs", "which --format postgres needs"),
@@ -101,3 +101,21 @@ def test_the_command_that_resumes_has_it(arguments: list[str]) -> None:
         with inner:
             line = command_line(click.get_current_context())
     assert ("--timeout 90.5" in line) is (len(arguments) > 1)
+
+
+@pytest.mark.parametrize("is_silent", [True, False])
+def test_a_lookup_that_ends_by_timeouts_advises_a_longer_one(
+    tmp_path: Path, is_silent: bool
+) -> None:
+    faults, passing = ({}, 3) if is_silent else ({"disconnect": 1.0}, 99)
+    with (
+        emulated(people=20, faults=faults) as emulator,
+        held(emulator, b"GET /1/profile.json", passing=passing, holding=99) as (urls, _),
+    ):
+        env = environment(tmp_path, emulator.environment, urls)
+        keys = "".join(f"{number}\n" for number in range(20))
+        command = ("lookup", "-", "--by", "identity", "-o", "a.ndjson", "--retries", "0")
+        done = run(env, *command, "--timeout", "0.5", cwd=tmp_path, stdin=keys.encode())
+    assert done.code == 4, done.stderr
+    advice = "--timeout allows a silence of 0.5 s; if it ends so again, pass a longer one."
+    assert (advice in done.stderr) == is_silent

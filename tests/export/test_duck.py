@@ -278,7 +278,7 @@ def test_people_are_as_often_in_a_table_as_they_were_asked_for(tmp_path: Path) -
         load(tmp_path, twice, origin(hour), repeating, write="replace")
         assert [row[3:] for row in content_of(tmp_path)] == [(0, hour, hour), (1, hour, hour)]
     for write, once in (("upsert", " once"), ("append", "")):
-        fix = f"distinct=False, .* export into it{once} with write='replace' .*, or .*`table`"
+        fix = f"`distinct=False`, .* export into it{once} with write='replace' .*, or .*`table`"
         with pytest.raises(ExportError, match=fix):
             load(tmp_path, twice, origin(3), write=write)
     # And so each person is one row again.

@@ -12,6 +12,7 @@ import re
 import tracemalloc
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -24,6 +25,7 @@ import pyarrow.parquet
 import pytest
 
 from altaprofiles import (
+    BadRequest,
     CleverTap,
     Incomplete,
     InvalidArgument,
@@ -396,6 +398,18 @@ async def test_files(
         ("k.csv", b"id;x;id\n1;2;3\n", "id", "column: .* 3 columns .*, of which 2 are named 'id'"),
         ("k.csv", b'"id";"x\n1;2\n', "id", "keys: line 1 of .* is not valid CSV: text follows"),
         ("k.csv", b"id;name\n1;Ann\n2\n", "id", "keys: line 3 of .* has 1 column, .* line has 2"),
+        (
+            "k.csv",
+            b"sep=;\nid;x\n1\n",
+            "id",
+            "keys: line 3 of .* but the header behind its sep=; has 2",
+        ),
+        (
+            "k.csv",
+            b"sep=;\nid,x\n1,2\n",
+            "id",
+            "column: the header behind its sep=; of .* has 1 col",
+        ),
         ("k.tsv", b"id;n\tx\n1\t2\n", "id", "column: .* 2 columns separated by tabs, of which"),
         ("k.csv", b"id\n1\n2,3\n", None, "keys: line 3 of .* has 2 columns"),
         ("k.csv", b"id\n\xff\xfe\n", None, "keys: .* is not UTF-8"),
@@ -633,6 +647,52 @@ async def test_a_few_keys_that_a_proxy_refuses_are_asked_again(tmp_path: Path) -
     assert report.complete
     assert found_in(to) == KEYS[:3]
     assert set(directory.asked.values()) == {2}
+
+
+@pytest.mark.parametrize("ending", ["ndjson", "csv", "parquet", "duckdb"])
+async def test_keys_that_the_service_all_refuses_leave_the_output_as_it_is(
+    tmp_path: Path, ending: str
+) -> None:
+    to = tmp_path / f"people.{ending}"
+    directory = Directory()
+    keys = ["a\x01b", *KEYS[:12]]
+    async with scripted(directory.answer) as server, session_for(server.url) as session:
+        export = partial(session.export_lookups, by="identity", to=to, write="replace")
+        report = await export(KEYS[:12])
+        before = to.read_bytes()
+        directory.refused = set(KEYS)
+        # A second run asks again, because nothing that it could build on was answered.
+        for asked in (1, 2):
+            with pytest.raises(BadRequest) as caught:
+                await export(keys)
+            told = "No key was accepted, so nothing was written."
+            assert told in caught.value.__notes__
+            assert to.read_bytes() == before
+            assert directory.asked[KEYS[3]] == 1 + asked
+        directory.refused = {KEYS[2]}
+        report = await export(keys)
+    assert (report.complete, report.found, report.failed) == (True, 11, 2)
+
+
+async def test_refusals_of_an_ended_run_are_no_reason_to_replace_an_output(tmp_path: Path) -> None:
+    to = tmp_path / "people.ndjson"
+    to.write_text("theirs")
+    directory = Directory()
+    directory.refused = set(KEYS)
+
+    def end(progress: LookupProgress) -> None:
+        if progress.failed == 3:
+            raise Halt
+
+    async with scripted(directory.answer) as server, session_for(server.url) as session:
+        export = partial(session.export_lookups, KEYS[:3], by="identity", to=to)
+        with pytest.raises(Halt):
+            await export(on_progress=end)
+        with pytest.raises(BadRequest):
+            await export()
+        assert to.read_text() == "theirs"
+        directory.refused = set()
+        assert (await export()).found == 3
 
 
 async def test_keys_that_a_firewall_never_lets_through_do_not_keep_the_others(
@@ -923,7 +983,7 @@ async def test_two_outputs_that_differ_in_their_ending_only(tmp_path: Path) -> N
             ["ok", "nobody", "bad"], by="identity", to=tmp_path / "v.csv"
         )
         await session.export_lookups(["ok"], by="identity", to=tmp_path / "v.parquet")
-        two = await session.export_lookups(["bad"], by="identity", to=tmp_path / "v.ndjson")
+        two = await session.export_lookups(["bad", "ok"], by="identity", to=tmp_path / "v.ndjson")
     assert (one.not_found, one.failed, two.not_found, two.failed) == (1, 1, 0, 1)
     names = {path.name for path in tmp_path.iterdir()}
     assert {name for name in names if "failed" in name or "not-found" in name} == {

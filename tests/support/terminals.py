@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import re
@@ -107,9 +108,14 @@ def held(
 
 
 @contextmanager
-def refusing() -> Iterator[str]:
-    """Serve refusals of all requests, which are not retried; yield the base URL."""
-    refusal = http(b'{"status":"fail","error":"no","code":3}', "400 Bad Request")
+def refusing(words: str = "no") -> Iterator[str]:
+    """Serve refusals of all requests, which are not retried; yield the base URL.
+
+    Args:
+        words: the service's own message.
+    """
+    body = json.dumps({"status": "fail", "error": words, "code": 3})
+    refusal = http(body.encode(), "400 Bad Request")
     with start_blocking_portal() as portal:
         with portal.wrap_async_context_manager(scripted(always(refusal))) as server:
             yield server.url

@@ -53,8 +53,8 @@ def _complete_output(
     "action",
     flag_value="finish",
     help="Finish every unfinished export of this output, oldest first, each with the arguments "
-    "that it was started with. One of several accounts into one file needs the command that "
-    "started it, which `status` shows.",
+    "that it was started with. Of several that replace the output, the last one's rows stay. One "
+    "of several accounts into one file needs the command that started it, which `status` shows.",
 )
 @click.option(
     "--discard-unfinished",
@@ -136,7 +136,7 @@ def status(
         for each in state.unfinished
     ]
     if action == "finish":
-        _finish(app, left, spool, yes=yes, as_json=as_json)
+        _finish(app, left, table, spool, yes=yes, as_json=as_json)
     else:
         from ...export.unfinished import ended_at
 
@@ -418,6 +418,7 @@ def _as_json(state: OutputState, synced: SyncedDays) -> dict[str, Any]:
 def _finish(
     app: App,
     left: list[tuple[OutputState, Unfinished, str]],
+    table: str | None,
     spool: str | None,
     *,
     yes: bool,
@@ -431,6 +432,7 @@ def _finish(
     # Before an account is chosen, which is not that of every export.
     resume = command_line(click.get_current_context())
     codes: list[int] = []
+    finished: set[str] = set()
     named = app.accounts
     silent = why_silent()
     for state, one, out in left:
@@ -462,8 +464,11 @@ def _finish(
                 app.warn(
                     f"{state.name} was written at {success.written}, after this export was begun"
                 )
+            if state.name in finished:
+                _warn_of_loss(app, _read_again(state, out, table, spool), one)
             app.accounts = named or _account_of(one, service)
             run_job(app, job, out=to, as_json=as_json, resume=resume, service=service)
+            finished.add(state.name)
         except Exception as error:
             # The others can still be finished, unless the user wants an end.
             code = app.report(error)
@@ -473,6 +478,20 @@ def _finish(
     app.accounts = named
     if codes:
         sys.exit(worst(codes))
+
+
+def _read_again(state: OutputState, out: str, table: str | None, spool: str | None) -> OutputState:
+    """Return the state of an output that this command has written since."""
+    from ...export.outputs import outputs_at
+
+    states = outputs_at(out, table=table, spool=spool, asks=False)
+    return next((one for one in states if one.name == state.name), state)
+
+
+def _warn_of_loss(app: App, state: OutputState, one: Unfinished) -> None:
+    """Log a warning if an export replaces what this command has written."""
+    if state.is_lost_by(one):
+        app.warn(f"{one.title} replaces what has just been written to {state.name}")
 
 
 def _lost(state: OutputState, one: Unfinished) -> str:

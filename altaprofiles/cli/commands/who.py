@@ -10,6 +10,7 @@ import click
 from ..app import App
 from ..command import Command
 from ..exits import Exit, Failure
+from ..option_names import foreign_texts, rewritten, with_options
 
 if TYPE_CHECKING:
     from ...models import Customer
@@ -50,7 +51,9 @@ def who(app: App, /, **options: str | None) -> None:
         raise Failure(f"nobody: {_ASKED[name]} with this {name}", Exit.NOT_FOUND)
     for customer in customers:
         if customer.error is not None:
-            app.warn(f"the CDP users cannot be asked for: {customer.error}")
+            foreign = foreign_texts(customer.error)
+            error = rewritten(str(customer.error), foreign, lambda words: with_options(words, who))
+            app.warn(f"the CDP users cannot be asked for: {error}")
     if sys.stdout.isatty():
         from ..consoles import output_console
         from ..tables import customer_table

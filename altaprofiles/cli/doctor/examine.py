@@ -30,6 +30,7 @@ from ...errors import (
 from ...models import RateLimit
 from ..app import App
 from ..exits import Exit
+from ..option_names import foreign_texts, rewritten
 from ..waits import remedy
 from .connection import check_connection
 from .findings import Finding
@@ -166,7 +167,11 @@ async def _service(service: Service, app: App, patience: float) -> AsyncIterator
         app: names the account.
         patience: the longest wait for a connection, in seconds.
     """
-    label, in_its_words = service.label, service.found.in_its_words
+    label = service.label
+
+    def in_its_words(error: AltaProfilesError) -> str:
+        return rewritten(str(error), foreign_texts(error), service.found.in_its_words)
+
     yield Finding(f"{label}: {service.account}, from {service.found.source}")
     sharing = await check_sharing(label, service.found)
     yield sharing
@@ -183,12 +188,12 @@ async def _service(service: Service, app: App, patience: float) -> AsyncIterator
     except (Unauthorized, Forbidden) as error:
         if not may_be_elsewhere(error):
             # Its hint is the next step.
-            yield Finding(in_its_words(str(error)), None, Exit.CREDENTIALS)
+            yield Finding(in_its_words(error), None, Exit.CREDENTIALS)
             return
         advice = _correction(service, app)
-        yield Finding(in_its_words(str(error)), advice, Exit.CREDENTIALS)
+        yield Finding(in_its_words(error), advice, Exit.CREDENTIALS)
     except AltaProfilesError as error:
-        yield Finding(in_its_words(str(error)), remedy(error), Exit.FAILED)
+        yield Finding(in_its_words(error), remedy(error), Exit.FAILED)
         return
     else:
         yield Finding(f"{label}: {service.accepted}")

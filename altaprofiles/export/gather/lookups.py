@@ -210,7 +210,7 @@ class KeysGathering(Generic[V]):
         with explaining_disk_errors(store.folder), store.journal.transaction():
             # A key that failed in an earlier run may succeed in this one.
             store.journal.keys.forget_failures()
-        self._answers.load(store)
+        self._forget_refusals_of_all(store)
         # Those of a first run are keys that it has refused itself.
         self._resumed = self._answers.answered if is_earlier else 0
         refusal = self._first_refusal
@@ -222,6 +222,17 @@ class KeysGathering(Generic[V]):
                 f"keys: none of {self._read:,} can be asked for: {fault}", value=refusal.value
             )
 
+    def _forget_refusals_of_all(self, store: Workspace) -> None:
+        """Count the keys, and make those unanswered again that the service has refused, if all are.
+
+        Something else may be wrong than the keys.
+        """
+        with explaining_disk_errors(store.folder), store.journal.transaction():
+            tally = store.journal.keys.tally()
+            if not tally.get(FOUND) and not tally.get(NOT_FOUND):
+                store.journal.keys.forget_refusals(InvalidArgument.__name__)
+        self._answers.load(store)
+
     # ------------------------------------------------------------------ from the service to a spool
 
     async def gather(self, run: Run) -> list[str]:
@@ -231,9 +242,14 @@ class KeysGathering(Generic[V]):
         found = await run.threads.run(lambda: in_vain((NOT_FOUND, INVALID), -1, 1))
         self._is_first_in_vain = [number for number, _ in found] == [0]
         self._missing = await run.threads.run(run.store.journal.keys.missing)
-        if not self._answers.count(FOUND, NOT_FOUND) and self._answers.count(FAILED):
+        if not self._answers.count(FOUND, NOT_FOUND):
             # However few they are, an output of nobody is not what they have asked for.
-            failure = self._answers.failure
+            if self._answers.count(FAILED):
+                failure = self._answers.failure
+            elif (refusal := self._answers.failure) is not None:
+                await run.threads.run(lambda: self._forget_refusals_of_all(run.store))
+                refusal.add_note("No key was accepted, so nothing was written.")
+                raise refusal
         return [] if failure is None else [f"the service does not answer: {failure}"]
 
     # -------------------------------------------------------------------- from spool to output

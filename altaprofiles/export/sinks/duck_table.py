@@ -258,7 +258,7 @@ class DuckTable(Struct, kw_only=True):
         if self.mode == "repeating" and write != "replace":
             once = "" if write == "append" else " once"
             raise ExportError(
-                f"{self.label} was made with write='replace' and distinct=False, so that people "
+                f"{self.label} was made with write='replace' and `distinct=False`, so that people "
                 f"can be in it more than once; export into it{once} with write='replace' "
                 f"(--write replace), or {OTHER_NAME}"
             )

@@ -138,8 +138,8 @@ def _check_unkeyed(table: PostgresTable, connection: psycopg.Connection[Any]) ->
     if is_repeating:
         once = " once" if table.is_keyed else ""
         raise table.error(
-            f"the table was made with write='replace' and distinct=False, so that people can be in "
-            f"it more than once; export into it{once} with write='replace' (--write replace), "
+            f"the table was made with write='replace' and `distinct=False`, so that people can be "
+            f"in it more than once; export into it{once} with write='replace' (--write replace), "
             f"or {RENAME}"
         )
     raise table.error(

@@ -197,7 +197,7 @@ def _check_old_keys(
         change = (
             "an earlier version made the table, and its key has to become account and person"
             if shape.is_old
-            else "with distinct=False, the table can have no unique key"
+            else "with `distinct=False`, the table can have no unique key"
         )
         raise table.error(
             f"{change}, but other tables refer to the key of now ({', '.join(references)}); drop "

@@ -130,6 +130,13 @@ class KeyTable:
             (FAILED,),
         )
 
+    def forget_refusals(self, other_than: str) -> None:
+        """Make refused keys unanswered again, but for those with an error of this name."""
+        self._db.execute(
+            f"update {self._name} set outcome = null where outcome = ? and error <> ?",  # noqa: S608
+            (INVALID, other_than),
+        )
+
     def tally(self) -> dict[int | None, int]:
         """Return the number of keys by outcome; None stands for unanswered keys."""
         with self._explained():
