@@ -160,11 +160,22 @@ class Place(Struct, frozen=True):
         """Return what the output would replace, as `Target.present` does. Blocking."""
         if self.remote is None:
             return self.target.present()
-        size = None
+        size = self.size()
+        return f"{numbered(size, 'byte')} of {self.target.name}" if size else None
+
+    def size(self) -> int:
+        """Return the size of the output if that is a file; 0 if it is not there. Blocking.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        if self.remote is None:
+            path = self.target.path
+            return path.stat().st_size if path is not None and path.is_file() else 0
         # It is for a warning. The right to write is enough for an export.
         with suppress(ExportError):
-            size = self.remote.size()
-        return f"{numbered(size, 'byte')} of {self.target.name}" if size else None
+            return self.remote.size() or 0
+        return 0
 
     def read_manifest(self) -> bytes | None:
         """Return what stands in the place of the manifest, or None if nothing does. Blocking.

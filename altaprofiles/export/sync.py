@@ -428,7 +428,8 @@ class Syncs:
             raise
         except (AltaProfilesError, OSError) as error:
             self._errors[name] = error
-            logger.warning("%s has failed, and the other accounts go on", name)
+            if self._errors.keys() | self._reports.keys() != self._syncs.keys():
+                logger.warning("%s has failed, and the other accounts go on", name)
             self._on_failure(name)
             report = getattr(error, "report", None)
             if not isinstance(report, SyncReport):

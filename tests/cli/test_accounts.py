@@ -260,9 +260,54 @@ def test_the_name_of_a_single_account_in_a_path(
     done = run({**env, **accounts.emulators["shop"].environment}, *command, cwd=tmp_path)
     assert done.code == 2
     assert "pass --account NAME" in done.stderr
-    # Other braces are a part of the name.
-    done = run(env, *command[:-1], "{accounts}.ndjson", cwd=tmp_path)
-    assert (done.code, done.stdout) == (0, b"{accounts}.ndjson\n")
+
+
+@pytest.mark.parametrize(
+    ("out", "part"),
+    [
+        ("{acount}.csv", "{acount}"),
+        ("people-{account.csv", "{account.csv"),
+        ("{account}-{day}.csv", "{day}"),
+        ("people/{acount}/", "{acount}"),
+        ("*.csv", "*"),
+        ("people-?.parquet", "?"),
+    ],
+)
+def test_a_new_file_is_not_named_like_a_pattern(
+    env: dict[str, str], accounts: Accounts, tmp_path: Path, out: str, part: str
+) -> None:
+    asked = [one.stats.requests for one in accounts.emulators.values()]
+    (tmp_path / "people").mkdir()
+    for command in (
+        ("export", "App Launched", *DAYS, "--account", "shop"),
+        ("export", "App Launched", *DAYS, *BOTH),
+        ("sync", "App Launched", "--since", "2026-01-01", "--timezone", "UTC", *BOTH),
+    ):
+        done = run(env, *command, "-o", out, cwd=tmp_path)
+        assert (done.code, done.stdout) == (2, b"")
+        assert f"error: --out: {part} stands for nothing else here, " in done.stderr
+    assert asked == [one.stats.requests for one in accounts.emulators.values()]
+
+
+def test_a_name_like_a_pattern_that_is_there_or_may_be_meant(
+    env: dict[str, str], accounts: Accounts, tmp_path: Path
+) -> None:
+    command = ("export", "App Launched", *DAYS, "--account", "shop", "--quiet", "-o")
+    # An account may have any name.
+    accounts.tables = {"{x}*": accounts.tables["shop"], **accounts.tables}
+    accounts.write()
+    for out in ("{day}.csv", "*.csv"):
+        (tmp_path / out).touch()
+        done = run(env, *command, out, cwd=tmp_path)
+        assert (done.code, done.stdout, done.stderr) == (0, f"{out}\n".encode(), "")
+    arguments = (*command[:-4], "--account", "{x}*", *command[-2:], "{account}.csv")
+    done = run(env, *arguments, cwd=tmp_path)
+    assert (done.code, done.stdout, done.stderr) == (0, b"{x}*.csv\n", "")
+    done = run(env, *command, "people [1].csv", cwd=tmp_path)
+    assert (done.code, done.stdout) == (0, b"people [1].csv\n")
+    assert "warning: --out: [1] stands for nothing else here, " in done.stderr
+    done = run(env, *command, "people [1].csv", cwd=tmp_path)
+    assert (done.code, done.stderr) == (0, "")
 
 
 def test_a_name_that_leads_elsewhere(
@@ -985,6 +1030,22 @@ def test_a_refused_request_is_not_resumed_unless_something_is_kept(
     done = run(env, *command, *BOTH, cwd=tmp_path)
     # Its credentials can be mended.
     assert "To resume" in done.stderr
+
+
+@pytest.mark.parametrize("out", ["p.csv", "{account}.csv", "crm.duckdb", "sync"])
+def test_the_last_account_that_fails_leaves_none_to_go_on(
+    env: dict[str, str], accounts: Accounts, tmp_path: Path, out: str
+) -> None:
+    for name in ("shop", "outlet"):
+        accounts.set(name, passcode="wrong")
+    command = ("export", "App Launched", *DAYS, "-o", out)
+    if out == "sync":
+        command = ("sync", "App Launched", "--since", "2026-01-01", "--timezone", "UTC", "-o", "p/")
+    done = run(env, *command, *BOTH, cwd=tmp_path)
+    assert done.code == 3
+    assert done.stderr.count(" has failed, and the other accounts go on\n") == 1
+    for name in ("shop", "outlet"):
+        assert f"error: {name}: CleverTap answered HTTP 401" in done.stderr
 
 
 def test_what_another_run_cannot_mend_is_not_resumed(
