@@ -19,6 +19,12 @@ TIME = 1767600000
 _HUGE = 10**40 + 7
 _SUMMARY = {"count": 3, "first_seen": TIME, "last_seen": TIME}
 _PHONE = {"platform": "iOS", "objectId": "d", "push_token": "t"}
+
+
+def _with(name: str, *values: Any) -> list[dict[str, Any]]:
+    return [{name: value} for value in values]
+
+
 _MEMBERS: list[dict[str, Any]] = [
     # One whose members are as they should be.
     {
@@ -27,13 +33,13 @@ _MEMBERS: list[dict[str, Any]] = [
         "platformInfo": [_PHONE],
         "ls": TIME,
     },
-    *({"profileData": value} for value in ("Plan=pro", ["pro"], 7, True)),
-    *({"events": value} for value in (["Charged"], "Charged", 7, {})),
+    *_with("profileData", "Plan=pro", ["pro"], 7, True),
+    *_with("events", ["Charged"], "Charged", 7, {}),
     {"events": {"Charged": 3}},
     {"events": {"Charged": {"count": "many", "first_seen": "once", "last_seen": TIME + 1}}},
     {"events": {"Charged": {"count": 2, "first_seen": _HUGE, "last_seen": _HUGE}}},
-    *({"platformInfo": value} for value in ("iOS", _PHONE, ["iOS"], 7, [_PHONE, 7], [])),
-    *({"ls": value} for value in ("yesterday", _HUGE, [TIME], True)),
+    *_with("platformInfo", "iOS", _PHONE, ["iOS"], 7, [_PHONE, 7], []),
+    *_with("ls", "yesterday", _HUGE, [TIME], True),
 ]
 
 ODD_PEOPLE = [{"identity": str(number)} | one for number, one in enumerate(_MEMBERS)]
