@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 from typing import NamedTuple
 
@@ -40,8 +41,8 @@ def unit(kind: str) -> configparser.ConfigParser:
         parser.optionxform = str  # type: ignore[assignment, method-assign]
         parser.read_string(text)
         parsers.append(parser)
-    [found] = [parser for parser in parsers if kind in parser]
-    return found
+    # The first service is that of the nights, the second one that of the mail.
+    return next(parser for parser in parsers if kind in parser)
 
 
 class Home(NamedTuple):
@@ -90,9 +91,10 @@ def emulator() -> Iterator[Emulator]:
 def home(tmp_path: Path, emulator: Emulator) -> Home:
     programs = tmp_path / "crm" / ".venv" / "bin"
     programs.mkdir(parents=True)
-    program = programs / "altaprofiles"
-    program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m altaprofiles "$@"\n')
-    program.chmod(0o755)
+    for name, arguments in (("altaprofiles", "-m altaprofiles "), ("python", "")):
+        program = programs / name
+        program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {arguments}"$@"\n')
+        program.chmod(0o755)
     accounts = tmp_path / ".config" / "altaprofiles" / "accounts.toml"
     accounts.parent.mkdir(parents=True)
     variables = emulator.environment
@@ -143,9 +145,12 @@ def test_a_night_that_fails_is_in_the_log(home: Home) -> None:
     with refusing() as url:
         accounts.write_text(re.sub(r'base_url = ".*"', f'base_url = "{url}"', text))
         done = home.run("/bin/sh", "-c", cron_command())
-    assert done.returncode in codes("look at it")
-    lines = [*map(json.loads, (home.crm / "nightly.ndjson").read_text().splitlines())]
+    log = (home.crm / "nightly.ndjson").read_text()
+    lines = [*map(json.loads, log.splitlines())]
+    # cron mails it.
+    assert (done.stdout, done.stderr) == (log.splitlines(keepends=True)[-1], "")
     assert lines[-1].keys() >= {"time", "level", "message"}
+    assert lines[-1]["level"] == "error"
     assert {line["level"] for line in lines} <= {"warning", "error"}
     accounts.write_text(text)
     assert home.run("/bin/sh", "-c", cron_command()).returncode == 0
@@ -227,11 +232,14 @@ def test_systemd_verifies_them(home: Home) -> None:
     verify = shutil.which("systemd-analyze")
     if verify is None:
         pytest.skip("systemd is not installed")
-    for kind, name in (("Service", "crm.service"), ("Timer", "crm.timer")):
-        [text] = [text for text in blocks("ini") if f"[{kind}]" in text]
-        (home.path / name).write_text(text.replace("%h", str(home.path)))
+    names = ["crm.service", "crm.timer", "crm-failed.service"]
+    for name, text in zip(names, blocks("ini"), strict=True):
+        unit_text = text.replace("%h", str(home.path))
+        if name == "crm.service":
+            unit_text = unit_text.replace("[Unit]\n", f"[Unit]\nOnFailure={names[-1]}\n")
+        (home.path / name).write_text(unit_text)
     done = subprocess.run(
-        [verify, "verify", "--man=no", home.path / "crm.timer", home.path / "crm.service"],
+        [verify, "verify", "--man=no", *(home.path / name for name in names)],
         capture_output=True,
         text=True,
         check=False,
@@ -257,6 +265,98 @@ def test_the_line_for_the_task_scheduler(home: Home) -> None:
     done = home.run(*command, cwd=home.crm)
     assert (done.returncode, done.stderr) == (0, "")
     assert home.people() > 10
+
+
+def test_the_mail_of_systemd_has_the_log(home: Home) -> None:
+    [text] = [text for text in blocks("ini") if "mail -s" in text]
+    parser = configparser.ConfigParser(interpolation=None)
+    parser.read_string(text)
+    words = shlex.split(parser["Service"]["ExecStart"])
+    programs = home.path / "bin"
+    programs.mkdir()
+    scripts = {
+        "journalctl": 'echo "$@"',
+        "mail": f'echo "$@" > {home.path}/mail && cat >> {home.path}/mail',
+    }
+    for name, script in scripts.items():
+        (programs / name).write_text(f"#!/bin/sh\n{script}\n")
+        (programs / name).chmod(0o755)
+    done = home.run("/usr/bin/env", f"PATH={programs}:/usr/bin:/bin", *words)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert (home.path / "mail").read_text().splitlines() == [
+        "-s crm has failed you@example.com",
+        "--user -u crm -n 20 --no-pager",
+    ]
+
+
+# ---------------------------------------------------------------------------------------- months
+
+
+def script_on(day: date, text: str) -> tuple[str, ...]:
+    """Return the command of the only script with a text in it, as it is on a day."""
+    [script] = [script for script in blocks("sh") if text in script]
+    assert script.count("date.today()") == 1
+    return "/bin/sh", "-c", script.replace("date.today()", repr(day).removeprefix("datetime."))
+
+
+@pytest.mark.parametrize(
+    ("day", "first", "last"),
+    [
+        (date(2026, 2, 3), 20260101, 20260131),
+        (date(2026, 3, 31), 20260201, 20260228),
+        (date(2026, 1, 1), 20251201, 20251231),
+        (date(2024, 3, 6), 20240201, 20240229),
+    ],
+)
+def test_the_calendar_month_before_is_exported_once(
+    home: Home, day: date, first: int, last: int
+) -> None:
+    command = script_on(day, "charged-")
+    done = home.run(*command)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    out = home.crm / f"charged-{first // 10000}-{first // 100 % 100:02}.parquet"
+    plan = json.loads(Path(f"{out}.manifest.json").read_text())["plan"]
+    assert (plan["start"], plan["end"]) == (first, last)
+    before = out.stat().st_ino
+    assert home.run(*command).returncode == 0
+    assert out.stat().st_ino == before
+
+
+def test_a_month_that_fails_is_mailed_and_exported_on_the_next_day(home: Home) -> None:
+    accounts = home.path / ".config" / "altaprofiles" / "accounts.toml"
+    text = accounts.read_text()
+    accounts.write_text(re.sub('passcode = ".*"', 'passcode = "wrong"', text))
+    done = home.run(*script_on(date(2026, 2, 3), "charged-"))
+    # cron mails what is printed.
+    assert (done.returncode, done.stdout) == (Exit.CREDENTIALS, "")
+    assert "error: " in done.stderr
+    assert not (home.crm / "charged-2026-01.parquet").exists()
+    accounts.write_text(text)
+    assert home.run(*script_on(date(2026, 2, 4), "charged-")).returncode == 0
+    assert (home.crm / "charged-2026-01.parquet").exists()
+
+
+def test_the_line_for_cron_of_a_month_runs_after_its_end() -> None:
+    [line] = [line for text in blocks("crontab") for line in text.splitlines() if "month" in line]
+    fields = re.fullmatch(r'\d+ \d+ (\d+)-(\d+) \* \* sh "\$HOME/crm/month.sh"', line)
+    assert fields is not None
+    assert 1 < int(fields[1]) < int(fields[2]) < 28
+
+
+def test_people_are_counted_month_by_month(home: Home) -> None:
+    command = script_on(date(2026, 3, 31), "range(6)")
+    done = home.run(*command)
+    assert (done.returncode, done.stderr) == (0, "")
+    rows = dict(line.split(",") for line in done.stdout.splitlines())
+    assert [*rows] == ["2026-02", "2026-01", "2025-12", "2025-11", "2025-10", "2025-09"]
+    for month, last in (("2026-02", "28"), ("2025-09", "30")):
+        program = str(home.crm / ".venv/bin/altaprofiles")
+        days = ("--from", f"{month}-01", "--to", f"{month}-{last}")
+        assert home.run(program, "count", "Charged", *days).stdout == f"{rows[month]}\n"
+    accounts = home.path / ".config" / "altaprofiles" / "accounts.toml"
+    accounts.write_text(re.sub('passcode = ".*"', 'passcode = "wrong"', accounts.read_text()))
+    failed = home.run(*command)
+    assert (failed.returncode, failed.stdout) == (Exit.CREDENTIALS, "")
 
 
 # --------------------------------------------------------------------------------- the exit codes

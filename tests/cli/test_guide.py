@@ -64,6 +64,9 @@ def test_a_guide_is_readable_in_a_pager_that_has_no_options(
         ("GRANT", "into-databases"),
         ("privileges", "into-databases"),
         ("schema evolution", "every-night"),
+        ("monthly", "every-night"),
+        ("MAILTO", "every-night"),
+        ("OnFailure", "every-night"),
     ],
 )
 def test_what_readers_ask_for_is_found(env: dict[str, str], words: str, name: str) -> None:

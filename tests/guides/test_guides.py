@@ -58,9 +58,10 @@ PRINTED = {
         "\n0 to ask for again\n",
         "1 1 0",
         "line 3 {'identity': 'nobody'}",
-        "('Misaki', 'MISAKI69@example.com', '7000000069', 'found in lower case')",
-        "('Eve', 'nobody@example.com', None, 'not found')",
-        "('Max', None, None, 'no address')]",
+        "'MISAKI69@example.com', '7000000069', 'found in lower case')",
+        "', 'found without blanks')",
+        "('Eve', 'nobody@example.com', 'nobody@example.com', None, 'not found')",
+        "('Max', None, None, None, 'no address')]",
     ],
     "into-databases": ["│ Customer Type ", "│ platform_info ", "with_email"],
     "dataframes": [

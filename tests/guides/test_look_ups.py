@@ -6,37 +6,58 @@ import re
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 from altaprofiles import Session
 from altaprofiles.emulator import Emulator
 
-from ..support.guides import block_of, function_of
+from ..support.guides import GUIDES, block_of, function_of
 from ..support.postgres import Server
 
 RECORDS = [
     {"identity": "1", "email": "Ann@example.com"},
     {"identity": "2", "email": "bob@example.com"},
+    {"identity": "3", "email": "Fay.Lee@example.com"},
+    {"identity": "4", "email": "FAY.LEE@example.com"},
+    {"email": "Guy@example.com"},
+    {"identity": "5", "email": "guy@example.com"},
 ]
 LIST = [
-    # Each line is a row of the list, and its answer.
-    ("Ann", "Ann@example.com", "1", "found"),
-    ("Ann again", "Ann@example.com", "1", "found"),
-    ("Bob", "BOB@example.com", "2", "found in lower case"),
-    ("Bob", "bob@example.com", "2", "found"),
-    ("Cat", "cat@example.com", None, "not found"),
-    ("Dan", None, None, "no address"),
+    # Each line is a row of the list, its address without blanks, and its answer.
+    ("Ann", "Ann@example.com", "Ann@example.com", "1", "found"),
+    ("Ann again", "Ann@example.com", "Ann@example.com", "1", "found"),
+    ("Ann", " Ann@example.com\t", "Ann@example.com", "1", "found without blanks"),
+    ("Ann", "Ann@example.com\u00a0", "Ann@example.com", "1", "found without blanks"),
+    ("Bob", "BOB@example.com", "BOB@example.com", "2", "found in lower case"),
+    ("Bob", "bob@example.com", "bob@example.com", "2", "found"),
+    ("Bob", "Bob@example.com ", "Bob@example.com", "2", "found in lower case"),
+    ("Cat", "cat@example.com", "cat@example.com", None, "not found"),
+    ("Dan", None, None, None, "no address"),
+    ("Fay", "fay.lee@example.com ", "fay.lee@example.com", None, "not found"),
+    # A person without an identity does not get that of another spelling.
+    ("Guy", "Guy@example.com", "Guy@example.com", None, "found"),
+    ("Guy", "GUY@example.com", "GUY@example.com", "5", "found in lower case"),
 ]
+
+
+def command_of(text: str) -> str:
+    """Return the only command of the guide with a text in it."""
+    lines = (GUIDES / "look-ups.md").read_text("utf-8").splitlines()
+    (found,) = (line[2:] for line in lines if line.startswith("$ ") and text in line)
+    return found
 
 
 @pytest.mark.anyio
 async def test_each_row_of_a_list_has_an_answer(
-    postgres: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    postgres: Server,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     rows = "".join(f"{name},{email or ''}\n" for name, email, *_ in LIST)
-    Path("customers.csv").write_text(f"name,email\n{rows}")
-    missing = ["bob@example.com", "cat@example.com"]
+    Path("customers.csv").write_text(f"name,email\n{rows}", "utf-8")
     async with (
         Emulator(records=RECORDS) as emulator,
         Session(clevertap=emulator.clevertap) as session,
@@ -46,22 +67,31 @@ async def test_each_row_of_a_list_has_an_answer(
             await session.export_lookups(keys, by="email", to=to, **options)
 
         await look_up("customers.csv", "found.parquet", column="email")
-        await look_up(missing, "lowered.parquet")
-        found, lowered = postgres.url("found"), postgres.url("lowered")
+        await anyio.run_process(["/bin/sh", "-c", command_of("key.strip()")])
+        await look_up("again.txt", "again.parquet")
+        found, again = postgres.url("found"), postgres.url("again")
         await look_up("customers.csv", found, column="email", write="append")
-        await look_up(missing, lowered, write="append")
+        await look_up("again.txt", again, write="append")
+        await session.export("App Launched", start=20260101, end=20260131, to="people.parquet")
     names: dict[str, Any] = {}
     code = block_of("look-ups.md", "found in lower case")
     exec(code, names)  # noqa: S102
     assert sorted(names["answers"].fetchall(), key=str) == sorted(LIST, key=str)
-    assert len(Path("answers.csv").read_text().splitlines()) == 1 + len(LIST)
+    assert len(Path("answers.csv").read_text("utf-8").splitlines()) == 1 + len(LIST)
     (query,) = re.findall(r'"""(.*?)"""', code, re.DOTALL)
     postgres.run("CREATE TABLE customers (name text, email text)")
     with postgres.connect() as connection, connection.cursor() as cursor:
         with cursor.copy("COPY customers FROM STDIN (FORMAT csv, HEADER)") as copy:
-            copy.write(Path("customers.csv").read_text())
+            copy.write(Path("customers.csv").read_text("utf-8"))
         connection.commit()
     assert sorted(postgres.rows(query), key=str) == sorted(LIST, key=str)
+    capsys.readouterr()
+    exec(block_of("look-ups.md", "AS spelled"), {})  # noqa: S102
+    spelled = [
+        ("Fay", "fay.lee@example.com", "FAY.LEE@example.com", "4"),
+        ("Fay", "fay.lee@example.com", "Fay.Lee@example.com", "3"),
+    ]
+    assert capsys.readouterr().out == f"{spelled}\n"
 
 
 @pytest.mark.anyio
