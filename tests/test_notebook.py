@@ -168,6 +168,41 @@ def test_a_bar_follows_its_own_export_and_nothing_else(tmp_path: Path) -> None:
         assert html.startswith(f"<div>{end}")
 
 
+DATABASE = """
+import duckdb
+
+async def export():
+    async with connect() as session:
+        days = {"start": 20260101, "end": 20260131}
+        print((await session.export("Charged", **days, to="p.duckdb")).complete)
+
+await export()
+"""
+
+MISTAKEN = 'duckdb.connect("p.duckdb").sql("select nonsense from profiles").df()'
+
+IN_A_FUNCTION = """
+def ask():
+    connection = duckdb.connect("p.duckdb")
+    return connection.sql("select nonsense from profiles")
+
+ask()
+"""
+
+
+@pytest.mark.parametrize("mistaken", [MISTAKEN, IN_A_FUNCTION])
+def test_a_cell_that_failed_keeps_a_database_open_until_another_one_fails(
+    tmp_path: Path, mistaken: str
+) -> None:
+    export = "await export()"
+    cells = [CONNECT, DATABASE, mistaken, export, export, mistaken, "1 / 0", export]
+    *_, refused, again, _, _, after = executed(tmp_path, cells, raising={2, 3, 5, 6})
+    (error,) = (one for one in refused if one["output_type"] == "error")
+    assert error["ename"] == "ExportError"
+    assert "The traceback of a cell that failed does so until another one fails" in error["evalue"]
+    assert [text_of(one) for one in (again, after)] == ["True\n"] * 2
+
+
 COMPLETED = """
 from IPython.core.completer import provisionalcompleter
 import altaprofiles.emulator, altaprofiles.notebook, altaprofiles.otel, altaprofiles.progress

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 from asyncio import CancelledError
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 from urllib.parse import quote
 
@@ -41,6 +43,9 @@ Opened: TypeAlias = Mapping[str, tuple[Session, ProgressDisplay]]
 
 ACCOUNT = "{account}"
 """The text in a path that stands for the name of the account."""
+
+_BRACES = re.compile(r"\{[^{}]*\}?|\}")
+_WILDCARD = re.compile(r"[*?]|\[[^\[\]]+\]")
 
 
 def run_parts(
@@ -114,6 +119,8 @@ def run_accounts(
         as_json, service: as for `run_job`.
         check: called with each report.
     """
+    if ACCOUNT not in out:
+        _check_name(app, out, [out])
     if ACCOUNT not in out and len(app.accounts) < 2:
 
         async def job(session: Session, display: ProgressDisplay) -> R:
@@ -125,6 +132,8 @@ def run_accounts(
         run_job(app, job, out=out, as_json=as_json, resume=resume, service=service)
         return
     app.accounts = app.accounts or (app.usual_account(f"{ACCOUNT} in --out", service),)
+    if ACCOUNT in out:
+        _check_name(app, out, [filled(out, name) for name in app.accounts])
     _advise_on_password(app, out)
     with account_displays(app, app.accounts) as displays:
         sessions = app.sessions(service=service, on_event=lambda name: displays[name].note_failure)
@@ -217,7 +226,8 @@ def _run_each(
         with keeping(errors, name), _kept_report(partial(reports.__setitem__, name)):
             reports[name] = await job(name)
         if name in errors:
-            app.warn(f"{name} has failed, and the other accounts go on")
+            if len(errors) + len(reports) < len(app.accounts):
+                app.warn(f"{name} has failed, and the other accounts go on")
             displays[name].fail()
 
     def is_over() -> bool:
@@ -245,6 +255,38 @@ def _kept_report(keep: Callable[[Any], object]) -> Iterator[None]:
         if (report := vars(error).get("report")) is not None:
             keep(report)
         raise
+
+
+def _check_name(app: App, out: str, outputs: Sequence[str]) -> None:
+    """Warn of a new output that will be named like a pattern.
+
+    A shell replaces no pattern in quotation marks, and only {account} is replaced here.
+
+    Args:
+        app: the command's services.
+        out: the value of --out.
+        outputs: the output, or that of each account.
+    """
+    is_url = "://" in out
+    # A folder has to exist, but the folders of a bucket do not.
+    name = without_password(out).partition("?")[0] if is_url else Path(out).name
+    name = name.rpartition("@")[2] if is_url else name
+    found = _BRACES.search(name.replace(ACCOUNT, ""))
+    if found is None and not is_url:
+        found = _WILDCARD.search(name)
+    if found is None or (not is_url and all(map(_is_known, outputs))):
+        return
+    why = "as the output is one file"
+    if found.re is _BRACES:
+        why = f"and only {ACCOUNT} for the name of each account"
+    text = f"--out: {readable(found[0])} stands for nothing else here, {why}"
+    app.warn(f"{text}; it stays in the name")
+
+
+def _is_known(output: str) -> bool:
+    """Return whether an output is there, or has been begun."""
+    path = Path(output)
+    return any(os.path.lexists(path.with_name(path.name + end)) for end in ("", ".export"))
 
 
 def _advise_on_password(app: App, out: str) -> None:

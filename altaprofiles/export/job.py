@@ -18,7 +18,7 @@ from msgspec.structs import replace
 
 from ..base.deadline import Deadline
 from ..base.task_account import working_for
-from ..base.wording import DOCTOR, after_failure
+from ..base.wording import DOCTOR, after_failure, numbered
 from ..base.zones import latest_day
 from ..errors import (
     AltaProfilesError,
@@ -33,6 +33,7 @@ from ..errors import (
     Unauthorized,
 )
 from ..http.machine.folder import default_place
+from ..sources.lookups import CDP
 from ..tables.kinds import Kinds
 from ..tables.mended import Mended
 from ..tables.rows import Table
@@ -48,7 +49,7 @@ from .accounts import (
 )
 from .assemble import Written, assemble, table_of, when_free
 from .holders import free_left_behind, holding, naming_holder
-from .manifest import accounts_in, encode_manifest, of_state
+from .manifest import described_in, encode_manifest, of_state
 from .output import Output
 from .part import Part
 from .place import Place
@@ -498,34 +499,54 @@ class Job(Generic[R, S]):
             logger.warning("%s", sentence)
 
     def _lost(self, place: Place) -> list[str]:
-        """Return a sentence on what is lost with a file that is replaced, if that is of others.
+        """Return sentences on what is lost with a file that is replaced, if that is of others.
 
         Tables and folders refuse to lose it.
         """
         target = place.target
         is_file = isinstance(target, FileTarget) and target.inner_table is None
-        if not is_file or (present := place.present()) is None:
+        if not is_file or not (size := place.size()):
             return []
-        before: dict[str, str] = {}
         try:
             # A manifest may be missing, or a file of another program.
-            with suppress(msgspec.DecodeError):
-                before = accounts_in(place.read_manifest() or b"")
+            before = described_in(place.read_manifest() or b"")
         except (OSError, ExportError):
             return []
-        if not before:
-            # A run that was killed may have put the output in place, and no manifest.
-            if any(part.is_open and not part.run.store.journal.is_empty() for part in self._parts):
-                return []
-            lost = f"{present} are replaced although no export seems to have written them, as there"
-            advice = f"to keep that file, move it away before this {self._noun} ends"
-            return [f"{lost} is no manifest of one; {advice}"]
-        others = [name for account, name in before.items() if account not in self._accounts]
-        if not others:
-            return []
-        lost = f"{target.name} has the rows of {', '.join(others)}, which are not in this"
+        # A run that was killed may have put the output in place, and no manifest.
+        is_resumed = any(
+            part.is_open and not part.run.store.journal.is_empty() for part in self._parts
+        )
+        lost = f"{numbered(size, 'byte')} of {target.name} are replaced although"
+        keep = f"to keep that file, move it away before this {self._noun} ends"
+        if before is None:
+            words = "no export seems to have written them, as there is no manifest of one"
+            return [] if is_resumed else [f"{lost} {words}; {keep}"]
+        sentences = []
+        # Reading a large file again, for its digest, would take too long.
+        if before.bytes is not None and before.bytes != size and not is_resumed:
+            written = numbered(before.bytes, "byte")
+            words = f"the file has changed since an export wrote it, with {written}"
+            sentences.append(f"{lost} {words}; {keep}")
+        others = [
+            name for account, name in before.accounts.items() if account not in self._accounts
+        ]
+        if before.is_empty or not others:
+            return sentences
+        has_users = before.is_of_users
+        if has_users != self._brings_users:
+            rows = "users of Alta" if has_users else "people of CleverTap"
+            own = "people of CleverTap" if has_users else "users of Alta"
+            words = f"has {rows}, and this {self._noun} replaces them with {own}"
+            return [*sentences, f"{target.name} {words}; {keep}"]
+        words = f"has the rows of {', '.join(others)}, which are not in this {self._noun}"
         advice = "for the rows of all accounts in one file, name them all in one run"
-        return [f"{lost} {self._noun} and so are replaced; {advice}"]
+        return [*sentences, f"{target.name} {words} and so are replaced; {advice}"]
+
+    @property
+    def _brings_users(self) -> bool:
+        """True if the rows are users of Alta, and not people of CleverTap."""
+        plan = self._parts[0].gathering.plan
+        return isinstance(plan, KeysPlan) and plan.by in CDP.by
 
     def _difference(self, one: Unfinished) -> str:
         """Return how an unfinished export differs from this one, in words."""
@@ -598,7 +619,7 @@ class Job(Generic[R, S]):
             except (AltaProfilesError, OSError) as error:
                 if not self._is_of_several or isinstance(error, ConfigurationError):
                     raise
-                part.fail(error)
+                part.fail(error, self._parts)
 
     async def _explained(self, parts: Sequence[Part[R, S]], step: Callable[[], Awaitable[T]]) -> T:
         """Return the result of a step, whose error says what is kept for a later run."""

@@ -13,7 +13,7 @@ from ..base.extras import require
 from ..base.sql import quoted
 from ..base.wording import meant, numbered
 from ..errors import ExportLocked, InvalidArgument
-from .sinks.duck_file import is_locked, obstacle
+from .sinks.duck_file import is_locked, obstacle, open_file
 from .sinks.duck_table import OWN_PREFIX
 
 __all__ = ["duckdb_keys", "in_brackets", "parquet_keys"]
@@ -64,7 +64,7 @@ def duckdb_keys(
     """
     duckdb = require("duckdb", what=f"keys: {path.name!r}")
     try:
-        with closing(duckdb.connect(path, read_only=True)) as connection:
+        with closing(open_file(path, read_only=True)) as connection:
             tables = [
                 name
                 for (name,) in connection.execute(_TABLES).fetchall()

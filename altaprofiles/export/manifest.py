@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .report import Report
     from .state import SyncState
 
-__all__ = ["accounts_in", "as_builtins", "encode_manifest", "events_of", "of_state"]
+__all__ = ["Described", "as_builtins", "described_in", "encode_manifest", "events_of", "of_state"]
 
 
 # The order in manifests and `--json`: people read the results first.
@@ -99,19 +99,43 @@ def encode_manifest(
     return msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n"
 
 
-def accounts_in(manifest: bytes) -> dict[str, str]:
-    """Return the names of the accounts whose rows an output has, by ID; a single one has no name.
+class Described(Struct, frozen=True):
+    """The rows of an output, as its manifest describes them.
 
-    Raises:
-        DecodeError: it is not a manifest.
+    Attributes:
+        accounts: the names of the accounts, by ID; a single one has no name.
+        is_of_users: whether the rows are users of Alta, and not people of CleverTap.
+        is_empty: whether there are none.
+        bytes: the size of the output; None for a database server, or if nothing was written.
     """
-    plans = _plans_in(manifest)
+
+    accounts: Mapping[str, str]
+    is_of_users: bool
+    is_empty: bool
+    bytes: int | None
+
+
+def described_in(manifest: bytes) -> Described | None:
+    """Return what a manifest describes, or None if it is not one."""
+    try:
+        described = msgspec.json.decode(manifest, type=_Described)
+    except msgspec.DecodeError:
+        return None
+    plans = described.each
     # That of Alta's users is a digest of the key.
-    return {
+    accounts = {
         plan.account: name or ("another Alta key" if plan.by in CDP.by else plan.account)
         for name, plan in plans.items()
         if plan.account
     }
+    if not accounts:
+        return None
+    return Described(
+        accounts,
+        any(plan.by in CDP.by for plan in plans.values()),
+        0 in (described.people, described.found),
+        described.bytes,
+    )
 
 
 def events_of(manifest: bytes) -> set[str]:
@@ -120,7 +144,8 @@ def events_of(manifest: bytes) -> set[str]:
     Raises:
         DecodeError: it is not a manifest.
     """
-    return {event for plan in _plans_in(manifest).values() for event in plan.events or ()}
+    plans = msgspec.json.decode(manifest, type=_Planned).each
+    return {event for plan in plans.values() for event in plan.events or ()}
 
 
 class _Plan(Struct, frozen=True):
@@ -133,11 +158,16 @@ class _Planned(Struct, frozen=True):
     plan: _Plan = _Plan()
     plans: dict[str, _Plan] = {}
 
+    @property
+    def each(self) -> dict[str, _Plan]:
+        """The plan of each account by its name; that of a single one has none."""
+        return self.plans or {"": self.plan}
 
-def _plans_in(manifest: bytes) -> dict[str, _Plan]:
-    """Return the plan of each account by its name; that of a single one has none."""
-    planned = msgspec.json.decode(manifest, type=_Planned)
-    return planned.plans or {"": planned.plan}
+
+class _Described(_Planned, frozen=True):
+    bytes: int | None = None
+    people: int | None = None
+    found: int | None = None
 
 
 def of_state(account: str, state: SyncState | None) -> dict[str, str | None]:

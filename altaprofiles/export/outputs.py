@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any
 
 import msgspec
@@ -92,6 +93,12 @@ class Success(Struct, frozen=True, kw_only=True):
         """True if it may have rows of earlier runs as well, which `people` leaves out."""
         return bool(self.syncs) or self.write in ("upsert", "append")
 
+    @property
+    def is_of_nothing(self) -> bool:
+        """True if no run has put an output in place, as far as is known."""
+        has_days = any(one["through"] is not None for one in self.syncs.values())
+        return self.bytes is None and not has_days
+
     def is_newer(self, one: Unfinished) -> bool:
         """Return whether it was written after an unfinished export of the same rows was begun."""
         if one.began is None:
@@ -106,10 +113,7 @@ class Success(Struct, frozen=True, kw_only=True):
         return datetime.fromisoformat(self.written).timestamp() >= int(one.began)
 
     def is_lost_by(self, one: Unfinished) -> bool:
-        """Return whether its rows would be lost by finishing an unfinished export.
-
-        They would be replaced by those of an export that somebody has begun before.
-        """
+        """Return whether its rows, if they are there, would be lost; see `OutputState`."""
         if one.arguments.get("write") != "replace" or one.obstacle is not None:
             return False
         return self.is_newer(one)
@@ -129,6 +133,9 @@ class OutputState(Struct, frozen=True, kw_only=True):
         folder: the folder of its unfinished exports, which need not exist.
         command: the command line that shows this state.
         success: its manifest, or None.
+        present: whether the file or folder is there that its manifest describes; None if that is
+            not known, as of a database server.
+        bytes_now: the size of a file that no table shares; None if it is not known.
         is_running: whether a run works on it now.
         unfinished: its unfinished exports, oldest first.
     """
@@ -138,8 +145,27 @@ class OutputState(Struct, frozen=True, kw_only=True):
     folder: Path
     command: str
     success: Success | None
+    present: bool | None = None
+    bytes_now: int | None = None
     is_running: bool
     unfinished: list[Unfinished]
+
+    @property
+    def has_changed(self) -> bool | None:
+        """True if a file has another size than when it was written; None if that is not known."""
+        size = None if self.success is None else self.success.bytes
+        if size is None or self.bytes_now is None or self.is_running:
+            # A run puts its file in place before its manifest.
+            return None
+        return self.bytes_now != size
+
+    def is_lost_by(self, one: Unfinished) -> bool:
+        """Return whether rows would be lost by finishing an unfinished export.
+
+        They would be replaced by those of an export that somebody has begun before.
+        """
+        success = self.success
+        return success is not None and self.present is not False and success.is_lost_by(one)
 
 
 def outputs_in(folder: Path) -> list[OutputState]:
@@ -346,12 +372,20 @@ def _states_of(remote: Remote, folder: Path, command: str, *, asks: bool) -> lis
         remote.require_driver()
         if (content := remote.read(MANIFEST)) is not None:
             success = _parsed(content)
+    present = size = None
+    if success is not None:
+        # The right to read the manifest need not be one to read the file.
+        with suppress(ExportError):
+            size = remote.size()
+            present = size is not None
     state = OutputState(
         name=remote.address,
         table=None,
         folder=folder,
         command=command,
         success=success,
+        present=present,
+        bytes_now=size,
         is_running=is_running,
         unfinished=unfinished,
     )
@@ -376,15 +410,35 @@ def _state(stem: Path, folder: Path, to: str | None, spool: str | None) -> Outpu
         name = str(local.relative_to(Path.cwd()) if local.is_relative_to(Path.cwd()) else local)
     if "://" not in name and not names_folder(name) and (names_folder(given) or stem.is_dir()):
         name += "/"
+    present, size = (None, None) if success is None else _now(success, stem, table)
     return OutputState(
         name=without_password(name),
         table=table,
         folder=folder,
         command=status_command(name, table, spool),
         success=success,
+        present=present,
+        bytes_now=size,
         is_running=is_running,
         unfinished=unfinished,
     )
+
+
+def _now(success: Success, stem: Path, table: str | None) -> tuple[bool | None, int | None]:
+    """Return the values of `OutputState.present` and `bytes_now`."""
+    if success.format == "postgres":
+        return None, None
+    is_database = success.format == "duckdb"
+    ending = table_ending(table) if is_database else ""
+    path = stem.with_name(stem.name.removesuffix(ending))
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None if success.is_of_nothing else False, None
+    except OSError:
+        return None, None
+    # Other tables of a database, and the files of other runs in a folder, have their share of it.
+    return True, status.st_size if S_ISREG(status.st_mode) and not is_database else None
 
 
 def _unfinished(folder: Path) -> tuple[list[Unfinished], bool]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
@@ -214,10 +214,11 @@ class Part(Generic[R, S]):
             ) from damage
         self._repairs += 1
 
-    def fail(self, error: Exception) -> None:
-        """Take note of the error that has ended it. The other accounts go on."""
+    def fail(self, error: Exception, others: Iterable[Part[R, S]]) -> None:
+        """Take note of the error that has ended it. The `others` go on, unless they have failed."""
         self.error = error
-        logger.warning("%s has failed, and the other accounts go on", self.name)
+        if any(other.error is None for other in others if other is not self):
+            logger.warning("%s has failed, and the other accounts go on", self.name)
         self.on_failure()
 
     def kept(self) -> int:

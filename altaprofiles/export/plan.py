@@ -15,7 +15,7 @@ from ..base.checks import check_flag, check_whole, shown, shown_setting
 from ..base.wording import numbered
 from ..errors import InvalidArgument, PlanMismatch
 from ..flow.fanout import is_table
-from ..wire.days import Day, utc_date
+from ..wire.days import Day, last_to_come
 from ..wire.language import Filters
 from ..wire.members import shown_key
 from ..wire.query import BATCH_SIZE, EventQuery, check_event, is_everyone
@@ -175,13 +175,8 @@ class EventsPlan(Struct, frozen=True, tag="events", tag_field="kind"):
         """Return a sentence on a last day that is after `today`, or None if there is none."""
         if self.end is None:
             return None
-        last = utc_date(self.end)
-        if last <= today:
-            return None
-        return (
-            f"the last day, {last}, is in the future, as it is {today} even in the time zone that "
-            f"is furthest ahead, UTC+14:00; nobody of days to come is in the output"
-        )
+        to_come = last_to_come(self.end, today)
+        return to_come and f"{to_come}; nobody of days to come is in the output"
 
     def encode(self) -> bytes:
         """Return the bytes that `parse_plan` reads."""

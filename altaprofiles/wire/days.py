@@ -23,6 +23,7 @@ __all__ = [
     "day_in",
     "day_of_time",
     "is_day",
+    "last_to_come",
     "split_range",
     "utc_date",
     "windows",
@@ -204,6 +205,21 @@ def utc_date(end: int) -> date:
     Its forms are those of [profiles], Body Parameters.
     """
     return date_of(end) if is_day(end) else datetime.fromtimestamp(end, UTC).date()
+
+
+def last_to_come(end: int, today: date) -> str | None:
+    """Return a clause on the last day of a range that is after `today`, or None if it is not.
+
+    Args:
+        end: the end of the range.
+        today: as for `EventQuery.check_begun`.
+    """
+    if (last := utc_date(end)) <= today:
+        return None
+    return (
+        f"the last day, {last}, is in the future, as it is {today} even in the time zone that is "
+        f"furthest ahead, UTC+14:00"
+    )
 
 
 def split_range(start: int, end: int, windows: int) -> list[tuple[int, int]]:

@@ -265,6 +265,39 @@ def test_the_name_of_a_single_account_in_a_path(
     assert (done.code, done.stdout) == (0, b"{accounts}.ndjson\n")
 
 
+@pytest.mark.parametrize(
+    ("out", "part"),
+    [
+        ("{acount}.csv", "{acount}"),
+        ("people-{account.csv", "{account.csv"),
+        ("{day}.csv", "{day}"),
+        ("*.csv", "*"),
+        ("people-?.parquet", "?"),
+        ("people [1].csv", "[1]"),
+    ],
+)
+def test_a_new_file_that_is_named_like_a_pattern_is_a_warning(
+    env: dict[str, str], accounts: Accounts, tmp_path: Path, out: str, part: str
+) -> None:
+    command = ("export", "App Launched", *DAYS, "--account", "shop", "--quiet", "-o", out)
+    done = run(env, *command, cwd=tmp_path)
+    assert (done.code, done.stdout) == (0, f"{out}\n".encode())
+    assert f"warning: --out: {part} stands for nothing else here, " in done.stderr
+    # What is there is named so on purpose.
+    done = run(env, *command, cwd=tmp_path)
+    assert (done.code, done.stderr) == (0, "")
+
+
+def test_the_name_of_an_account_is_no_pattern(
+    env: dict[str, str], accounts: Accounts, tmp_path: Path
+) -> None:
+    accounts.tables = {"{x}*": accounts.tables["shop"], **accounts.tables}
+    accounts.write()
+    command = ("export", "App Launched", *DAYS, "--account", "{x}*", "--quiet", "-o")
+    done = run(env, *command, "{account}.csv", cwd=tmp_path)
+    assert (done.code, done.stdout, done.stderr) == (0, b"{x}*.csv\n", "")
+
+
 def test_a_name_that_leads_elsewhere(
     env: dict[str, str], accounts: Accounts, tmp_path: Path
 ) -> None:
@@ -985,6 +1018,22 @@ def test_a_refused_request_is_not_resumed_unless_something_is_kept(
     done = run(env, *command, *BOTH, cwd=tmp_path)
     # Its credentials can be mended.
     assert "To resume" in done.stderr
+
+
+@pytest.mark.parametrize("out", ["p.csv", "{account}.csv", "crm.duckdb", "sync"])
+def test_the_last_account_that_fails_leaves_none_to_go_on(
+    env: dict[str, str], accounts: Accounts, tmp_path: Path, out: str
+) -> None:
+    for name in ("shop", "outlet"):
+        accounts.set(name, passcode="wrong")
+    command = ("export", "App Launched", *DAYS, "-o", out)
+    if out == "sync":
+        command = ("sync", "App Launched", "--since", "2026-01-01", "--timezone", "UTC", "-o", "p/")
+    done = run(env, *command, *BOTH, cwd=tmp_path)
+    assert done.code == 3
+    assert done.stderr.count(" has failed, and the other accounts go on\n") == 1
+    for name in ("shop", "outlet"):
+        assert f"error: {name}: CleverTap answered HTTP 401" in done.stderr
 
 
 def test_what_another_run_cannot_mend_is_not_resumed(

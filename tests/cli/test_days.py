@@ -62,8 +62,16 @@ def test_days_that_are_all_to_come_are_no_zero(env: dict[str, str], tmp_path: Pa
     done = run(env, "count", "Charged", "--from", f"{first}", "--to", f"{last}", cwd=tmp_path)
     assert done.code == 2
     assert f"--from: {first} is in the future, as it is " in " ".join(done.stderr.split())
-    done = run(env, "count", "Charged", "--from", "-7d", "--to", f"{last}", cwd=tmp_path)
-    assert done.code == 0, done.stderr
+    for option in ((), ("--json",)):
+        days = ("--from", "-7d", "--to", f"{last}")
+        done = run(env, "count", "Charged", *days, *option, cwd=tmp_path)
+        assert done.code == 0, done.stderr
+        assert f"warning: the last day, {last}, is in the future, as it is" in done.stderr
+        assert done.stderr.count("nobody of days to come is counted\n") == 1
+    done = run(env, "count", "Charged", "--from", "-7d", "--to", "today", cwd=tmp_path)
+    assert "in the future" not in done.stderr
+    done = run(env, "count", "--everyone", cwd=tmp_path)
+    assert "in the future" not in done.stderr
 
 
 def test_relative_days_are_those_of_the_project(env: dict[str, str], tmp_path: Path) -> None:

@@ -58,6 +58,30 @@ def test_users_of_people_in_an_export(env: dict[str, str], small: Emulator, tmp_
     assert {*table["key"].to_pylist()} == {*found}
 
 
+def test_rows_of_another_kind_are_replaced_with_a_warning(
+    env: dict[str, str], small: Emulator, tmp_path: Path
+) -> None:
+    (tmp_path / "keys.txt").write_text(f"{bound(small)[0]}\n")
+    (tmp_path / "none.txt").write_text("nobody\n")
+
+    def warnings(keys: str, by: str) -> list[str]:
+        arguments = ("lookup", keys, "--by", by, "-o", "v.csv", "--json", "--quiet")
+        done = run(env, *arguments, cwd=tmp_path)
+        assert done.code == 0, done.stderr
+        return [text for text in json.loads(done.stdout)["warnings"] if "replaces them" in text]
+
+    assert warnings("keys.txt", "user-id") == []
+    assert warnings("keys.txt", "user-id") == []
+    keep = "to keep that file, move it away before this lookup ends"
+    people, users = "people of CleverTap", "users of Alta"
+    lost = "v.csv has {}, and this lookup replaces them with {}; " + keep
+    assert warnings("keys.txt", "identity") == [lost.format(users, people)]
+    assert warnings("keys.txt", "user-id") == [lost.format(people, users)]
+    # A file without rows loses none.
+    assert len(warnings("none.txt", "identity")) == 1
+    assert warnings("none.txt", "user-id") == []
+
+
 def test_advice_after_keys_of_another_kind_is_an_option(
     env: dict[str, str], tmp_path: Path
 ) -> None:

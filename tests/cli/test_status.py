@@ -208,6 +208,61 @@ def test_what_adds_rows_is_finished_without_a_question(
         assert done.code == 0, done.stderr
 
 
+@pytest.mark.parametrize("out", ["p.csv", "p.ndjson.gz", "crm.duckdb", "people/"])
+def test_an_output_that_is_gone(env: dict[str, str], tmp_path: Path, out: str) -> None:
+    done = run(env, *NIGHT, *MONDAY, "-o", out, cwd=tmp_path)
+    assert done.code == 0, done.stderr
+    [state] = states(env, tmp_path)
+    assert state["success"]["present"]
+    assert "gone" not in run(env, "status", cwd=tmp_path).stdout.decode()
+    (tmp_path / out.rstrip("/")).rename(tmp_path / "elsewhere")
+    noun = "folder" if out.endswith("/") else "file"
+    for arguments in ((), (out,)):
+        text = run(env, "status", *arguments, cwd=tmp_path).stdout.decode()
+        assert f"  gone        the {noun} has been removed or renamed since\n" in text
+        [state] = states(env, tmp_path, *arguments)
+        assert (state["success"]["present"], state["success"]["changed"]) == (False, None)
+
+
+def test_a_file_that_has_changed(env: dict[str, str], tmp_path: Path) -> None:
+    out = tmp_path / "p.csv"
+    done = run(env, *NIGHT, *MONDAY, "-o", "p.csv", cwd=tmp_path)
+    assert done.code == 0, done.stderr
+    before = out.stat().st_size
+    assert "changed" not in run(env, "status", cwd=tmp_path).stdout.decode()
+    assert not states(env, tmp_path)[0]["success"]["changed"]
+    with out.open("a") as file:
+        file.write("edited by hand\n")
+    text = run(env, "status", "p.csv", cwd=tmp_path).stdout.decode()
+    assert f"  changed     it has {before + 15:,} bytes now, and had {before:,}\n" in text
+    assert states(env, tmp_path, "p.csv")[0]["success"]["changed"]
+
+
+def test_another_table_is_no_change_of_a_database(env: dict[str, str], tmp_path: Path) -> None:
+    for table in ("one", "two"):
+        options = ("-o", "crm.duckdb", "--table", table)
+        done = run(env, *NIGHT, *MONDAY, *options, cwd=tmp_path)
+        assert done.code == 0, done.stderr
+    for state in states(env, tmp_path):
+        assert (state["success"]["present"], state["success"]["changed"]) == (True, None)
+
+
+@pytest.mark.slow
+def test_what_is_gone_is_replaced_without_a_question(
+    env: dict[str, str], small: Emulator, tmp_path: Path
+) -> None:
+    with held(small, passing=2, holding=9) as (variables, let_pass):
+        killed(env | variables, tmp_path, *NIGHT, *MONDAY, "-o", "p.csv")
+        let_pass()
+        done = run(env, *NIGHT, *TUESDAY, "-o", "p.csv", cwd=tmp_path)
+        assert done.code == 0, done.stderr
+        assert states(env, tmp_path)[0]["unfinished"][0]["replaces_newer"]
+        (tmp_path / "p.csv").unlink()
+        assert not states(env, tmp_path)[0]["unfinished"][0]["replaces_newer"]
+        done = run(env | variables, "status", "p.csv", "--finish-unfinished", cwd=tmp_path)
+        assert (done.code, done.stdout) == (0, b"p.csv\n"), done.stderr
+
+
 def killed_at_the_end(env: dict[str, str], folder: Path, *arguments: str) -> None:
     """Run an export until everything is on disk, and kill it before its output is."""
     command = [*stopping("os.rename", "p.csv.partial"), *arguments]

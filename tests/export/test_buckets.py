@@ -350,4 +350,8 @@ async def test_status_finishes_and_discards_what_is_unfinished(
         assert list(folder.iterdir()) == []
         assert bucket.keys == ["people.csv", "people.csv.manifest.json"]
     (line,) = (await command("status", to, "--json")).stdout.splitlines()
-    assert json.loads(line)["success"]["people"] > 0
+    success = json.loads(line)["success"]
+    assert success["people"] > 0
+    assert (success["present"], success["changed"]) == (True, False)
+    bucket.put("people.csv", b"mine")
+    assert "  changed     it has 4 bytes now" in (await command("status", to)).stdout.decode()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 from pathlib import Path
@@ -110,6 +111,18 @@ def test_a_duckdb_file_that_this_process_has_open(tmp_path: Path) -> None:
         list(KeyFile(path, "identity", "id"))
     assert "k.duckdb is open in this process already; close that connection" in str(caught.value)
     assert list(KeyFile(path, "identity", "id")) == ["a"]
+
+
+def test_a_connection_that_only_a_cycle_holds_is_closed(tmp_path: Path) -> None:
+    path = duckdb_file(tmp_path / "k.duckdb", "CREATE TABLE t AS SELECT 'a' AS id")
+    cycle: list[Any] = [duckdb.connect(str(path))]
+    cycle.append(cycle)
+    gc.disable()
+    try:
+        del cycle
+        assert list(KeyFile(path, "identity", "id")) == ["a"]
+    finally:
+        gc.enable()
 
 
 def test_a_table_of_the_library_s_own_is_not_one_of_several(tmp_path: Path) -> None:

@@ -602,6 +602,28 @@ async def test_a_file_that_no_export_made_is_replaced_with_a_warning(
         assert len(of_loss(await case.start(session, to))) == 1
 
 
+@in_turn("name", ["p.ndjson", "p.csv.gz", "p.parquet"])
+async def test_a_file_that_was_changed_is_replaced_with_a_warning(
+    folder: Path, case: Scripted, name: str
+) -> None:
+    def of_change(report: Any) -> list[str]:
+        return [text for text in report.warnings if "has changed since" in text]
+
+    to = folder / name
+    async with case.session() as session:
+        first = await case.start(session, to)
+        with to.open("ab") as file:
+            file.write(b"mine")
+        (warning,) = of_change(await case.start(session, to))
+        assert warning.startswith(f"{first.bytes + 4:,} bytes of {to} are replaced although ")
+        assert f" wrote it, with {first.bytes:,} bytes; " in warning
+        assert f"move it away before this {case.kind.noun} ends" in warning
+        assert of_change(await case.start(session, to)) == []
+        # What is not there is not lost.
+        to.unlink()
+        assert of_change(await case.start(session, to)) == []
+
+
 # -------------------------------------------------------------- writable, and still not replaceable
 
 

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import anyio.to_thread
+import duckdb
 import pandas as pd  # type: ignore[import-untyped]
 import pytest
 
 from altaprofiles import Retry, Session
 from altaprofiles.emulator import Emulator
 
-from ..support.guides import function_of
+from ..support.guides import block_of, function_of
+from ..support.odd_people import ODD_PEOPLE, TIME, with_odd_people
 from ..support.sessions import EVENT, RANGE, session_for
 
 
@@ -208,3 +211,64 @@ async def test_identities_of_floats_are_joined_as_text_and_in_their_own_case() -
     assert [*numbers["result"]] == ["found", "no key"]
     assert [*numbers["favoriteFood"].fillna("")] == ["rice", ""]
     assert [*names["result"]] == ["not found", "found"]
+
+
+# ------------------------------------------------------------------------------------- odd records
+
+
+@pytest.fixture
+async def odd_people(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file with people whose records are odd, in the current folder."""
+    monkeypatch.chdir(tmp_path)
+    async with with_odd_people() as session:
+        await recipe("rows_of_parts")(session)
+        await recipe("launched")(session)
+    return tmp_path / "parts.parquet"
+
+
+@pytest.mark.anyio
+async def test_an_odd_record_is_counted_with_what_is_right_in_it(
+    odd_people: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with with_odd_people() as session:
+        await recipe("rows_of_parts")(session)
+    printed = capsys.readouterr().out
+    for line in (r"iOS +2", r"Charged +5\.0", r"App Launched +3\.0"):
+        assert re.search(f"^{line}$", printed, re.MULTILINE)
+    recipe("rows_in_duckdb")()
+    assert "('Charged', 5)" in capsys.readouterr().out
+    recipe("funnel")()
+    assert capsys.readouterr().out == "week, launched, charged since: [('2026-01-05', 1, 1)]\n"
+
+
+@pytest.mark.anyio
+async def test_odd_properties_leave_nobody_out(
+    odd_people: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    frame = recipe("with_properties")(str(odd_people))
+    assert len(frame) == len(ODD_PEOPLE)
+    assert [*frame["property.Plan"].dropna()] == ["pro"]
+    assert recipe("kinds")(str(odd_people)) == {"Plan": "text"}
+
+
+@pytest.mark.anyio
+async def test_churn_has_a_row_for_everyone(
+    odd_people: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    recipe("churn")()
+    names = ["person", "times", "last_event", "platforms", "push"]
+    assert capsys.readouterr().out == f"{names} {len(ODD_PEOPLE)}\n"
+    query = block_of("dataframes.md", "def churn").split('"""')[1]
+    with duckdb.connect() as database:
+        database.execute("SET timezone = 'UTC'")
+        found = database.execute(f"SELECT COLUMNS(* EXCLUDE person) FROM ({query})").fetchall()
+    last = datetime.fromtimestamp(TIME, UTC)
+    assert found[0] == (6, last, ["iOS"], True)
+    events = [(*row[:2],) for row in found[5:12]]
+    unknown = (None, None)
+    later = (None, last + timedelta(seconds=1))
+    assert events == [*[unknown] * 5, later, (2, None)]
+    devices = [(*row[2:],) for row in found[12:18]]
+    assert devices == [([], False)] * 4 + [(["iOS"], True), ([], False)]

@@ -84,6 +84,16 @@ def test_a_kernel_draws_the_gallery(tmp_path: Path) -> None:
         assert f">{text}</text>" in picture, "run: python -m tests.guides.gallery"
 
 
+def test_odd_records_stop_no_cell(tmp_path: Path) -> None:
+    start, export, *others = cells()
+    odd = 'shop.faults = {"odd_record": 0.5}'
+    count = "print(shop.stats.faults['odd_record'] > 0, int(reach.any(axis=1).sum()))"
+    notebook = [start, odd, export, *others[:-1], count, others[-1]]
+    outputs = executed(tmp_path, notebook)
+    people = text_of(outputs[2]).split()[0]
+    assert text_of(outputs[-2]) == f"True {people}\n"
+
+
 def ink(picture: str) -> float:
     """Return the share of a picture's pixels that are not white."""
     grey = Image.open(BytesIO(b64decode(picture))).convert("L")

@@ -41,6 +41,9 @@ DOCUMENTS = [README] + [
 READ_SECRETS = {"passcode", "token"}
 """Functions of documents that read files which this machine does not have."""
 
+OF_ODD_RECORDS = ["coming-from", "dataframes", "into-databases", "observability"]
+"""The documents whose recipes read records on their own."""
+
 PRINTED = {
     "start-here": ["{'favoriteFood': 'pizza'} 6 ", "nobody None None", "'user1'"],
     "export-and-resume": [
@@ -203,6 +206,28 @@ def test_a_document_runs(
 ) -> None:
     # Some examples are files, of which one imports the other.
     monkeypatch.syspath_prepend(folder)
+    run(path)
+    printed = capsys.readouterr().out
+    for words in PRINTED.get(path.stem, []):
+        assert words in printed
+
+
+@pytest.mark.parametrize("name", OF_ODD_RECORDS)
+def test_a_recipe_survives_odd_records(
+    name: str,
+    services: tuple[Emulator, Emulator],
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(folder)
+    shop, _ = services
+    monkeypatch.setattr(shop, "faults", {"odd_record": 0.5})
+    run(GUIDES / f"{name}.md")
+    assert shop.stats.faults["odd_record"] > 0
+
+
+def run(path: Path) -> None:
+    """Run the blocks of a document, and call the functions that they make."""
     parsers: list[Any] = [PythonCodeBlockParser(), CodeBlockParser("console", commands)]
     for example in Sybil(parsers=parsers).parse(path).examples():
         if example.region.parsed.startswith("python3 -m venv"):
@@ -219,9 +244,6 @@ def test_a_document_runs(
             is_called_there = f"\nasyncio.run({name}())" in code or name in READ_SECRETS
             if is_new and is_made_here and not is_called_there:
                 call(value)
-    printed = capsys.readouterr().out
-    for words in PRINTED.get(path.stem, []):
-        assert words in printed
 
 
 @pytest.mark.parametrize("name", REFERENCES)

@@ -110,6 +110,13 @@ def test_a_person_and_nobody(service: Served) -> None:
     assert service.ask("/people/nobody").status == 404
 
 
+def test_an_odd_record_costs_its_properties_alone(service: Served, emulator: Emulator) -> None:
+    emulator.faults = {"odd_record": 1}
+    found = service.ask("/people/5555555555")
+    assert (found.status, found.body["properties"]) == (200, None)
+    assert found.body["name"]
+
+
 def test_an_identity_with_a_slash_meets_the_same_route(service: Served, emulator: Emulator) -> None:
     emulator.add({"identity": "team 386/å", "name": "Ann"})
     assert service.ask("/people/team%20386%2F%C3%A5").body["name"] == "Ann"
@@ -878,6 +885,20 @@ async def test_a_batch_has_an_answer_for_each_key_in_the_order_of_the_request(
     assert [one.get("name") for one in answers] == ["Ann", None, "Ann", None, "Ann", None, "Bob"]
     assert answers[3]["detail"].startswith("[3]: empty")
     assert answers[5]["detail"].startswith("[5]: holds the control character")
+
+
+@pytest.mark.anyio
+async def test_an_odd_record_does_not_cost_its_batch(
+    folder: Path, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    emulator.faults = {"odd_record": 1}
+    use(emulator, monkeypatch)
+    wanted = [{"by": "identity", "key": key} for key in ("5555555555", "nobody")]
+    async with posting(folder, monkeypatch) as post:
+        status, answers = await post(wanted, PATIENCE)
+    assert (status, [one["state"] for one in answers]) == (200, ["found", "not found"])
+    assert answers[0]["name"]
+    assert answers[0]["properties"] is None
 
 
 @pytest.mark.anyio

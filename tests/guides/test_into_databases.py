@@ -20,6 +20,7 @@ from altaprofiles import ExportError, Profile, Retry, Session
 from altaprofiles.emulator import Emulator
 
 from ..support.guides import block_of
+from ..support.odd_people import ODD_PEOPLE, TIME, with_odd_people
 from ..support.postgres import Server
 from ..support.tasks import PATIENCE
 from ..support.terminals import emulated, environment
@@ -91,6 +92,33 @@ def test_last_seen_is_a_time_in_postgresql(
     assert sorted(rows) == [("ann", SEEN), ("bob", None), ("cy", None)]
 
 
+async def export_odd(to: str) -> None:
+    async with with_odd_people() as session:
+        await session.export("Charged", start=20260101, end=20260131, to=to)
+
+
+def test_odd_records_have_a_row_with_what_is_right_in_them(
+    postgres: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for to in ("crm.duckdb", "people.parquet", postgres.url("profiles")):
+        asyncio.run(export_odd(to))
+    query = code_with("as last_seen", "sql")
+    with duckdb.connect("crm.duckdb") as database:
+        rows = database.execute(query).fetchall()
+    names: dict[str, Any] = {}
+    exec(code_with("import pandas"), names)  # noqa: S102
+    frame = names["frame"].astype({"last_seen": object})
+    frame = frame.where(frame.notna(), None)
+    in_pandas = [*zip(frame.identity, frame.last_seen, strict=True)]
+    expected = dict.fromkeys((one["identity"] for one in ODD_PEOPLE), None) | {"0": TIME}
+    for found in (rows, postgres.rows(query), in_pandas):
+        assert len(found) == len(expected)
+        assert {one: at and at.timestamp() for one, at in found} == expected
+    rows = postgres.rows(code_with("jsonb_object_keys(", "sql"))
+    assert rows == [("Charged", 4), ("App Launched", 1)]
+
+
 def test_members_without_a_column_are_counted(
     emulator: Emulator,
     tmp_path: Path,
@@ -121,7 +149,7 @@ def test_events_that_people_have_done_are_counted(
     exec(code_with("json_keys(events)"), {})  # noqa: S102
     printed = capsys.readouterr().out
     assert re.search(r"\bCharged\b\D+4\b[^\n]*\n[^\n]*\bRefunded\b\D+1\b", printed)
-    rows = postgres.rows(code_with("jsonb_object_keys(events)", "sql"))
+    rows = postgres.rows(code_with("jsonb_object_keys(", "sql"))
     assert rows == [("Charged", 4), ("Refunded", 1)]
 
 

@@ -53,7 +53,8 @@ def _complete_output(
     "action",
     flag_value="finish",
     help="Finish every unfinished export of this output, oldest first, each with the arguments "
-    "that it was started with. Of several that replace the output, the last one's rows stay.",
+    "that it was started with. Of several that replace the output, the last one's rows stay. One "
+    "of several accounts into one file needs the command that started it, which `status` shows.",
 )
 @click.option(
     "--discard-unfinished",
@@ -89,10 +90,11 @@ def status(
     {account} in it, the output of each saved account. An unfinished export is resumed by the same
     command that started it, or by --finish-unfinished. It stays until then, and other exports to
     the same output run beside it. Cursors live for four days; after that, a chain that is not done
-    is fetched from its beginning. The last success of a file in a bucket is read there. The days of
-    a sync are read in its table, from whatever folder or machine it is kept; on a server only if
-    URL names it, else in the manifest. The people of a sync are those of its last run; each account
-    has the time of the last run that has brought its rows.
+    is fetched from its beginning. The last success of a file in a bucket is read there. A file or a
+    folder that is not there any more is "gone", and a file of another size has "changed"; tables
+    are not looked for. The days of a sync are read in its table, from whatever folder or machine it
+    is kept; on a server only if URL names it, else in the manifest. The people of a sync are those
+    of its last run; each account has the time of the last run that has brought its rows.
 
     \b
     Examples:
@@ -272,7 +274,8 @@ def _is_known(state: OutputState, synced: SyncedDays) -> bool:
 
 
 def _lines(state: OutputState, synced: SyncedDays) -> list[str]:
-    from ...base.wording import sized
+    from ...base.wording import numbered, sized
+    from ...export.sinks.folder import names_folder
     from ...redaction import harmless
 
     of_table = "" if state.table is None else f", table {state.table}"
@@ -288,6 +291,12 @@ def _lines(state: OutputState, synced: SyncedDays) -> list[str]:
             f"  {word:<11} {_time(datetime.fromisoformat(success.written).timestamp())}, "
             f"{success.people:,} {success.unit}{of_run}{of_account}{size}"
         )
+        if state.present is False:
+            noun = "folder" if names_folder(state.name) else "file"
+            lines.append(f"  gone        the {noun} has been removed or renamed since")
+        elif state.has_changed:
+            now = numbered(state.bytes_now or 0, "byte")
+            lines.append(f"  changed     it has {now} now, and had {success.bytes or 0:,}")
     for account, through in synced.days.items():
         is_named = len(synced.days) > 1 or account in synced.names
         of_account = _of_account(account, synced) if is_named else ""
@@ -317,7 +326,7 @@ def _lines(state: OutputState, synced: SyncedDays) -> list[str]:
             if one.command is not None and not state.is_running:
                 lines.append(f"              {one.command}")
         elif not state.is_running:
-            if state.success is not None and state.success.is_lost_by(one):
+            if state.is_lost_by(one):
                 lines.append(
                     "              it is older than what is written, which it replaces when it is "
                     "finished; to keep that:"
@@ -371,6 +380,8 @@ def _as_json(state: OutputState, synced: SyncedDays) -> dict[str, Any]:
             "adds": success.adds,
             "found": success.people if success.is_of_keys else None,
             "bytes": success.bytes,
+            "present": state.present,
+            "changed": state.has_changed,
             "format": success.format,
         },
         "unfinished": [
@@ -389,7 +400,7 @@ def _as_json(state: OutputState, synced: SyncedDays) -> dict[str, Any]:
                 "cursors_until": _iso(one.cursors_until),
                 "stale": one.is_stale,
                 "fault": one.fault,
-                "replaces_newer": success is not None and success.is_lost_by(one),
+                "replaces_newer": state.is_lost_by(one),
                 "command": (
                     one.command
                     if one.obstacle is not None
@@ -428,7 +439,7 @@ def _finish(
         # Only a URL has what its name lacks, a password.
         to = out if "://" in out else state.name
         success = state.success
-        asks = not yes and success is not None and success.is_lost_by(one)
+        asks = not yes and state.is_lost_by(one)
         if asks and silent is None and not _may_replace(app, state, one):
             continue
 
@@ -479,7 +490,7 @@ def _read_again(state: OutputState, out: str, table: str | None, spool: str | No
 
 def _warn_of_loss(app: App, state: OutputState, one: Unfinished) -> None:
     """Log a warning if an export replaces what this command has written."""
-    if state.success is not None and state.success.is_lost_by(one):
+    if state.is_lost_by(one):
         app.warn(f"{one.title} replaces what has just been written to {state.name}")
 
 

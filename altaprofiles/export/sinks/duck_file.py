@@ -10,6 +10,7 @@ links in the place of the export's own while the statement runs.
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import stat
@@ -34,6 +35,7 @@ __all__ = [
     "is_locked",
     "logs_of",
     "obstacle",
+    "open_file",
 ]
 
 
@@ -52,14 +54,10 @@ def connect(
         ExportLocked: another program has it open.
         ExportError: it cannot be opened.
     """
-    import duckdb
-
     _check_path(path, name)
     try:
         # By default temporary files would be beside the file, where others may plant links.
-        return duckdb.connect(
-            path, read_only=read_only, config={"temp_directory": str(temporary or "")}
-        )
+        return open_file(path, read_only=read_only, config={"temp_directory": str(temporary or "")})
     except Exception as error:
         text = str(error)
         if (full := _full_disk(name, error)) is not None:
@@ -72,6 +70,25 @@ def connect(
     raise refusal
 
 
+def open_file(path: Path, **options: Any) -> Any:
+    """Return `duckdb.connect(path)`, after a collection of garbage where that closes the file.
+
+    Args:
+        path: the file.
+        options: further arguments of `duckdb.connect`.
+    """
+    import duckdb
+
+    try:
+        return duckdb.connect(path, **options)
+    except Exception as error:
+        if not _OPEN_HERE.search(str(error)):
+            raise
+    # A connection that an error has left, as in a cell that failed, is in a cycle with frames.
+    gc.collect()
+    return duckdb.connect(path, **options)
+
+
 def obstacle(error: Exception) -> str:
     """Return why DuckDB does not open a file that no other program has open, with the fix."""
     text = str(error)
@@ -79,8 +96,9 @@ def obstacle(error: Exception) -> str:
         return (
             "is open in this process already; close that connection first, and run `DETACH` in one "
             "that has attached it, such as that of `duckdb.sql`. In a notebook, a result that a "
-            "cell has shown keeps it open: with N of its Out[N], `%xdel _N` ends that, and so does "
-            "a restart of the kernel"
+            "cell has shown keeps it open: with N of its Out[N], `%xdel _N` ends that. The "
+            "traceback of a cell that failed does so until another one fails, such as this one: "
+            "run it again. A restart of the kernel ends both"
         )
     if "encrypted database" in text:
         return "is encrypted, and is not opened with a key; name a file that is not encrypted"
