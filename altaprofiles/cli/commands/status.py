@@ -553,10 +553,10 @@ def _warn_of_added(app: App, left: list[tuple[OutputState, Unfinished, str]]) ->
         if is_known is False:
             continue
         verb = "are" if is_known else "may be"
-        kept = f"; `{state.command} --finish-unfinished` has them there once"
+        advice = f"; `{state.command} --finish-unfinished` has them there once"
         app.warn(
             f"{one.title}: its rows {verb} in {state.name} already, and once this is removed, the "
-            f"same export adds them again{'' if one.plan is None else kept}"
+            f"same export adds them again{'' if one.plan is None else advice}"
         )
 
 
