@@ -210,6 +210,8 @@ def utc_date(end: int) -> date:
 def last_to_come(end: int, today: date) -> str | None:
     """Return a clause on the last day of a range that is after `today`, or None if it is not.
 
+    The forms of an end are those of [profiles], Body Parameters.
+
     Args:
         end: the end of the range.
         today: as for `EventQuery.check_begun`.

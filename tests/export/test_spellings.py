@@ -81,8 +81,9 @@ def test_tables_whose_names_differ_in_what_files_cannot_hold_are_apart() -> None
 
 @pytest.mark.anyio
 async def test_an_append_resumes_its_own_table_only(tmp_path: Path, postgres: Server) -> None:
-    postgres.run("CREATE SCHEMA n", "CREATE SCHEMA s")
-    one, two = (postgres.url(f"t?options=-csearch_path%3D{name}") for name in ("n", "s"))
+    postgres.run("CREATE SCHEMA crm")
+    schemas = ("public", "crm")
+    one, two = (postgres.url(f"t?options=-csearch_path%3D{name}") for name in schemas)
 
     def halt(progress: Any) -> None:
         if progress.records >= 100:
@@ -95,7 +96,7 @@ async def test_an_append_resumes_its_own_table_only(tmp_path: Path, postgres: Se
         assert (await session.export(EVENT, **append, to=two)).resumed == 0
         report = await session.export(EVENT, **append, to=one)
     assert report.resumed >= 100
-    counts = [postgres.rows(f"SELECT count(*) FROM {name}.t")[0][0] for name in ("n", "s")]
+    counts = [postgres.rows(f"SELECT count(*) FROM {name}.t")[0][0] for name in schemas]
     assert counts == [report.people] * 2
 
 
