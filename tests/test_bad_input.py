@@ -575,7 +575,10 @@ async def use(session: Session, name: str) -> None:
 @every_call
 async def test_a_session_cannot_be_used_before_it_is_entered(name: str) -> None:
     async with unsent(opened=False) as session:
-        with pytest.raises(ConfigurationError, match=r"not open yet; .*async with.*AsyncExitStack"):
+        with pytest.raises(
+            ConfigurationError,
+            match=r"not open yet; .*async with.*guide in-a-web-service.*AsyncExitStack",
+        ):
             await use(session, name)
 
 

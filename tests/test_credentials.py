@@ -483,6 +483,13 @@ def test_the_account_of_a_token_is_its_name_else_its_digest() -> None:
     assert key(token=f"{TOKEN}2", name="support-agent").account == "support-agent"
 
 
+def test_the_owner_of_limits_is_the_key_and_does_not_show_it() -> None:
+    assert key().owner == key(name="support-agent").owner == key(name="sales").owner
+    assert key(token=f"{TOKEN}2").owner != key().owner
+    assert key(token=lambda: TOKEN, name="support-agent").owner == "support-agent"
+    assert account().owner == account().account_id
+
+
 def test_a_session_asks_in_the_name_of_that_account() -> None:
     for given in (key(), key(name="support-agent")):
         assert _alta_service(given, Retry()).account == given.account
@@ -521,6 +528,7 @@ def test_no_way_of_looking_at_credentials_shows_the_secret(
             repr(dataclasses.astuple(given)),
             repr(dataclasses.replace(given, max_in_flight=2)),
             repr(copy.deepcopy(given)),
+            *(str(getattr(given, name)) for name in dir(given) if name != field),
             repr(getattr(given, field)),
             repr({"passcode": getattr(given, field)}),
             repr(Session(**{"clevertap" if field == "passcode" else "alta": given})),

@@ -515,7 +515,9 @@ class App:
             return
         self._is_logging = True
         # On the root logger, so that what asyncio logs becomes JSON as well.
-        logging.getLogger().addHandler(Handler(self.log_format))
+        logging.getLogger().addHandler(
+            Handler(self.log_format, click.get_current_context(silent=True))
+        )
         level = logging.DEBUG if self.verbose else logging.WARNING
         logging.getLogger("altaprofiles").setLevel(level)
         _logger().setLevel(logging.WARNING if self.quiet else logging.INFO)

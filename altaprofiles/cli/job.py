@@ -258,7 +258,7 @@ def _kept_report(keep: Callable[[Any], object]) -> Iterator[None]:
 
 
 def _check_name(app: App, out: str, outputs: Sequence[str]) -> None:
-    """Refuse a new file that would be named like a pattern; warn of names that may be meant.
+    """Warn of a new output that will be named like a pattern.
 
     A shell replaces no pattern in quotation marks, and only {account} is replaced here.
 
@@ -266,9 +266,6 @@ def _check_name(app: App, out: str, outputs: Sequence[str]) -> None:
         app: the command's services.
         out: the value of --out.
         outputs: the output, or that of each account.
-
-    Raises:
-        Failure: a new file would have such a name.
     """
     is_url = "://" in out
     # A folder has to exist, but the folders of a bucket do not.
@@ -283,14 +280,7 @@ def _check_name(app: App, out: str, outputs: Sequence[str]) -> None:
     if found.re is _BRACES:
         why = f"and only {ACCOUNT} for the name of each account"
     text = f"--out: {readable(found[0])} stands for nothing else here, {why}"
-    if is_url or found[0].startswith("["):
-        # Objects in a bucket may be named so, and files have brackets for other reasons.
-        app.warn(f"{text}; it stays in the name")
-        return
-    raise Failure(
-        f"{text}; correct the name, or if it is meant, choose another one and rename the output",
-        Exit.USAGE,
-    )
+    app.warn(f"{text}; it stays in the name")
 
 
 def _is_known(output: str) -> bool:

@@ -22,9 +22,11 @@ __all__ = ["Handler"]
 class Handler(logging.Handler):
     """Writes to the current `sys.stderr`, which a live display replaces while it runs."""
 
-    def __init__(self, log_format: Literal["text", "json"]) -> None:
+    def __init__(
+        self, log_format: Literal["text", "json"], context: click.Context | None = None
+    ) -> None:
         super().__init__()
-        self.setFormatter(_Json() if log_format == "json" else _Text())
+        self.setFormatter(_Json(context) if log_format == "json" else _Text(context))
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -37,14 +39,39 @@ class Handler(logging.Handler):
             pass
 
 
-class _Text(logging.Formatter):
+class _InOwnWords(logging.Formatter):
+    """Names options, where messages of the library name arguments of Python.
+
+    Args:
+        context: the command's. Some records are of other threads, which have none.
+    """
+
+    def __init__(self, context: click.Context | None) -> None:
+        super().__init__()
+        self._context = context
+
+    def message(self, record: logging.LogRecord) -> str:
+        """Return the message of a record."""
+        text = record.getMessage()
+        context = click.get_current_context(silent=True) or self._context
+        # Below that, there is no advice.
+        is_final = record.levelno < logging.WARNING or getattr(record, "is_final", False)
+        if context is None or is_final:
+            return text
+        errors = [one for one in record.args or () if isinstance(one, BaseException)]
+        foreign = [words for error in errors for words in foreign_texts(error)]
+        outside = [*given_texts(context), *foreign]
+        return rewritten(text, outside, lambda words: with_options(words, context.command))
+
+
+class _Text(_InOwnWords):
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
         # Messages of level INFO are for people, and need no label.
         is_bare = record.levelno == logging.INFO or getattr(record, "bare", False)
         return record.message if is_bare else f"{record.levelname.lower()}: {record.message}"
 
     def format(self, record: logging.LogRecord) -> str:
-        record.message = _named(_message(record))
+        record.message = _named(self.message(record))
         text = harmless(self.formatMessage(record), keep="\n\t")
         if (width := terminal_width(sys.stderr)) is not None:
             text = wrapped(text, width)
@@ -55,13 +82,13 @@ class _Text(logging.Formatter):
         return text
 
 
-class _Json(logging.Formatter):
+class _Json(_InOwnWords):
     def format(self, record: logging.LogRecord) -> str:
         line = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": _message(record),
+            "message": self.message(record),
             **({} if (account := account_of_task()) is None else {"account": account}),
             **getattr(record, "facts", {}),
         }
@@ -76,15 +103,3 @@ def _named(text: str) -> str:
     if account is None or text.startswith((f"{account}: ", f"{account} has failed")):
         return text
     return f"{account}: {text}"
-
-
-def _message(record: logging.LogRecord) -> str:
-    text = record.getMessage()
-    context = click.get_current_context(silent=True)
-    # Below that, there is no advice.
-    if context is None or record.levelno < logging.WARNING or getattr(record, "is_final", False):
-        return text
-    errors = [one for one in record.args or () if isinstance(one, BaseException)]
-    foreign = [words for error in errors for words in foreign_texts(error)]
-    outside = [*given_texts(context), *foreign]
-    return rewritten(text, outside, lambda words: with_options(words, context.command))

@@ -398,16 +398,19 @@ class Alta:
         Two agents get different answers for the same user. This tells the agents apart without
         showing a token.
         """
-        return self.name or hashlib.blake2b(self.owner.encode()).hexdigest()[:16]
+        return self.name or _digest(self.token)
 
     @property
     def owner(self) -> str:
         """The holder of the agent's limits, by which processes with `shared` find each other.
 
-        Two names of one key share the limits of the key. A key that a function returns is not
-        known, so that the name stands for it.
+        It is the digest of the token, as in `account`, whatever the name: two names of one key
+        share the limits of the key. A key that a function returns is not known, so that the name
+        stands for it.
         """
-        return self.name or "" if isinstance(self.token, SecretFunction) else self.token
+        if isinstance(self.token, SecretFunction):
+            return self.name or ""
+        return _digest(self.token)
 
     def __deepcopy__(self, memo: dict[int, object]) -> Self:
         return self
@@ -431,6 +434,11 @@ def _is_account_id(value: object) -> bool:
     """
     text = value.strip() if isinstance(value, str) else ""
     return text.endswith("Z") and _ACCOUNT_ID.fullmatch(text) is not None
+
+
+def _digest(secret: str) -> str:
+    """Return text that tells secrets apart and shows none."""
+    return hashlib.blake2b(secret.encode()).hexdigest()[:16]
 
 
 def _set(credentials: CleverTap | Alta, **values: object) -> None:

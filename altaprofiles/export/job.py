@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, Literal, TypeVar, cast
 
 import anyio
 import msgspec
@@ -64,12 +64,18 @@ from .state import SyncState
 from .store.lock import Lock
 from .store.people import Chooser
 from .store.spool import SpoolDamaged
-from .store.workspace import disk_remedy, explaining_disk_errors, is_outdated, noted_origin
+from .store.workspace import (
+    disk_remedy,
+    explaining_disk_errors,
+    is_outdated,
+    noted_origin,
+    origin_in,
+)
 from .store.workspaces import LOCK, Appended, Ended, Workspaces
 from .synced import Settings, days_of
 from .tables import Origin
 from .threads import Threads, deliver_cancellation, run_all, running_beside
-from .unfinished import Unfinished, ended_at, unfinished_at, warning_of_ended
+from .unfinished import Unfinished, ended_at, look, unfinished_at, warning_of_ended
 
 __all__ = ["NOTHING_KEPT", "Job", "in_workspaces"]
 
@@ -306,26 +312,18 @@ class Job(Generic[R, S]):
         self, part: Part[R, S], folder: Path, place: Place, threads: Threads
     ) -> str | None:
         """Return what to do with the workspace in a folder, or None if its rows are not there."""
-        label = place.target.label
-        are_there = await self._are_rows_there(part, folder, place.target, threads)
-        if are_there is None:
-            return (
-                f"whether its rows are in {label} is not known: if they are, delete {folder} and "
-                f"do not run it again, else discard it with {DISCARD}"
-            )
-        if not are_there:
-            return None
-        once = "do not run it again" if part.name is None else f"run the others, not {part.name}"
-        return (
-            f"all its rows are in {label}: delete {folder}, and {once}, which would add them once "
-            f"more"
-        )
+        noted = await threads.run(lambda: noted_origin(folder))
+        are_there = await self._are_rows_there(part, noted, place.target, threads)
+        return None if are_there is False else _advice(part, folder, place.target, are_there)
 
     async def _are_rows_there(
-        self, part: Part[R, S], folder: Path, target: Target, threads: Threads
+        self,
+        part: Part[R, S],
+        noted: tuple[str, datetime] | None,
+        target: Target,
+        threads: Threads,
     ) -> bool | None:
-        """Return whether the target has the rows of a workspace; None if it has not noted whose."""
-        noted = await threads.run(lambda: noted_origin(folder))
+        """Return whether the target has the rows of a workspace; None if it is not known whose."""
         if noted is None:
             return None
         run, began = noted
@@ -430,7 +428,7 @@ class Job(Generic[R, S]):
         return replace(report, warnings=[*report.warnings, *warnings])
 
     async def _check_windows(self, workspaces: Workspaces, place: Place, threads: Threads) -> None:
-        """Raise `ExportError` if a run in other windows was killed when its rows had been added."""
+        """Raise `ExportError` if a run in other windows may have added its rows and was killed."""
         target = place.target
         for part in self._parts:
             plan = part.gathering.plan
@@ -439,13 +437,26 @@ class Job(Generic[R, S]):
             for folder in await threads.run(partial(workspaces.family, plan)):
                 if folder == part.run.store.folder:
                     continue
-                if await self._are_rows_there(part, folder, target, threads):
-                    _, _, windows = folder.name.rpartition("-")
+                noted = await threads.run(partial(origin_in, folder))
+                are_there = await self._are_rows_there(part, noted, target, threads)
+                if are_there is False:
+                    continue
+                left = await threads.run(partial(look, folder))
+                if are_there is None and (left.is_empty or left.fault is None):
+                    # It has brought nothing, or a version has left it that could not append.
+                    continue
+                _, _, windows = folder.name.rpartition("-")
+                if left.fault is not None:
+                    advice = _advice(part, folder, target, are_there)
                     raise ExportError(
-                        f"an earlier run with windows={windows} that added its rows to "
-                        f"{target.label} was ended before it was over; run it with "
-                        f"`windows={windows}`, which adds none, or to add them once more, {DISCARD}"
+                        f"an earlier run with windows={windows} was ended, and what it has left in "
+                        f"{folder} cannot be read; {advice}"
                     )
+                raise ExportError(
+                    f"an earlier run with windows={windows} that added its rows to "
+                    f"{target.label} was ended before it was over; run it with "
+                    f"`windows={windows}`, which adds none, or to add them once more, {DISCARD}"
+                )
 
     def _united(
         self, ended: Ended, own: Sequence[Appended], names: Mapping[str, str], kind: type[R]
@@ -744,7 +755,10 @@ class Job(Generic[R, S]):
         origin = await self._origin_of_rows(parts, target, threads)
         on_syncs = await self._notes_on_syncs(parts, target, threads)
         people = await threads.run(lambda: people_of(parts, target))
-        origin = replace(origin, is_once=isinstance(people, Chooser) and people.keeps_once)
+        # An output without some answers was reported by the run that wrote it.
+        is_written = all(part.run.store.is_written for part in parts)
+        is_once = isinstance(people, Chooser) and people.keeps_once
+        origin = replace(origin, is_once=is_once, is_written=is_written)
 
         def report(read: int, written: int) -> None:
             for part, counts in zip(parts, counts_of(people, parts, read, written), strict=True):
@@ -756,11 +770,9 @@ class Job(Generic[R, S]):
                 if part.ahead is not None:
                     part.ahead.drop_blocks()
 
-        # An output without some answers was reported by the run that wrote it.
-        is_new = not all(part.run.store.is_written for part in parts)
         added = (
             self._adds
-            and is_new
+            and not is_written
             and await when_free(
                 threads, target, lambda: target.holds(origin), self._output.deadline
             )
@@ -1167,6 +1179,29 @@ def _syncs_before(place: Place, account: str) -> _Syncs | None:
         if any(one["account"] == account for one in before.syncs.values()):
             return before
     return None
+
+
+def _advice(
+    part: Part[Any, Any], folder: Path, target: Target, are_there: Literal[True] | None
+) -> str:
+    """Return what to do with a workspace that cannot be read, and whose rows may be there.
+
+    Args:
+        part: the part of the run.
+        folder: the folder of the workspace.
+        target: the output.
+        are_there: True if its rows are there, None if that is not known.
+    """
+    if are_there is None:
+        return (
+            f"whether its rows are in {target.label} is not known: if they are, delete {folder} "
+            f"and do not run it again, else discard it with {DISCARD}"
+        )
+    once = "do not run it again" if part.name is None else f"run the others, not {part.name}"
+    return (
+        f"all its rows are in {target.label}: delete {folder}, and {once}, which would add them "
+        f"once more"
+    )
 
 
 def _was_of_nobody(place: Place) -> bool:

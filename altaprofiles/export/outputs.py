@@ -35,8 +35,9 @@ from .sinks.postgres_url import without_password
 from .sinks.remote import Remote
 from .sinks.resolve import check_table, text_of
 from .store.lock import Lock
+from .store.workspace import noted_origin, origin_in
 from .store.workspaces import LOCK
-from .tables import Content
+from .tables import Content, Origin
 from .unfinished import Unfinished, unfinished_at
 
 __all__ = [
@@ -45,6 +46,7 @@ __all__ = [
     "SyncedDays",
     "days_of",
     "events_in",
+    "has_added",
     "outputs_at",
     "outputs_in",
     "unfinished_in",
@@ -328,6 +330,39 @@ def days_of(state: OutputState, to: str | None = None) -> SyncedDays:
 def _time(text: str | None) -> datetime | None:
     # A manifest of an earlier version has none.
     return None if text is None else datetime.fromisoformat(text)
+
+
+def has_added(state: OutputState, one: Unfinished, to: str | None = None) -> bool | None:
+    """Return whether an unfinished export has added rows that the output has. Blocking.
+
+    Once it is discarded, the same export adds them again.
+
+    Args:
+        state: the output.
+        one: the export.
+        to: the output's URL with the password; None to ask no database server.
+
+    Returns:
+        None if it may have, and that is not known.
+    """
+    if one.plan is None:
+        # Only those that append have a note.
+        return None if noted_origin(one.path) is not None else False
+    if one.arguments.get("write") != "append":
+        return False
+    if "://" in state.name and to is None:
+        return None
+    address = to if to is not None and "://" in state.name else state.name
+    content = Content(of="bindings") if one.account is None else Content()
+    form, table = one.arguments.get("format"), one.arguments.get("table")
+    try:
+        if (origin := origin_in(one.path)) is None:
+            return None
+        run, began = origin
+        target = resolve(Output(to=address, format=form, table=table, write="append"), content)
+        return target.holds(Origin(run, (one.plan.account,), began))
+    except (ConfigurationError, ExportError, OSError):
+        return None
 
 
 def events_in(folder: Path) -> set[str]:

@@ -249,14 +249,28 @@ def stem_of(target: Target, parent: str | os.PathLike[str] | None) -> Path:
     if target.path is not None:
         # Tables of one file are exported side by side, so that each has files of its own.
         return stem_of_file(target.path, target.inner_table)
+    if target.spellings and _ODD.search(target.spellings[0]):
+        # Two must not become one because they have characters that files lack.
+        name = target.spellings[0]
+        digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+        return absolute_path("to", f"{_without_odd(name)[:_LONGEST_STEM]}-{digest}")
     own, *others = (
         # One for each table of each server, without the characters that file names cannot hold.
-        absolute_path("to", re.sub(r"[^\w.-]", "_", name).lstrip("."))
+        absolute_path("to", _without_odd(name))
         for name in (target.name.partition("://")[2], *target.spellings)
     )
     # Earlier runs, also of earlier versions, may have had another spelling of the same URL.
     known = (one for one in (own, *others) if _is_known(one, parent))
     return next(known, others[0] if others else own)
+
+
+_ODD = re.compile(r"[^\w./:,\[\]-]")
+"""Characters that are no part of hosts, nor of most names."""
+_LONGEST_STEM = 150
+
+
+def _without_odd(name: str) -> str:
+    return re.sub(r"[^\w.-]", "_", name).lstrip(".")
 
 
 def _is_known(stem: Path, parent: str | os.PathLike[str] | None) -> bool:

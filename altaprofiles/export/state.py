@@ -8,6 +8,9 @@ from typing import Self
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
+
+from ..base.zones import today
 
 __all__ = ["Left", "Lost", "SyncState", "number_of"]
 
@@ -88,6 +91,21 @@ class SyncState(Struct, frozen=True, kw_only=True):
         time = _EPOCH + timedelta(microseconds=synced_at)
         settings = _LEFT.sub("", settings)
         return cls(account=account, settings=settings, through=through, synced_at=time)
+
+    @property
+    def is_ahead(self) -> bool:
+        """True if the rows have days that are not over anywhere, by the clock of this machine."""
+        return self.through > today(UTC)
+
+    def beyond(self, before: SyncState | None) -> SyncState:
+        """Return this state, or what is later in that of the same rows before.
+
+        Days that are to come were brought by a clock that was ahead, and do not count.
+        """
+        if before is None or before.is_ahead:
+            return self
+        through = max(before.through, self.through)
+        return replace(self, through=through, synced_at=max(before.synced_at, self.synced_at))
 
     @property
     def since(self) -> date:

@@ -147,6 +147,8 @@ class Sync:
         # Days that have just been brought are not late yet.
         if days is not None and self._finished and state is not None and state.through >= days[1]:
             days = None
+        if state is not None and state.is_ahead:
+            self._check_clock(state, days, place.target)
         if days is not None:
             by_day = place.target.by_day
             plan = self._plan(*days, by_day)
@@ -268,6 +270,27 @@ class Sync:
                 places = {name: getattr(self._some, name) for name in _PLACES}
                 difference = difference_in_words(one.plan, replace(one.plan, **places))
                 self._warn(one.warning(place.status, difference))
+
+    def _check_clock(
+        self, state: SyncState, days: tuple[date, date] | None, target: Target
+    ) -> None:
+        """Raise `ExportError` if days that are to come are said to be there, unless some are due.
+
+        The days between are then those that a clock which was ahead has passed over.
+        """
+        all_days = (state.through - self._days.since).days + 1
+        sentence = (
+            f"{target.label} has the days through {state.through} of {state.account}, which are "
+            f"not over: the clock of this machine is behind, or one was ahead when they were "
+            f"brought"
+        )
+        if days is None:
+            raise ExportError(
+                f"{sentence}. Nothing was asked for. If the clock is right now, sync this account "
+                f"once with `late_days` of {all_days}, which brings all days again, or of fewer "
+                f"that reach back to the night in which the clock was wrong"
+            )
+        self._warn(f"{sentence}; they are brought again from {days[0]} on")
 
     def _warn_of_lost_days(self, target: Target, through: date) -> None:
         """Warn of days that this sync has brought, and that somebody has removed. Blocking."""

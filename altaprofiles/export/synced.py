@@ -150,16 +150,20 @@ class Settings(Struct, frozen=True):
     def moved(self, before: SyncState | None, plan: EventsPlan, began: datetime) -> SyncState:
         """Return the state of the rows once those of `plan` are among them.
 
-        It never moves back, and never over a day that nobody has brought.
+        It never moves over a day that nobody has brought, and back only from days that are to come.
 
         Args:
             before: the present state, or None for a new table.
             plan: days of this sync.
             began: the time at which fetching them was begun.
         """
-        through = self.since - _DAY if before is None else before.through
-        if self.follows(before, plan):
-            through = max(through, days_of(plan)[1])
+        if before is not None and before.is_ahead:
+            before = None
+            through = days_of(plan)[1]
+        else:
+            through = self.since - _DAY if before is None else before.through
+            if self.follows(before, plan):
+                through = max(through, days_of(plan)[1])
         return SyncState(
             account=plan.account,
             settings=self.encode(),

@@ -282,6 +282,7 @@ class Origin(Struct, frozen=True):
         days: the first and the last day that it brings, for an export of `Session.sync`.
         others: accounts whose rows the same run of the command brings by themselves.
         is_once: whether it brings each person once, as their records tell people apart.
+        is_written: whether an earlier run of it has written its rows, without some answers.
     """
 
     run: str
@@ -291,6 +292,7 @@ class Origin(Struct, frozen=True):
     days: tuple[date, date] | None = None
     others: tuple[str, ...] = ()
     is_once: bool = False
+    is_written: bool = False
 
     def brings(self, state: SyncState) -> bool:
         """Return whether it brings all days of the rows with a state once more."""

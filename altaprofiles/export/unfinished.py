@@ -33,6 +33,7 @@ __all__ = [
     "Unfinished",
     "encode_arguments",
     "ended_at",
+    "look",
     "unfinished_at",
     "warning_of_ended",
 ]
@@ -180,6 +181,10 @@ class Unfinished(Struct, frozen=True, kw_only=True):
             )
         if (obstacle := self.obstacle) is not None:
             return f"{words}; it {obstacle}, or remove it by `{status} --discard-unfinished`"
+        if self.plan is None:
+            # Of an append, the same export says what to do.
+            is_of_append = noted_origin(self.path) is not None
+            return words if is_of_append else f"{words}; `{status} --discard-unfinished` removes it"
         replaces = self.arguments.get("write") == "replace"
         effect = "finishes it over this one" if replaces else "finishes it"
         return (
@@ -224,7 +229,7 @@ def _found(folder: Path, *, are_ended: bool) -> list[Unfinished]:
         return []
     ended = workspaces_of_ended(folder)
     paths = [path for path in workspaces_in(folder) if (path in ended) is are_ended]
-    return sorted(map(_look, paths), key=lambda one: one.began or 0.0)
+    return sorted(map(look, paths), key=lambda one: one.began or 0.0)
 
 
 def encode_arguments(output: Output, place: Place, others: Mapping[str, Any]) -> bytes:
@@ -259,7 +264,8 @@ def encode_arguments(output: Output, place: Place, others: Mapping[str, Any]) ->
     return msgspec.json.encode(arguments)
 
 
-def _look(folder: Path) -> Unfinished:
+def look(folder: Path) -> Unfinished:
+    """Return the unfinished export in a workspace."""
     size = sum(_sizes(folder))
     is_empty = False
     try:
@@ -269,15 +275,15 @@ def _look(folder: Path) -> Unfinished:
     except ExportLocked:
         return Unfinished(path=folder, size=size, is_running=True)
     except (ExportError, OSError, msgspec.DecodeError) as error:
-        discard = "`altaprofiles status OUT --discard-unfinished`"
-        fault = failure_text(error)
-        if DISCARD in fault and noted_origin(folder) is not None:
-            # Of an append, which would be added once more.
-            fault = f"{fault.rpartition('; ')[0]}; the same export says whether its rows were added"
-        fault = fault.replace(DISCARD, discard)
+        fault, _, remedy = failure_text(error).rpartition("; ")
         if isinstance(error, FileNotFoundError):
             # A killed run has deleted the spools first, or has made none yet.
-            fault, is_empty = "its journal is missing", not _holds_spools(folder)
+            is_empty = not _holds_spools(folder)
+            fault = _with_remedy(folder, "its journal is missing")
+        elif DISCARD in remedy:
+            fault = _with_remedy(folder, fault, remedy)
+        else:
+            fault = failure_text(error)
     return Unfinished(
         path=folder, size=size, fault=fault, began=oldest_change(folder), is_empty=is_empty
     )
@@ -287,7 +293,8 @@ def _read(folder: Path, journal: Journal, size: int) -> Unfinished:
     data = journal.state("plan")
     if data is None or journal.state(OVER):
         is_empty = journal.state(OVER) or not size or not _holds_spools(folder)
-        return Unfinished(path=folder, size=size, is_empty=is_empty, fault="it holds no plan")
+        fault = _with_remedy(folder, "it holds no plan")
+        return Unfinished(path=folder, size=size, is_empty=is_empty, fault=fault)
     plan = parse_plan(data)
     began = journal.state("began")
     arguments = journal.state("arguments")
@@ -318,6 +325,15 @@ def _read(folder: Path, journal: Journal, size: int) -> Unfinished:
         cursors_until=cursors_until,
         is_empty=journal.is_empty(),
     )
+
+
+def _with_remedy(folder: Path, fault: str, remedy: str = f"discard it with {DISCARD}") -> str:
+    """Return the reason why a workspace cannot be read, with what to do."""
+    if noted_origin(folder) is not None:
+        # Of an append, which would be added once more.
+        return f"{fault}; the same export says whether its rows were added"
+    command = "`altaprofiles status OUT --discard-unfinished`"
+    return f"{fault}; {remedy.replace(DISCARD, command)}"
 
 
 def _counts(keys: KeyTable) -> tuple[int, int]:

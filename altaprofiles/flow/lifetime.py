@@ -283,8 +283,9 @@ class Lifetime:
         if self._state == "new":
             raise SessionClosed(
                 "this Session is not open yet; use it inside `async with Session(...) as "
-                "session:`, or for several cells of a notebook with AsyncExitStack (`altaprofiles "
-                "guide dataframes`)"
+                "session:`, in a web service in its lifespan (`altaprofiles guide "
+                "in-a-web-service`), or for several cells of a notebook with AsyncExitStack "
+                "(`altaprofiles guide dataframes`)"
             )
         if self._state == "closed" or self._is_left_behind:
             raise SessionClosed("this Session is closed, or its event loop is; open a new one")

@@ -76,8 +76,8 @@ class Service:
         per_minute: most requests per minute, or None.
         shared: whether all processes of this machine keep the limits together: True in the folder
             of the user, a path in that one.
-        owner: the holder of the limits, by which other processes find them: an account ID, or an
-            API key. It is not shown.
+        owner: the holder of the limits, by which other processes find them: an account ID, or the
+            digest of an API key.
 
     Attributes:
         pace: the times at which a request may start.

@@ -118,6 +118,25 @@ async def test_processes_that_share_the_limits_are_counted(
     assert done.code == 0
 
 
+async def test_processes_that_know_the_key_by_its_name_only_are_told_apart(
+    env: dict[str, str], tmp_path: Path, emulator: Emulator
+) -> None:
+    place = tmp_path / "slots"
+    env |= {"ALTAPROFILES_SHARED": str(place), "ALTA_NAME": "agent"}
+    text = emulator.alta.token
+    for token, is_apart in ((lambda: text, True), (text, False)):
+        key = Alta(token, base_url=emulator.url, name="agent", shared=place)
+        async with Session(alta=key):
+            done = await to_thread.run_sync(run, env, "doctor")
+        told = " ".join(done.stdout.decode().split())
+        users = "no process now" if is_apart else f"1 process now ({os.getpid()})"
+        assert f"Alta: the processes of this machine keep the limits together, in {place}" in told
+        assert f"; shared by {users}, with 0 slots in use" in told
+        apart = f"; the process {os.getpid()} takes the key from a function, and keeps limits apart"
+        assert (apart in told) == is_apart
+        assert done.code == 0
+
+
 def test_a_folder_that_cannot_be_shared_is_a_wrong_setting(
     env: dict[str, str], tmp_path: Path
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -71,6 +72,14 @@ def test_night_after_night(env: dict[str, str], small: Emulator, tmp_path: Path)
     assert (report["first"], report["through"], report["requests"]) == (None, "2026-01-06", 0)
     done = run(env, *SYNC, "--until", "2026-01-06", "--late-days", "0", cwd=tmp_path)
     assert "days      none, as the table has all of them\n" in done.stderr
+
+
+def test_a_day_that_is_gone_is_told_with_the_option(env: dict[str, str], tmp_path: Path) -> None:
+    command = (*SYNC[:-1], "crm/", "--until", "2026-01-06", "-q")
+    assert run(env, *command, cwd=tmp_path).code == 0
+    shutil.rmtree(tmp_path / "crm" / "day=2026-01-02")
+    done = run(env, *command, cwd=tmp_path)
+    assert "sync this account once with --late-days of at least 5" in done.stderr
 
 
 @pytest.mark.parametrize("out", ["crm.duckdb", "crm/", "postgres"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import shutil
 import signal
 import sqlite3
@@ -327,6 +328,60 @@ async def test_to_its_state_it_is_complete(tmp_path: Path) -> None:
             assert "done" not in shown.stdout
         assert told(await append.again())
         assert append.times == 1
+
+
+@pytest.mark.parametrize("kind", ["folder", "duckdb", "postgres"])
+@pytest.mark.parametrize("lost", ["nothing", "origin.json", "journal.sqlite"])
+async def test_whoever_discards_it_is_told_that_its_rows_are_there(
+    tmp_path: Path, postgres: Server, kind: str, lost: str
+) -> None:
+    to = target_of(kind, postgres)
+    async with appending(tmp_path, to) as append:
+        await append.die(append.job, when="before")
+        [journal] = tmp_path.rglob("journal.sqlite")
+        for path in journal.parent.glob(f"{lost}*"):
+            path.unlink()
+        arguments = append.job.arguments
+        others = ("--table", "people", "--spool", arguments["spool"]) if kind == "postgres" else ()
+
+        async def status(*options: str) -> subprocess.CompletedProcess[str]:
+            command = (sys.executable, "-m", "altaprofiles", "status", arguments["to"])
+            return await asyncio.to_thread(
+                subprocess.run, [*command, *others, *options], capture_output=True, text=True
+            )
+
+        shown = await status()
+        assert shown.returncode == 0, shown
+        is_readable = lost != "journal.sqlite"
+        assert ("--finish-unfinished" in shown.stdout) is is_readable
+        assert ("the same export says whether" in shown.stdout) is not is_readable
+        for option, code in (((), 2), (("--yes",), 0)):
+            done = await status("--discard-unfinished", *option)
+            assert done.returncode == code, done
+            said = " ".join(done.stderr.split())
+            verb = "are" if is_readable else "may be"
+            assert f"its rows {verb} in " in said
+            assert "the same export adds them again" in said
+            assert ("--finish-unfinished` has them there once" in said) is is_readable
+        assert append.times == 1
+        assert not told(await append.again())
+        assert append.times == 2
+
+
+async def test_whoever_discards_what_has_added_no_rows_is_told_nothing(tmp_path: Path) -> None:
+    async with appending(tmp_path, "people.duckdb") as append:
+        dying = append.job.but(die=(0, "before"), die_in="duckdb COMMIT")
+        assert (await append.processes.run(dying)).signal == signal.SIGKILL
+        options = ("status", append.job.arguments["to"], "--discard-unfinished", "--yes")
+        done = await asyncio.to_thread(
+            subprocess.run,
+            [sys.executable, "-m", "altaprofiles", *options],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert "its rows" not in done.stderr
+        assert not list(tmp_path.rglob("*.export"))
 
 
 async def test_what_it_has_left_is_removed_by_hand_and_its_rows_stay_known(tmp_path: Path) -> None:
@@ -696,6 +751,48 @@ async def test_in_other_windows_rows_are_not_added_before_the_end_is_noted_eithe
         assert told(await append.again())
         assert append.times == 1
         assert not list(tmp_path.rglob("*.export"))
+
+
+@pytest.mark.parametrize("kind", ["folder", "duckdb", "postgres"])
+@pytest.mark.parametrize(
+    ("lost", "words"),
+    [
+        ("origin.json", "run it with `windows=1`, which adds none"),
+        ("journal.sqlite", "all its rows are in .*: delete .*, and do not run it again"),
+        ("both", "whether its rows are in .* is not known: if they are, delete"),
+    ],
+)
+async def test_in_other_windows_rows_are_not_added_whatever_is_lost(
+    tmp_path: Path, postgres: Server, kind: str, lost: str, words: str
+) -> None:
+    """An earlier version has no `origin.json`."""
+    to = target_of(kind, postgres)
+    async with appending(tmp_path, to, windows=1) as append:
+        await append.die(append.job, when="before")
+        [journal] = tmp_path.rglob("journal.sqlite")
+        if lost != "journal.sqlite":
+            journal.with_name("origin.json").unlink()
+        if lost != "origin.json":
+            damage(journal, "garbage")
+        arguments = {**append.job.arguments, "windows": 2}
+        for _ in range(2):
+            outcome = await append.processes.run(append.job.but(arguments=arguments))
+            assert outcome.error == "ExportError", outcome
+            assert re.search(words, outcome.message), outcome
+            assert append.times == 1
+        if lost == "origin.json":
+            assert told(await append.again())
+            assert append.times == 1
+
+
+async def test_in_other_windows_rows_that_are_not_there_are_added(tmp_path: Path) -> None:
+    async with appending(tmp_path, "people.duckdb", windows=1) as append:
+        dying = append.job.but(die=(0, "before"), die_in="duckdb COMMIT")
+        assert (await append.processes.run(dying)).signal == signal.SIGKILL
+        [origin] = tmp_path.rglob("origin.json")
+        origin.unlink()
+        assert not told(await append.again(windows=2))
+        assert append.times == 1
 
 
 @pytest.mark.parametrize("removed", [0, 1])

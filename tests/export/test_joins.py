@@ -24,6 +24,7 @@ from altaprofiles.export.report import ExportProgress
 
 from ..support.jobs import names_in, workspace_of
 from ..support.joining import DOWN, NO_TOKEN, REFUSED, USED_UP, Both, both, user
+from ..support.postgres import Server
 from ..support.servers import http
 from ..support.sessions import session_for
 
@@ -565,3 +566,55 @@ async def test_the_second_run_puts_users_in_the_place_of_null(
     report = await export(services, to, write=write)
     assert report.complete
     assert users() == {"a": services.users["a"], "b": services.users["b"], "c": []}
+
+
+@pytest.mark.parametrize(
+    "statement", ["TRUNCATE altaprofiles_runs", "DROP TABLE altaprofiles_runs", "TRUNCATE people"]
+)
+async def test_appended_rows_are_found_without_the_record_of_their_run(
+    services: Both,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    postgres: Server,
+    statement: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    to: Any = postgres.url("people")
+    services.pages = [[record("a"), record("b"), record("c")]]
+    services.users = {"a": [user("a", "x")], "b": [user("b", "y")]}
+    await export(services, to, write="append", end=20260102)
+    services.answers = {"b": USED_UP, "c": USED_UP}
+    with pytest.raises(Incomplete):
+        await export(services, to, write="append")
+    services.answers = {}
+    postgres.run(statement)
+    assert (await export(services, to, write="append")).complete
+    times = 1 if statement == "TRUNCATE people" else 2
+    counted = "SELECT identity, count(*), count(cdp) FROM people GROUP BY 1 ORDER BY 1"
+    assert postgres.rows(counted) == [(one, times, times) for one in "abc"]
+
+
+async def test_appended_bindings_without_the_record_of_their_run_are_not_added_again(
+    services: Both, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, postgres: Server
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    to: Any = postgres.url("bound")
+    services.users = {"a": [user("a", "x")], "b": [user("b", "y")]}
+    arguments: dict[str, Any] = {"by": "user_id", "to": to, "write": "append"}
+    services.answers = {"b": DOWN}
+
+    async def look_up() -> Any:
+        async with services.session(retry=NO_RETRY) as session:
+            return await session.export_lookups(["a", "b"], **arguments)
+
+    with pytest.raises(Incomplete):
+        await look_up()
+    services.answers = {}
+    for statement in ("TRUNCATE altaprofiles_runs", "DROP TABLE altaprofiles_runs"):
+        postgres.run(statement)
+        with pytest.raises(Incomplete, match=r"has no record of them any more.*restore that table"):
+            await look_up()
+        assert postgres.rows("SELECT key FROM bound") == [("a",)]
+    postgres.run("TRUNCATE bound")
+    assert (await look_up()).complete
+    assert postgres.rows("SELECT key FROM bound ORDER BY 1") == [("a",), ("b",)]

@@ -404,7 +404,7 @@ def test_rights_that_are_missing_are_found_first(
         guest("people").check()
     postgres.run(f"ALTER ROLE {user} IN DATABASE {database} RESET search_path")
     export(target_of(postgres.url("people")), [line(identity="1")])
-    with pytest.raises(ExportError, match="only the table's owner can add the columns plan"):
+    with pytest.raises(ExportError, match="only the table's owner can add the column plan"):
         guest("people").check()
     export(target_of(postgres.url("people"), flatten=["plan"]), [line(identity="1")])
     with pytest.raises(ExportError, match="lacks the right to SELECT"):
@@ -872,7 +872,7 @@ def test_rights_on_the_user_s_own_columns_are_needed(
         "ALTER TABLE people ADD note text",
         f"GRANT SELECT, INSERT, DELETE, UPDATE ({columns}) ON people TO {guest_of(postgres)}",
     )
-    with pytest.raises(ExportError, match=r"lacks the right to UPDATE in columns note$"):
+    with pytest.raises(ExportError, match=r"lacks the right to UPDATE in column note$"):
         guest("people").check()
     postgres.run(f"GRANT UPDATE (note) ON people TO {guest_of(postgres)}")
     export(guest("people"), [line(identity="1")])

@@ -974,7 +974,7 @@ def test_a_column_that_was_renamed_for_readers_is_named_with_a_view_as_the_way_o
     target = target_of(postgres.url())
     export(target, [named("1", "d1", name="A")])
     postgres.run("ALTER TABLE profiles RENAME email TO e_mail")
-    words = "lacks the columns email, .*; rename them back, and give readers a view"
+    words = "lacks the column email, .*; rename it back, and give readers a view"
     with pytest.raises(ExportError, match=words):
         target.check()
 

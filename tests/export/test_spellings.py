@@ -57,6 +57,48 @@ def test_all_spellings_of_a_table_are_one_output() -> None:
     assert folder_of("postgresql://[::1]:5432/d/t") == folder_of("postgresql://[::1]/d/t")
 
 
+def test_tables_whose_names_differ_in_what_files_cannot_hold_are_apart() -> None:
+    tables = [
+        "postgresql://h/d/a_b",
+        "postgresql://h/d/a%20b",
+        "postgresql://h/d/a%24b",
+        "postgresql://h/d%20d/t",
+        "postgresql://h/d_d/t",
+        "postgresql://h/d/t",
+        "postgresql://h/d/t?options=-csearch_path%3Dn",
+        "postgresql://h/d/t?options=-csearch_path%3Ds",
+        "postgresql:///d/t?host=one",
+        "postgresql:///d/t?host=two",
+        "postgresql://h/d/t?port=6000",
+    ]
+    folders = [folder_of(one) for one in tables]
+    assert len({*folders}) == len(tables)
+    # What leads to the same table is no part of it.
+    assert folder_of(f"{tables[6]}&sslmode=disable") == folders[6]
+    assert folder_of("postgresql://me@h:5432/d/a%20b?application_name=x") == folders[1]
+    assert folders[0].name == "h_d_a_b.export"
+
+
+@pytest.mark.anyio
+async def test_an_append_resumes_its_own_table_only(tmp_path: Path, postgres: Server) -> None:
+    postgres.run("CREATE SCHEMA n", "CREATE SCHEMA s")
+    one, two = (postgres.url(f"t?options=-csearch_path%3D{name}") for name in ("n", "s"))
+
+    def halt(progress: Any) -> None:
+        if progress.records >= 100:
+            raise Halt
+
+    async with Emulator(people=300) as emulator, session_for(emulator) as session:
+        append: dict[str, Any] = {**RANGE, "batch_size": 23, "write": "append"}
+        with pytest.raises(Halt):
+            await session.export(EVENT, **append, to=one, on_progress=halt)
+        assert (await session.export(EVENT, **append, to=two)).resumed == 0
+        report = await session.export(EVENT, **append, to=one)
+    assert report.resumed >= 100
+    counts = [postgres.rows(f"SELECT count(*) FROM {name}.t")[0][0] for name in ("n", "s")]
+    assert counts == [report.people] * 2
+
+
 def test_the_usual_port_is_that_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     without, usual, own = (f"postgresql://h{port}/d/t" for port in ("", ":5432", ":6543"))
     assert folder_of(without) == folder_of(usual) != folder_of(own)

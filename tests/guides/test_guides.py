@@ -16,6 +16,7 @@ from typing import Any
 import click
 import pandas as pd  # type: ignore[import-untyped]
 import pytest
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from sybil import Example, Sybil
 from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser
 
@@ -174,6 +175,8 @@ def values() -> dict[str, Any]:
         "lookup": Lookup("7"),
         "results": [],
         "clevertap": right,
+        "name": "shop",
+        "reader": InMemoryMetricReader(),
     }
 
 

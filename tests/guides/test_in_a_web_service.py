@@ -12,6 +12,7 @@ import sqlite3
 import ssl
 import subprocess
 import sys
+import time
 import urllib.request
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -42,6 +43,7 @@ from altaprofiles import (
     CleverTap,
     ConnectError,
     MissingCredentials,
+    Profile,
     RateLimited,
     Retry,
     ServerError,
@@ -266,6 +268,34 @@ async def test_the_time_of_a_refusal_is_at_least_a_second(
     assert answer.headers["Retry-After"] == ("60" if seconds == 59.4 else "1")
 
 
+@pytest.mark.anyio
+async def test_the_error_of_a_function_of_a_secret_is_in_the_log(
+    folder: Path,
+    program: ModuleType,
+    web_program: ModuleType,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    missing = tmp_path / "passcode"
+    async with Session(clevertap=CleverTap("A", missing.read_text)) as session:
+        with pytest.raises(MissingCredentials) as caught:
+            await session.profiles.get(identity="9876543210")
+
+    async def handler(request: object) -> Any:
+        raise caught.value
+
+    with pytest.raises(web.HTTPInternalServerError):
+        await web_program.errors(None, handler)
+    for answer in (
+        await program.failed(None, caught.value),
+        await module(folder, "health").missing(None, caught.value),
+    ):
+        assert json.loads(answer.body) == {"detail": "internal error"}
+    assert len(caplog.records) == 3
+    assert caplog.text.count(f"No such file or directory: '{missing}'") == 3
+    assert "9876543210" not in caplog.text
+
+
 CHARGED = "/charged/2026-01-01/2026-01-31"
 
 
@@ -455,6 +485,75 @@ async def test_the_state_of_an_export_is_in_a_file(
     assert states[-2]["records"] >= people
     assert {**states[-1], "at": 0} == {"state": "done", "people": people, "at": 0}
     assert not [*tmp_path.glob("*.tmp")]
+
+
+def test_an_export_that_a_kill_has_cut_off_goes_on_at_the_start(
+    folder: Path, tmp_path: Path
+) -> None:
+    write_programs(GUIDE, tmp_path)
+    command = ["-m", "uvicorn", "resuming:app", "--port", "0"]
+    days = "/exports/2026-01-01/2026-01-31"
+    output = tmp_path / "app-launched-2026-01-01-2026-01-31.ndjson"
+    with emulated(people=300, think=0.1) as emulator:
+        env = environment(tmp_path, emulator.environment)
+        with served(command, tmp_path, env) as service:
+            assert service.ask(days, "POST").status == 202
+            wait_until(lambda: emulator.stats.requests["page"] > 0)
+            service.process.kill()
+            service.process.wait()
+        assert not output.exists()
+        emulator.think = 0.0
+        with served([*command, "--workers", "2"], tmp_path, env, starts=2) as service:
+            wait_until(lambda: service.ask(days).body["state"] == "done")
+            assert service.stop() == 0
+        opened = emulator.stats.requests["open_chain"]
+        with served(command, tmp_path, env) as service:
+            assert service.ask(days).body["state"] == "done"
+            service.stop()
+        # Nothing is left to resume.
+        assert emulator.stats.requests["open_chain"] == opened
+    people = len(emulator.population.active("App Launched", 20260101, 20260131))
+    assert len(output.read_bytes().splitlines()) == people
+
+
+@pytest.mark.anyio
+async def test_a_cache_keeps_answers_for_a_while_and_no_failures(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = module(folder, "cache")
+    people = cache.People()
+    clock = time.monotonic
+    async with (
+        Emulator(people=5) as emulator,
+        Session(clevertap=emulator.clevertap, retry=Retry(attempts=1)) as session,
+    ):
+        emulator.add({"identity": "ann", "name": "Ann"})
+
+        async def name_of(identity: str) -> str | None:
+            person: Profile | None = await people.get(session, identity)
+            return None if person is None else person.name
+
+        emulator.faults = {"server_error": 1}
+        with pytest.raises(ServerError):
+            await name_of("ann")
+        emulator.faults = {}
+        for _ in range(2):
+            assert await name_of("ann") == "Ann"
+            assert await name_of("nobody") is None
+        assert emulator.stats.requests["profile"] == 3
+        emulator.add({"identity": "ann", "name": "Anna"})
+        assert await name_of("ann") == "Ann"
+        monkeypatch.setattr(time, "monotonic", lambda: clock() + cache.SECONDS)
+        assert await name_of("ann") == "Anna"
+        monkeypatch.setattr(time, "monotonic", clock)
+        # The oldest answer makes room.
+        monkeypatch.setattr(cache, "MOST", 2)
+        await name_of("bo")
+        before = emulator.stats.requests["profile"]
+        assert await name_of("ann") == "Anna"
+        assert emulator.stats.requests["profile"] == before
+        await name_of("nobody")
+        assert emulator.stats.requests["profile"] == before + 1
 
 
 @pytest.mark.anyio

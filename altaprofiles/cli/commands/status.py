@@ -140,6 +140,7 @@ def status(
     else:
         from ...export.unfinished import ended_at
 
+        _warn_of_added(app, left)
         left += [
             (state, each, "")
             for state, _ in found
@@ -325,7 +326,7 @@ def _lines(state: OutputState, synced: SyncedDays) -> list[str]:
             lines.append(f"              it {one.obstacle}")
             if one.command is not None and not state.is_running:
                 lines.append(f"              {one.command}")
-        elif not state.is_running:
+        elif not state.is_running and one.plan is not None:
             if state.is_lost_by(one):
                 lines.append(
                     "              it is older than what is written, which it replaces when it is "
@@ -403,7 +404,7 @@ def _as_json(state: OutputState, synced: SyncedDays) -> dict[str, Any]:
                 "replaces_newer": state.is_lost_by(one),
                 "command": (
                     one.command
-                    if one.obstacle is not None
+                    if one.obstacle is not None or one.plan is None
                     else readable(f"{state.command} --finish-unfinished")
                 ),
             }
@@ -541,6 +542,22 @@ def _account_of(one: Unfinished, service: Service) -> tuple[str, ...]:
             continue
         return () if name is None else (name,)
     return ()
+
+
+def _warn_of_added(app: App, left: list[tuple[OutputState, Unfinished, str]]) -> None:
+    """Log a warning of each export whose rows the same export would add again, once removed."""
+    from ...export.outputs import has_added
+
+    for state, one, to in left:
+        is_known = has_added(state, one, to or None)
+        if is_known is False:
+            continue
+        verb = "are" if is_known else "may be"
+        advice = f"; `{state.command} --finish-unfinished` has them there once"
+        app.warn(
+            f"{one.title}: its rows {verb} in {state.name} already, and once this is removed, the "
+            f"same export adds them again{'' if one.plan is None else advice}"
+        )
 
 
 def _discard(app: App, left: list[tuple[OutputState, Unfinished]], *, yes: bool) -> None:

@@ -134,11 +134,8 @@ def write_state(
     if not _exists(execute, file):
         types = ", ".join(f"{name} {type_}" for name, type_ in _COLUMNS.items())
         execute(f"CREATE TABLE {STATES} ({types})")
-    days = [
-        one.through
-        for one in read_states(execute, file, table.name)
-        if one.account == state.account
-    ]
+    known = read_states(execute, file, table.name)
+    state = state.beyond(next((one for one in known if one.account == state.account), None))
     execute(
         f"DELETE FROM {STATES} WHERE {_IS_OF_TABLE} AND account = $account",
         table=table.name,
@@ -150,7 +147,7 @@ def write_state(
         table=table.name,
         account=state.account,
         settings=_left(execute, table, state.account, losses).beside(state.settings),
-        through=max([*days, state.through]),
+        through=state.through,
         synced_at=state.synced_at_number,
     )
 

@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from msgspec import Struct
-from msgspec.structs import replace
 
 from ...base.wording import numbered
 from ...errors import ExportError
@@ -162,15 +161,16 @@ class DaysSink:
             state = target.state()
             self._others = [one for one in state.accounts if one.account != self._new.account]
             own = next((one for one in state.accounts if one not in self._others), None)
-            if own is not None:
-                # Neither moves back.
-                through = max(own.through, self._new.through)
-                synced_at = max(own.synced_at, self._new.synced_at)
-                self._new = replace(self._new, through=through, synced_at=synced_at)
+            self._new = self._new.beyond(own)
             days = _range(*origin.days)
-            # A run that is finished late must not bring back what a later one has replaced.
-            is_late = own is not None and own.synced_at > origin.fetched_at
-            self._left_out = {day for day in days if is_late and own and day <= str(own.through)}
+            # A run that is finished late must not bring back what a later one has replaced. A day
+            # that somebody has removed has nothing to bring back to.
+            is_late = own is not None and own.synced_at > origin.fetched_at and not own.is_ahead
+            self._left_out = {
+                day
+                for day in days
+                if is_late and own and day <= str(own.through) and target.file_of(day).exists()
+            }
             strays = () if own is not None else self._stray_days(days)
             brought = [*(day for day in days if day not in self._left_out), *strays]
             self._notes_on_columns = self._compare_columns(brought)

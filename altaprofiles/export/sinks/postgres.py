@@ -84,6 +84,7 @@ class PostgresTarget(Target, frozen=True, kw_only=True):
             )
         full_name = name if schema is None else f"{schema}.{name}"
         label = f"{url.label}/{full_name}"
+        elsewhere = f"?{url.elsewhere}" if url.elsewhere else ""
         return cls(
             name=label,
             table=PostgresTable(
@@ -98,7 +99,7 @@ class PostgresTarget(Target, frozen=True, kw_only=True):
                 write=layout["write"],
             ),
             server=PostgresServer(label, url.conninfo, url.secrets),
-            spellings=tuple(f"{one}/{full_name}" for one in url.spellings),
+            spellings=tuple(f"{one}/{full_name}{elsewhere}" for one in url.spellings),
             **layout,
         )
 

@@ -9,7 +9,13 @@ from msgspec import Struct
 
 from ..tables import OPTIONAL
 from . import postgres_runs
-from .postgres_table import OF_EARLIER_VERSION, RENAME, PostgresTable, row_of
+from .postgres_table import (
+    OF_EARLIER_VERSION,
+    RENAME,
+    PostgresTable,
+    columns_in_words,
+    row_of,
+)
 
 if TYPE_CHECKING:
     import psycopg
@@ -99,15 +105,16 @@ def check_key(
         is_keyed = any(finds_rows(table, index) for index in indexes)
     is_old = not is_keyed and bool(of_person) and {*OF_EARLIER_VERSION} <= {*names}
     if 0 < len(lacking) < len(names) / 2 and not is_old:
+        them = "it" if len(lacking) == 1 else "them"
         raise table.error(
-            f"the table lacks the columns {', '.join(lacking)}, which it had if an export has made "
-            f"it; rename them back, and give readers a view with names of their own; otherwise "
+            f"the table lacks the {columns_in_words(lacking)}, which it had if an export has made "
+            f"it; rename {them} back, and give readers a view with names of their own; otherwise "
             f"{RENAME}"
         )
     if lacking and not is_old:
         raise table.error(
-            f"the table is not from an export of {table.content.of}, as it lacks the columns "
-            f"{', '.join(lacking)}; {RENAME}"
+            f"the table is not from an export of {table.content.of}, as it lacks the "
+            f"{columns_in_words(lacking)}; {RENAME}"
         )
     if table.write == "append" and (is_keyed or is_old):
         raise table.error(

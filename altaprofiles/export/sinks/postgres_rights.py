@@ -11,7 +11,7 @@ from . import postgres_sync
 from .postgres_runs import RUNS
 from .postgres_schema import add_index, check_accounts, create
 from .postgres_shape import Shape, shape_of
-from .postgres_table import PostgresTable, grant_on, row_of, texts_of
+from .postgres_table import PostgresTable, columns_in_words, grant_on, row_of, texts_of
 
 if TYPE_CHECKING:
     import psycopg
@@ -149,7 +149,7 @@ def _check_privileges(
         if len(lacking) == len(names):
             whole.append(right)
         elif lacking:
-            faults.append(f"this user lacks the right to {right} in columns {', '.join(lacking)}")
+            faults.append(f"this user lacks the right to {right} in {columns_in_words(lacking)}")
     if table.write != "append":
         (may_delete,) = row_of(
             connection, "SELECT has_table_privilege(%s::oid, 'DELETE')", [shape.oid]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from msgspec import Struct
 
+from ..plan import DISCARD
 from ..tables import Origin
 from .postgres_own import OwnTable
 from .postgres_table import PostgresTable, escaped, row_of
@@ -67,24 +68,45 @@ def recorded(
     """Return the record of an export whose rows are in the table already, or None.
 
     Raises:
-        ExportError: this user may not read the table of runs, or it is another table.
+        ExportError: this user may not read the table of runs, or it is another table; or the record
+            of rows that were written is gone, and they cannot be found.
     """
     place = RUNS.readable(table, connection)
-    if place is None:
-        return None
-    runs = escaped(place)
-    row = row_of(
-        connection,
-        f"SELECT digest, CASE WHEN (SELECT count(*) FROM {runs} AS other"
-        " WHERE other.xmin = one.xmin) = 1 THEN xmin::text END"
-        f" FROM {runs} AS one WHERE table_name = %s AND run = %s",
-        [table.name, origin.run],
-    )
+    runs = None if place is None else escaped(place)
+    row = None
+    if runs is not None:
+        row = row_of(
+            connection,
+            f"SELECT digest, CASE WHEN (SELECT count(*) FROM {runs} AS other"
+            " WHERE other.xmin = one.xmin) = 1 THEN xmin::text END"
+            f" FROM {runs} AS one WHERE table_name = %s AND run = %s",
+            [table.name, origin.run],
+        )
     if row is None:
-        return None
+        return _unrecorded(table, connection, origin) if origin.is_written else None
     found = Recorded(*row)
     # Somebody may have deleted them since.
     return found if _has_rows(table, connection, origin, found, runs) else None
+
+
+def _unrecorded(
+    table: PostgresTable, connection: psycopg.Connection[Any], origin: Origin
+) -> Recorded | None:
+    """Return a record of rows that an export has written, and whose own is gone, or None.
+
+    Raises:
+        ExportError: the table may have them, and nothing tells them from those of other runs.
+    """
+    found = Recorded("", None)
+    if not _has_rows(table, connection, origin, found, None):
+        return None
+    if table.content.of == "bindings":
+        raise table.error(
+            f"this export has appended its rows before it was complete, and {RUNS.name} has no "
+            f"record of them any more, by which they would be replaced; restore that table, or "
+            f"delete those rows, discard the unfinished export with {DISCARD}, and run it again"
+        )
+    return found
 
 
 def holds(table: PostgresTable, connection: psycopg.Connection[Any], origin: Origin) -> bool:
@@ -102,18 +124,23 @@ def _has_rows(
     connection: psycopg.Connection[Any],
     origin: Origin,
     run: Recorded,
-    runs: str,
+    runs: str | None,
 ) -> bool:
-    """Return whether the table has any row of an export, as far as this user may see that."""
+    """Return whether the table has any row of an export, as far as this user may see that.
+
+    Without the table of runs, all bindings of its accounts may be rows of it.
+    """
     names, is_of_run = ["account", "fetched_at"], "fetched_at = %s"
     values: list[object] = [origin.fetched_at]
     if table.content.of == "bindings":
         # They have no time. A row that somebody has changed or copied is of no transaction of ours.
-        names, values = ["account"], [run.transaction, table.name]
-        is_of_run = (
-            "(coalesce(xmin::text = %s::text, true) OR xmin::text NOT IN"
-            f" (SELECT xmin::text FROM {runs} WHERE table_name = %s))"
-        )
+        names, values, is_of_run = ["account"], [], "true"
+        if runs is not None:
+            values = [run.transaction, table.name]
+            is_of_run = (
+                "(coalesce(xmin::text = %s::text, true) OR xmin::text NOT IN"
+                f" (SELECT xmin::text FROM {runs} WHERE table_name = %s))"
+            )
     (is_readable,) = row_of(
         connection,
         "SELECT has_table_privilege(to_regclass(%s)::oid, 'SELECT') AND %s ="

@@ -21,6 +21,7 @@ from .postgres_table import (
     RENAME,
     TYPES,
     PostgresTable,
+    columns_in_words,
     row_of,
 )
 
@@ -136,10 +137,10 @@ def shape_of(table: PostgresTable, connection: psycopg.Connection[Any]) -> Shape
         raise table.error(f"only the table's owner can change its key; {RENAME}")
     missing = {name: type_ for name, type_ in table.columns.items() if name not in columns}
     if missing and not is_owned:
-        raise table.error(f"only the table's owner can add the columns {', '.join(missing)}")
+        raise table.error(f"only the table's owner can add the {columns_in_words(missing)}")
     if missing and is_typed:
         raise table.error(
-            f"the table has the columns of a type, to which the columns {', '.join(missing)} "
+            f"the table has the columns of a type, to which the {columns_in_words(missing)} "
             f"cannot be added; {RENAME}"
         )
     if (count := present_and_dropped + len(missing)) > MAX_COLUMNS:

@@ -166,6 +166,7 @@ def write(
         latest = _latest(table, connection, state.account)
     rows = _count(table, connection, state.account)
     left = Left(rows, latest, _storage(table, connection), losses)
+    state = state.beyond(before)
     connection.execute(
         f"DELETE FROM {place} WHERE table_name = %s AND account = %s", [table.name, state.account]
     )
@@ -175,8 +176,8 @@ def write(
             table.name,
             state.account,
             left.beside(state.settings),
-            state.through if before is None else max(before.through, state.through),
-            state.synced_at if before is None else max(before.synced_at, state.synced_at),
+            state.through,
+            state.synced_at,
         ],
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
@@ -26,6 +26,7 @@ __all__ = [
     "TYPES",
     "PostgresTable",
     "check_columns",
+    "columns_in_words",
     "escaped",
     "grant_on",
     "row_of",
@@ -249,6 +250,12 @@ class PostgresTable(Struct, frozen=True):
     def error(self, reason: str) -> ExportError:
         """Return the error of a table that an export cannot go into."""
         return ExportError(f"{self.label}: {reason}")
+
+
+def columns_in_words(names: Iterable[str]) -> str:
+    """Return columns behind the noun for them."""
+    listed = [*names]
+    return f"column{'s' if len(listed) > 1 else ''} {', '.join(listed)}"
 
 
 def texts_of(connection: psycopg.Connection[Any], query: str, values: list[Any]) -> list[str]:

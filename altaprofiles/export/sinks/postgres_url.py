@@ -49,6 +49,7 @@ class PostgresUrl(Struct, frozen=True):
         secrets: the passwords, as written and decoded, to mask in messages.
         spellings: hosts and database as they can be spelled as well: first without what a URL may
             leave out, then with the port.
+        elsewhere: the options by which the same hosts and names lead to another table.
     """
 
     label: str
@@ -56,6 +57,7 @@ class PostgresUrl(Struct, frozen=True):
     table: str | None
     secrets: tuple[Secret, ...]
     spellings: tuple[str, ...]
+    elsewhere: str
 
 
 def parse(url: str) -> PostgresUrl:
@@ -82,6 +84,10 @@ def parse(url: str) -> PostgresUrl:
     passwords += [value for name, _, value in options if unquote(name) in _SECRET_OPTIONS]
     secrets = [Secret(form) for value in passwords if value for form in {value, unquote(value)}]
     names = {unquote(name) for name, _, _ in options}
+    if "dbname" in names:
+        _refuse("dbname names another database than the one behind the host; write that one there")
+    places = (one for one in options if unquote(one[0]) in _PLACES)
+    elsewhere = "&".join(sorted(f"{unquote(name)}={unquote(value)}" for name, _, value in places))
     # Without a timeout, a host that does not answer blocks the caller for two minutes.
     more = [] if "connect_timeout" in names else ["connect_timeout=10"]
     if "application_name" not in names:
@@ -94,9 +100,11 @@ def parse(url: str) -> PostgresUrl:
         unquote(table) if table else None,
         tuple(secrets),
         tuple(f"{one}/{unquote(database)}" for one in _spellings(hosts)),
+        elsewhere,
     )
 
 
+_PLACES = ("host", "hostaddr", "options", "port", "service")
 _PORT = "5432"
 
 

@@ -40,6 +40,7 @@ __all__ = [
     "naming_full_disk",
     "noted_origin",
     "oldest_change",
+    "origin_in",
 ]
 
 logger = logging.getLogger("altaprofiles")
@@ -371,6 +372,26 @@ def noted_origin(folder: Path) -> tuple[str, datetime] | None:
     except (OSError, msgspec.DecodeError):
         return None
     return run, _EPOCH + timedelta(microseconds=began)
+
+
+def origin_in(folder: Path) -> tuple[str, datetime] | None:
+    """Return what `noted_origin` does; without a note, as of an earlier version, by the journal.
+
+    Raises:
+        ExportLocked: another process has the journal open.
+    """
+    if (noted := noted_origin(folder)) is not None:
+        return noted
+    try:
+        with Journal.peek(folder / JOURNAL) as journal:
+            run, began = journal.state("run"), journal.state("began")
+    except ExportLocked:
+        raise
+    except (OSError, ExportError):
+        return None
+    if run is None or began is None:
+        return None
+    return str(run), _EPOCH + timedelta(microseconds=began)
 
 
 def files_in(folder: Path) -> Iterator[Path]:

@@ -41,14 +41,14 @@ _LOOK = 1.0
 _RECORD = "record"
 
 
-def common_name(url: str, account: str) -> str:
+def common_name(url: str, owner: str) -> str:
     """Return the name of an account's folder: a digest of the host and the account.
 
     Args:
         url: the base URL.
-        account: the account ID, or the API key. The name does not show it.
+        owner: the holder of the limits: an account ID, or the digest or name of an API key.
     """
-    text = "\0".join((_VERSION, same_host(url), account))
+    text = "\0".join((_VERSION, same_host(url), owner))
     return blake2b(text.encode(), digest_size=16).hexdigest()
 
 
