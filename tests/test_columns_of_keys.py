@@ -296,7 +296,8 @@ async def test_keys_not_found_that_were_floats_are_a_warning(
             report = await session.export_lookups(keys, by="identity", to=tmp_path / "to.ndjson")
             (warning,) = [text for text in report.warnings if ".0" in text]
             assert warning.startswith(f"2 keys{LIKE_FLOATS}")
-            assert "guide dataframes` does; but from 2**53 on, read the column again" in warning
+            assert "guide dataframes` does; in a file of keys, as " in warning
+            assert "guide look-ups` does; but from 2**53 on, read the column again" in warning
             # Once, with their number.
             assert caplog.text.count(LIKE_FLOATS) == caplog.text.count(f"2 keys{LIKE_FLOATS}") <= 1
             caplog.clear()

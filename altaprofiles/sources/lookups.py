@@ -40,8 +40,9 @@ V = TypeVar("V")
 
 
 LIKE_FLOATS = (
-    f"digits and '.0', the text of a float; if these were floats, {AS_INTS}; but from 2**53 on, "
-    f"{READ_AGAIN}, as floats lose digits there"
+    f"digits and '.0', the text of a float; if these were floats, {AS_INTS}; in a file of keys, as "
+    f"`altaprofiles guide look-ups` does; but from 2**53 on, {READ_AGAIN}, as floats lose digits "
+    f"there"
 )
 """A warning of keys that were not found, behind their number."""
 

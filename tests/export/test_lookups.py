@@ -503,16 +503,19 @@ async def test_bad_input_is_refused_before_anything_is_sent(
 
 async def test_keys_that_a_program_has_changed_are_said(tmp_path: Path) -> None:
     directory = Directory()
-    spaced, numbers = [" a", "b "], ["9.19876543210E11", "9.2e+11", "1E+5", "5,55556E+09"]
+    spaced, marked = [" a", "b "], ["'7000000732", "' c", "'"]
+    numbers = ["9.19876543210E11", "9.2e+11", "1E+5", "5,55556E+09"]
     # Real ones, and such as are found.
-    directory.unknown = {*spaced, *numbers, "12E5", "a b", "E1.5", "1.5", "5,5", "5,5E9a"}
-    keys = [*directory.unknown, " found ", "1.5E5"]
+    changed = {*spaced, *marked, *numbers}
+    directory.unknown = {*changed, "12E5", "a b", "E1.5", "1.5", "5,5", "5,5E9a", "O'Neil", "a'"}
+    keys = [*directory.unknown, " found ", "1.5E5", "'found"]
     to = tmp_path / "people.ndjson"
     async with scripted(directory.answer) as server, session_for(server.url) as session:
         report = await session.export_lookups(keys, by="identity", to=to)
-        assert report.found == 2
-        blanks, rounded = report.warnings
+        assert report.found == 3
+        blanks, apostrophes, rounded = report.warnings
         assert blanks.startswith("2 keys not found have blanks at an end")
+        assert apostrophes.startswith("3 keys not found have an apostrophe in front")
         assert rounded.startswith("4 keys not found are numbers as a spreadsheet shortens them")
 
 

@@ -105,3 +105,60 @@ async def test_an_anonymous_id_of_several_users_is_found(
     # Nobody has asked for user3.
     shared = [("laptop", ["user2", "user3"]), ("tablet", ["user1", "user3"])]
     assert f"{shared}\n" in capsys.readouterr().out
+
+
+SHEET = [
+    # Each line is a row of the list, its ID without what Excel has added, and its answer.
+    ("as it is", "700", None, "found"),
+    ("a float", "700.0", "700", "found, repaired"),
+    ("blanks", " 700\u00a0", "700", "found, repaired"),
+    ("marked as text", "'700", "700", "found, repaired"),
+    ("all of them", " ' 700.0 ", "700", "found, repaired"),
+    ("somebody's own", "8.0", "8", "found"),
+    ("somebody's own mark", "'9", "9", "found"),
+    ("text", "user_1967", None, "found"),
+    ("zeros", "'0007", "0007", "found, repaired"),
+    ("nobody", "1000.0", "1000", "not found"),
+    ("quoted", "O'Neil", None, "not found"),
+    ("shortened", "1.2E+11", None, "digits are lost"),
+    ("shortened of floats", "7.0E+09", None, "digits are lost"),
+    ("shortened in German", "5,5E+09", None, "digits are lost"),
+    ("too long", "1234567890123456.0", None, "digits are lost"),
+    ("an ID like a shortened one", "12E", None, "not found"),
+    ("empty", None, None, "no ID"),
+    ("blank", " ", None, "no ID"),
+]
+
+
+@pytest.mark.anyio
+async def test_ids_that_a_spreadsheet_has_changed_are_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = "".join(f'{name},"{key or ""}"\n' for name, key, *_ in SHEET)
+    Path("sheet.csv").write_text(f"name,id\n{rows}", "utf-8")
+    known = ["700", "8.0", "8", "'9", "9", "user_1967", "0007"]
+    records = [{"identity": key, "email": f"{key}@example.com"} for key in known]
+    async with (
+        Emulator(records=records) as emulator,
+        Session(clevertap=emulator.clevertap) as session,
+    ):
+        await session.export_lookups(
+            "sheet.csv", by="identity", column="id", to="as-written.parquet"
+        )
+        exec(block_of("look-ups.md", "AS repaired"), {})  # noqa: S102
+        report = await session.export_lookups(
+            "repaired.csv", by="identity", column="repaired", to="as-repaired.parquet"
+        )
+    # The repair leaves nothing to repair.
+    assert report.warnings == []
+    names: dict[str, Any] = {}
+    exec(block_of("look-ups.md", "'found, repaired'"), names)  # noqa: S102
+    answers = {row[0]: row for row in names["answers"].fetchall()}
+    for name, key, repaired, result in SHEET:
+        found = answers[name]
+        assert (found[2] or None, found[-1]) == (repaired, result), name
+        is_found = result.startswith("found")
+        assert found[3] == (
+            f"{key if result == 'found' else repaired}@example.com" if is_found else None
+        )

@@ -308,6 +308,12 @@ class KeysGathering(Generic[V]):
                 f"{numbered(missing.with_blanks, 'key')} not found {have} blanks at an end, which "
                 f"belong to the key; remove them from the keys"
             )
+        if missing.with_apostrophe:
+            have = "has" if missing.with_apostrophe == 1 else "have"
+            sentences.append(
+                f"{numbered(missing.with_apostrophe, 'key')} not found {have} an apostrophe in "
+                f"front, by which a spreadsheet marks text; remove it from the keys"
+            )
         if missing.shortened:
             are = "is a number" if missing.shortened == 1 else "are numbers"
             sentences.append(

@@ -31,6 +31,7 @@ class Missing(Struct, frozen=True):
         with_blanks: text with blanks at an end.
         shortened: numbers as a spreadsheet shortens them.
         with_capitals: text with an @ and an upper-case letter of ASCII.
+        with_apostrophe: text with an apostrophe in front.
     """
 
     like_floats: int = 0
@@ -38,6 +39,7 @@ class Missing(Struct, frozen=True):
     with_blanks: int = 0
     shortened: int = 0
     with_capitals: int = 0
+    with_apostrophe: int = 0
 
 
 class Answer(Struct):
@@ -147,7 +149,14 @@ class KeyTable:
 
     def missing(self) -> Missing:
         """Return the numbers of keys not found that look like something else, in one reading."""
-        forms = (_IS_FLOAT, _HAS_AT, _HAS_BLANKS, _IS_SHORTENED, _HAS_CAPITALS)
+        forms = (
+            _IS_FLOAT,
+            _HAS_AT,
+            _HAS_BLANKS,
+            _IS_SHORTENED,
+            _HAS_CAPITALS,
+            _HAS_APOSTROPHE,
+        )
         totals = ", ".join(f"total({one})" for one in forms)
         with self._explained():
             numbers = self._db.execute(
@@ -262,6 +271,7 @@ def _marks(values: Sequence[object]) -> str:
 _IS_FLOAT = "key glob '[0-9]*.0' and substr(key, 1, length(key) - 2) not glob '*[^0-9]*'"
 _HAS_AT = "instr(key, '@') > 0"
 _HAS_CAPITALS = "key glob '*@*' and key glob '*[A-Z]*'"
+_HAS_APOSTROPHE = "key glob '''*'"
 _HAS_BLANKS = "trim(key, ' ' || char(9, 10, 13, 160)) != key"
 _IS_SHORTENED = (
     # Such as 9.2E+11, but not an ID such as 12E5.
