@@ -292,8 +292,8 @@ def _is_known(output: str) -> bool:
 def _advise_on_password(app: App, out: str) -> None:
     if without_password(out) != out:
         app.info(
-            "Everyone on this machine can see the password in --out while this runs; PGPASSWORD or "
-            "~/.pgpass hide it. The messages below leave it out."
+            "Everyone on this machine can see the password or key in --out while this runs; "
+            "PGPASSWORD, ~/.pgpass or ~/.pg_service.conf hide it. The messages below leave it out."
         )
 
 

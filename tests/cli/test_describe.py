@@ -234,7 +234,7 @@ def test_a_table_of_a_server(
     done = run(env, "describe", postgres.url("buyers"), "--json")
     assert done.code == 0
     assert PASSWORD not in done.stderr + done.stdout.decode()
-    assert "Everyone on this machine can see the password" in done.stderr
+    assert "Everyone on this machine can see the password or key in the URL" in done.stderr
     found = json.loads(done.stdout)
     assert (found["rows"], found["properties"]) == (plain["rows"], plain["properties"])
     assert found["columns"] == plain["columns"]

@@ -773,7 +773,7 @@ def test_a_password_on_the_command_line_is_not_printed(
             assert terminal.ended().code == 130
         for secret in (PASSWORD, shown):
             assert secret not in terminal.text
-        assert "can see the password in --out" in " ".join(terminal.text.split())
+        assert "can see the password or key in --out" in " ".join(terminal.text.split())
         again = command_in(terminal.text)
         let_pass()
         resumed = run({**env, "PGPASSWORD": PASSWORD}, *again, cwd=tmp_path)

@@ -547,7 +547,17 @@ def test_a_target_without_a_password_pickles() -> None:
         ("postgresql://me:secret@h:5/d/t", "postgresql://me@h:5/d/t"),
         ("postgres://me@h/d/t?sslmode=require", "postgres://me@h/d/t?sslmode=require"),
         ("POSTGRES://h/d?password=secret", "POSTGRES://h/d"),
-        ("postgres://h/d?a=1&p%61ssword=secret&sslpassword=secret&b=2", "postgres://h/d?a=1&b=2"),
+        (
+            "postgres://h/d?sslmode=require&p%61ssword=secret&sslpassword=secret&user=me",
+            "postgres://h/d?sslmode=require&user=me",
+        ),
+        (
+            "postgres://me@h/d?scram_client_key=secret&scram%5Fserver_key=secret",
+            "postgres://me@h/d",
+        ),
+        ("postgres://h/d?oauth_client_secret=secret&user=me", "postgres://h/d?user=me"),
+        # Of a libpq to come.
+        ("postgres://me@h/d?new_option=secret", "postgres://me@h/d"),
         # Not a valid URL, but still a secret.
         ("postgres://me:se@cr?et@h/d", "postgres://me@h/d"),
         ("people.csv", "people.csv"),

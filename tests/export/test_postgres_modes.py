@@ -647,8 +647,8 @@ def test_a_table_is_used_in_the_mode_it_was_made_in(postgres: Server, content: C
     for write in ("upsert", "replace", "append"):
         export(target(write, write), [])
     for table, write, fix in [
-        ("upsert", "append", "pass write='upsert' or 'replace', or name another table"),
-        ("replace", "append", "pass write='upsert' or 'replace', or name another table"),
+        ("upsert", "append", "pass write='upsert' or write='replace', or name another table"),
+        ("replace", "append", "pass write='upsert' or write='replace', or name another table"),
         ("append", "upsert", "only an export with write='append' .*; name another table"),
         ("append", "replace", "only an export with write='append' .*; name another table"),
     ]:
@@ -853,7 +853,7 @@ def test_a_table_of_an_earlier_version_is_replaced(postgres: Server) -> None:
 
 def test_a_table_of_an_earlier_version_is_not_appended_to(postgres: Server) -> None:
     make_old_table(postgres)
-    with pytest.raises(ExportError, match="pass write='upsert' or 'replace'"):
+    with pytest.raises(ExportError, match="pass write='upsert' or write='replace'"):
         target_of(postgres.url("people"), write="append").check()
 
 

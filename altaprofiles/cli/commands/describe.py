@@ -78,8 +78,8 @@ def describe(
 
     if without_password(to) != to:
         app.info(
-            "Everyone on this machine can see the password in the URL while this runs; PGPASSWORD "
-            "or ~/.pgpass hide it."
+            "Everyone on this machine can see the password or key in the URL while this runs; "
+            "PGPASSWORD, ~/.pgpass or ~/.pg_service.conf hide it."
         )
     reported = time.monotonic()
 

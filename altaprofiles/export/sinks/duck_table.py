@@ -269,8 +269,8 @@ class DuckTable(Struct, kw_only=True):
             )
         if self.mode != "append" and write == "append":
             raise ExportError(
-                f"{self.label} was made with write='upsert' or 'replace', and cannot be used with "
-                f"write='append'; write as before, or {OTHER_NAME}"
+                f"{self.label} was made with write='upsert' or write='replace', and cannot be "
+                f"used with write='append'; write as before, or {OTHER_NAME}"
             )
 
     def _is_of_before(self) -> bool:

@@ -119,7 +119,7 @@ def check_key(
     if table.write == "append" and (is_keyed or is_old):
         raise table.error(
             f"the table was not made with write='append', as it has {_key_of(table)}; pass "
-            f"write='upsert' or 'replace', or {RENAME}"
+            f"write='upsert' or write='replace', or {RENAME}"
         )
     if is_old:
         _check_names(table, names)

@@ -45,7 +45,7 @@ class PostgresServer(Struct, frozen=True):
     Attributes:
         label: the table in messages.
         conninfo: the database's URL.
-        secrets: the passwords, to mask in messages.
+        secrets: passwords and keys, to mask in messages.
     """
 
     label: str

@@ -32,7 +32,58 @@ SCHEMES = ("postgresql", "postgres")
 _FORM = "postgresql://user:password@host:port/database/table"
 _HOST = r"(?:\[[0-9A-Fa-f:.%]+\]|[^\[\]:,@/\s]*)(?::[0-9]*)?"
 _HOSTS = re.compile(rf"{_HOST}(?:,{_HOST})*")
-_SECRET_OPTIONS = ("password", "sslpassword")
+_PLAIN_OPTIONS = frozenset(
+    {
+        "application_name",
+        "channel_binding",
+        "client_encoding",
+        "connect_timeout",
+        "fallback_application_name",
+        "gssdelegation",
+        "gssencmode",
+        "gsslib",
+        "host",
+        "hostaddr",
+        "keepalives",
+        "keepalives_count",
+        "keepalives_idle",
+        "keepalives_interval",
+        "krbsrvname",
+        "load_balance_hosts",
+        "max_protocol_version",
+        "min_protocol_version",
+        "oauth_client_id",
+        "oauth_issuer",
+        "oauth_scope",
+        "options",
+        "passfile",
+        "port",
+        "replication",
+        "require_auth",
+        "requirepeer",
+        "service",
+        "ssl",
+        "ssl_max_protocol_version",
+        "ssl_min_protocol_version",
+        "sslcert",
+        "sslcertmode",
+        "sslcompression",
+        "sslcrl",
+        "sslcrldir",
+        "sslkey",
+        "sslkeylogfile",
+        "sslmode",
+        "sslnegotiation",
+        "sslrootcert",
+        "sslsni",
+        "target_session_attrs",
+        "tcp_user_timeout",
+        "user",
+    }
+)
+"""Options of a URL whose values are shown and stored, of libpq 18 and before. Any other may hold a
+secret, as password, sslpassword, scram_client_key and oauth_client_secret do: a later libpq must
+not bring one that is shown."""
 
 _MAX_NAME = 63
 """Longest name in bytes. The server truncates longer ones, so that two could become one
@@ -44,9 +95,9 @@ class PostgresUrl(Struct, frozen=True):
 
     Attributes:
         label: the database's URL without user, password and options, for messages.
-        conninfo: the database's URL for the driver; a `Secret` if it holds a password.
+        conninfo: the database's URL for the driver; a `Secret` if it holds one.
         table: the name after the database, or None.
-        secrets: the passwords, as written and decoded, to mask in messages.
+        secrets: passwords and keys, as written and decoded, to mask in messages.
         spellings: hosts and database as they can be spelled as well: first without what a URL may
             leave out, then with the port.
         elsewhere: the options by which the same hosts and names lead to another table.
@@ -79,10 +130,10 @@ def parse(url: str) -> PostgresUrl:
     database, slash, table = path.partition("/")
     if not database or "/" in table or (slash and not table):
         _refuse("the host must be followed by a database and, if named, a table")
-    passwords = [user.partition(":")[2]]
+    values = [user.partition(":")[2]]
     options = [option.partition("=") for option in query.split("&")] if query else []
-    passwords += [value for name, _, value in options if unquote(name) in _SECRET_OPTIONS]
-    secrets = [Secret(form) for value in passwords if value for form in {value, unquote(value)}]
+    values += [value for name, _, value in options if unquote(name) not in _PLAIN_OPTIONS]
+    secrets = [Secret(form) for value in values if value for form in {value, unquote(value)}]
     names = {unquote(name) for name, _, _ in options}
     if "dbname" in names:
         _refuse("dbname names another database than the one behind the host; write that one there")
@@ -127,7 +178,10 @@ _HAS_PORT = re.compile(r":[0-9]*$")
 
 
 def without_password(url: str) -> str:
-    """Return `url` without its password. Any other text is returned unchanged."""
+    """Return `url` without its password, and without options that may hold a secret.
+
+    Any other text is returned unchanged.
+    """
     scheme, slashes, rest = url.partition("://")
     if scheme.lower() not in SCHEMES or not slashes:
         return url
@@ -135,9 +189,7 @@ def without_password(url: str) -> str:
     user, at, rest = rest.rpartition("@")
     place, _, query = rest.partition("?")
     options = [
-        option
-        for option in query.split("&")
-        if unquote(option.partition("=")[0]) not in _SECRET_OPTIONS
+        option for option in query.split("&") if unquote(option.partition("=")[0]) in _PLAIN_OPTIONS
     ]
     query = "&".join(options)
     return f"{scheme}://{user.partition(':')[0]}{at}{place}{'?' if query else ''}{query}"
