@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeAlias, TypeVar
 import click
 
 from .exits import Exit, Failure, Interrupted, OutOfTime, exit_code, worst
-from .option_names import foreign_texts, given_texts, rewritten, with_options
+from .option_names import outside_texts, rewritten, with_options
 from .streams import heeded_signals, terminal_width
 from .waits import Waits, remedy
 
@@ -685,9 +685,7 @@ class App:
             text = _in_words(text, error.differences, context.command)
         # What the system says names paths, and no arguments.
         is_of_library = not isinstance(error, OSError) or isinstance(error, AltaProfilesError)
-        failures = [error, *(one.failure for one in self._waits)]
-        foreign = [words for one in failures for words in foreign_texts(one)]
-        outside = [*given_texts(context), *foreign]
+        outside = outside_texts(context, [error, *(one.failure for one in self._waits)])
         if is_of_library:
             text = rewritten(text, outside, self.in_its_words)
         if self.max_time is not None:

@@ -18,7 +18,7 @@ from ..export.accounts import AccountsFailed
 from ..export.manifest import as_builtins
 from ..export.report import Report
 from ..redaction import readable
-from .option_names import given_texts, rewritten, with_options
+from .option_names import in_options
 
 __all__ = ["lines_of", "report_values"]
 
@@ -55,14 +55,9 @@ def report_values(report: Report, errors: Mapping[str, Exception]) -> dict[str, 
     """
     values = as_builtins(report, errors)
     context = click.get_current_context()
-    given = [*given_texts(context)]
-
-    def with_own_names(text: str) -> str:
-        return rewritten(text, given, lambda words: with_options(words, context.command))
-
     for share in (values, *values.get("accounts", {}).values()):
         if "warnings" in share:
-            share["warnings"] = [*map(with_own_names, share["warnings"])]
+            share["warnings"] = [in_options(text, context) for text in share["warnings"]]
     return values
 
 

@@ -13,7 +13,7 @@ import click
 from ..base.task_account import account_of_task
 from ..redaction import harmless
 from .lines import wrapped
-from .option_names import foreign_texts, given_texts, rewritten, with_options
+from .option_names import in_options
 from .streams import terminal_width
 
 __all__ = ["Handler"]
@@ -22,9 +22,7 @@ __all__ = ["Handler"]
 class Handler(logging.Handler):
     """Writes to the current `sys.stderr`, which a live display replaces while it runs."""
 
-    def __init__(
-        self, log_format: Literal["text", "json"], context: click.Context | None = None
-    ) -> None:
+    def __init__(self, log_format: Literal["text", "json"], context: click.Context | None) -> None:
         super().__init__()
         self.setFormatter(_Json(context) if log_format == "json" else _Text(context))
 
@@ -59,9 +57,7 @@ class _InOwnWords(logging.Formatter):
         if context is None or is_final:
             return text
         errors = [one for one in record.args or () if isinstance(one, BaseException)]
-        foreign = [words for error in errors for words in foreign_texts(error)]
-        outside = [*given_texts(context), *foreign]
-        return rewritten(text, outside, lambda words: with_options(words, context.command))
+        return in_options(text, context, errors)
 
 
 class _Text(_InOwnWords):

@@ -12,7 +12,7 @@ from copy import copy
 
 import click
 
-__all__ = ["foreign_texts", "given_texts", "rewritten", "with_options"]
+__all__ = ["foreign_texts", "in_options", "outside_texts", "rewritten", "with_options"]
 
 # A flag without backquotes may be part of a path, such as the folder of a partition.
 _ARGUMENT = (
@@ -73,7 +73,27 @@ def rewritten(text: str, outside: Iterable[str], change: Callable[[str], str]) -
     return change(shielded).translate(_UNSHIELDED)
 
 
-def given_texts(context: click.Context) -> Iterator[str]:
+def in_options(
+    text: str, context: click.Context, errors: Iterable[BaseException | None] = ()
+) -> str:
+    """Return a message of the library as `with_options` does, but for words from outside.
+
+    Args:
+        text: the message.
+        context: the command's.
+        errors: those that the message is about.
+    """
+    outside = outside_texts(context, errors)
+    return rewritten(text, outside, lambda words: with_options(words, context.command))
+
+
+def outside_texts(context: click.Context, errors: Iterable[BaseException | None]) -> list[str]:
+    """Return the words of a command line, and those from outside in errors."""
+    foreign = [words for error in errors for words in foreign_texts(error)]
+    return [*_given_texts(context), *foreign]
+
+
+def _given_texts(context: click.Context) -> Iterator[str]:
     """Yield the values of a command line, as text."""
     values: list[object] = [*context.params.values(), getattr(context.obj, "accounts", ())]
     while values:

@@ -252,8 +252,7 @@ def stem_of(target: Target, parent: str | os.PathLike[str] | None) -> Path:
     if target.spellings and _ODD.search(target.spellings[0]):
         # Two must not become one because they have characters that files lack.
         name = target.spellings[0]
-        digest = hashlib.sha256(name.encode()).hexdigest()[:8]
-        return absolute_path("to", f"{_without_odd(name)[:_LONGEST_STEM]}-{digest}")
+        return absolute_path("to", _told_apart(_without_odd(name)[:_LONGEST_STEM], name))
     own, *others = (
         # One for each table of each server, without the characters that file names cannot hold.
         absolute_path("to", _without_odd(name))
@@ -312,7 +311,12 @@ def _safe(name: str) -> str:
     Two must not become one because they are too long, or have characters that files lack.
     """
     safe = re.sub(r"[^\w.-]", "_", name.lower(), flags=re.ASCII)[:_LONGEST_NAME]
-    return safe if safe == name else f"{safe}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    return safe if safe == name else _told_apart(safe, name)
+
+
+def _told_apart(safe: str, name: str) -> str:
+    """Return a part of a file's name that stands for one name only."""
+    return f"{safe}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def status_command(to: str, table: str | None, spool: str | None) -> str:

@@ -157,19 +157,11 @@ class Settings(Struct, frozen=True):
             plan: days of this sync.
             began: the time at which fetching them was begun.
         """
-        if before is not None and before.is_ahead:
-            before = None
-            through = days_of(plan)[1]
-        else:
-            through = self.since - _DAY if before is None else before.through
-            if self.follows(before, plan):
-                through = max(through, days_of(plan)[1])
-        return SyncState(
-            account=plan.account,
-            settings=self.encode(),
-            through=through,
-            synced_at=began if before is None else max(began, before.synced_at),
+        through = days_of(plan)[1] if self.follows(before, plan) else self.since - _DAY
+        state = SyncState(
+            account=plan.account, settings=self.encode(), through=through, synced_at=began
         )
+        return state.beyond(before)
 
 
 class Days(Struct, frozen=True, kw_only=True):

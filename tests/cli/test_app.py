@@ -11,9 +11,10 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import click
 import pytest
@@ -332,10 +333,17 @@ def test_streams_that_take_no_more(env: dict[str, str], emulator: Emulator, tmp_
     assert (done.returncode, done.stderr) == (1, b"error: File too large\n")
 
 
-def test_whoever_closes_stderr_ends_it_quietly(env: dict[str, str]) -> None:
+@contextmanager
+def read_by_nobody() -> Iterator[BinaryIO]:
+    """Yield a pipe whose reader has gone."""
     reading, writing = os.pipe()
     os.close(reading)
-    with open(writing, "wb") as nobody:  # noqa: PTH123
+    with open(writing, "wb") as pipe:  # noqa: PTH123
+        yield pipe
+
+
+def test_whoever_closes_stderr_ends_it_quietly(env: dict[str, str]) -> None:
+    with read_by_nobody() as nobody:
         with start([*COMMAND, *COUNT], env=env, stderr=nobody) as process:
             assert process.wait(timeout=PATIENCE) == 141
 
@@ -348,9 +356,7 @@ def test_whoever_closes_stderr_ends_it_quietly(env: dict[str, str]) -> None:
 def test_whoever_closes_stdout_ends_the_help_quietly(
     env: dict[str, str], arguments: tuple[str, ...]
 ) -> None:
-    reading, writing = os.pipe()
-    os.close(reading)
-    with open(writing, "wb") as nobody:  # noqa: PTH123
+    with read_by_nobody() as nobody:
         command = [*COMMAND, *arguments]
         with start(command, env=env, stdout=nobody, stderr=subprocess.PIPE) as process:
             _, stderr = process.communicate(timeout=PATIENCE)
@@ -361,9 +367,7 @@ def test_whoever_closes_stdout_ends_the_help_quietly(
 def test_whoever_closes_stderr_ends_wrong_usage_quietly(
     env: dict[str, str], arguments: tuple[str, ...]
 ) -> None:
-    reading, writing = os.pipe()
-    os.close(reading)
-    with open(writing, "wb") as nobody:  # noqa: PTH123
+    with read_by_nobody() as nobody:
         command = [*COMMAND, *arguments]
         with start(command, env=env, stdout=subprocess.PIPE, stderr=nobody) as process:
             stdout, _ = process.communicate(timeout=PATIENCE)

@@ -10,7 +10,7 @@ import click
 from ..app import App
 from ..command import Command
 from ..exits import Exit, Failure
-from ..option_names import foreign_texts, rewritten, with_options
+from ..option_names import in_options
 
 if TYPE_CHECKING:
     from ...models import Customer
@@ -51,9 +51,9 @@ def who(app: App, /, **options: str | None) -> None:
         raise Failure(f"nobody: {_ASKED[name]} with this {name}", Exit.NOT_FOUND)
     for customer in customers:
         if customer.error is not None:
-            foreign = foreign_texts(customer.error)
-            error = rewritten(str(customer.error), foreign, lambda words: with_options(words, who))
-            app.warn(f"the CDP users cannot be asked for: {error}")
+            context = click.get_current_context()
+            text = in_options(str(customer.error), context, [customer.error])
+            app.warn(f"the CDP users cannot be asked for: {text}")
     if sys.stdout.isatty():
         from ..consoles import output_console
         from ..tables import customer_table
