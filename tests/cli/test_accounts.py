@@ -190,7 +190,7 @@ def test_the_next_run_asks_only_the_account_that_has_failed(
     done = run(env, *command, cwd=tmp_path)
     assert done.code == 3
     assert done.stdout == b""
-    assert "warning: outlet has failed, and the other accounts go on" in done.stderr
+    assert "warning: outlet has failed, which does not stop the other accounts" in done.stderr
     assert "error: outlet: CleverTap answered HTTP 401" in done.stderr
     assert "account 'outlet'" in done.stderr
     assert "doctor --account outlet" in done.stderr
@@ -1031,7 +1031,7 @@ def test_the_last_account_that_fails_leaves_none_to_go_on(
         command = ("sync", "App Launched", "--since", "2026-01-01", "--timezone", "UTC", "-o", "p/")
     done = run(env, *command, *BOTH, cwd=tmp_path)
     assert done.code == 3
-    assert done.stderr.count(" has failed, and the other accounts go on\n") == 1
+    assert done.stderr.count(" has failed, which does not stop the other accounts\n") == 1
     for name in ("shop", "outlet"):
         assert f"error: {name}: CleverTap answered HTTP 401" in done.stderr
 
