@@ -1176,7 +1176,9 @@ async def test_the_folder_of_a_full_disk_is_there_when_its_files_are_gone(tmp_pa
         )
         outcome = await processes.run(job)
         assert outcome.error == "Incomplete", outcome
-        assert f"; free some space on the disk of {disk}, and run the same export" in outcome.message
+        assert (
+            f"; free some space on the disk of {disk}, and run the same export" in outcome.message
+        )
         assert list(disk.iterdir()) == []
 
 

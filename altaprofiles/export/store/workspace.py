@@ -295,7 +295,7 @@ def disk_remedy(error: BaseException | None) -> str:
 
 
 def _lasting_folder(path: str | bytes) -> Path:
-    """Return the caller's folder of a file. Folders of an export may be deleted with their files."""
+    """Return the folder that has an output or its records: those below may be gone by then."""
     file = Path(os.fsdecode(path))
     of_exports = (one for one in file.parents if one.name.endswith((".export", ".partial")))
     return next(of_exports, file).parent
