@@ -397,12 +397,12 @@ def test_days_that_differ_from_the_count_of_the_service_are_shown(
     rows = [line.split(",") for line in counts.read_text().splitlines()]
     assert [day for day, _ in rows] == ["2026-01-01", "2026-01-02", "2026-01-03"]
     monkeypatch.chdir(home.crm)
-    assert duckdb.sql(query).fetchall() == []
+    assert duckdb.execute(query).fetchall() == []
     # As if a night had lost someone.
     people = int(rows[1][1])
     rows[1][1] = str(people + 1)
     counts.write_text("".join(f"{day},{number}\n" for day, number in rows))
-    assert duckdb.sql(query).fetchall() == [(date(2026, 1, 2), people + 1, people)]
+    assert duckdb.execute(query).fetchall() == [(date(2026, 1, 2), people + 1, people)]
     accounts = home.path / ".config" / "altaprofiles" / "accounts.toml"
     accounts.write_text(re.sub('passcode = ".*"', 'passcode = "wrong"', accounts.read_text()))
     assert home.run(*command).returncode == Exit.CREDENTIALS
