@@ -158,6 +158,19 @@ def test_a_night_that_fails_is_in_the_log(home: Home) -> None:
     assert home.people() > 10
 
 
+def test_the_mail_about_several_accounts_has_the_reason(home: Home) -> None:
+    accounts = home.path / ".config" / "altaprofiles" / "accounts.toml"
+    text = accounts.read_text()
+    with refusing() as url:
+        text = re.sub(r'^base_url = ".*"', f'base_url = "{url}"', text, flags=re.MULTILINE)
+        other = text.replace("accounts.shop", "accounts.outlet").replace('"TEST-', '"TEST-A')
+        accounts.write_text(text + other)
+        command = cron_command().replace(" --since", f" {BOTH}--since")
+        done = home.run("/bin/sh", "-c", command)
+    mailed = [*map(json.loads, done.stdout.splitlines())]
+    assert "CleverTap answered HTTP 400" in " ".join(line["message"] for line in mailed)
+
+
 BOTH = "--account shop --account outlet "
 
 

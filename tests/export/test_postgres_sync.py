@@ -461,7 +461,7 @@ def test_rows_that_are_lost_are_noticed_once(postgres: Server, loss: str) -> Non
     rows = {"emptied": "0 rows"}.get(loss, "1 row")
     assert f" has {rows} of the account {ACCOUNT}, of 2 after the last run: " in note
     # The days from the first one to that of the state before.
-    assert "`late_days` of at least 5, or" in note
+    assert "`late_days=5` or more, or" in note
     # A run that is killed after its commit tells the next time.
     assert notes_of(target, [named("3"), named("4")], 6, 3, run="noticing") == [note]
     assert notes_of(target, [], 7, 4) == []
