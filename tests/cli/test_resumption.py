@@ -19,7 +19,7 @@ from click.core import ParameterSource
 from altaprofiles.cli import cli
 from altaprofiles.cli.app import App
 from altaprofiles.cli.commands.cdp import _as_lookup
-from altaprofiles.cli.resumption import command_line
+from altaprofiles.cli.resumption import command_line, resuming_line
 from altaprofiles.export.place import status_command
 
 from ..support.tasks import PATIENCE
@@ -171,12 +171,32 @@ def test_a_line_that_resumes_in_one_folder_only_goes_there(
     days = ["--from", "2026-01-01", "--to", "2026-01-31"]
     context, values = parsed(["export", "Charged", *days, "-o", to, *options])
     with context:
-        words = command_line(context)
+        words = resuming_line(context)
     start = f"(cd {shlex.quote(str(tmp_path))} && "
     assert words.startswith(start) == is_of_folder, words
     line = words.removeprefix(start).removesuffix(")" if is_of_folder else "")
     line_words = shlex.split(line)
     assert parsed(line_words[line_words.index("export") :])[1] == values
+
+
+@pytest.mark.parametrize(
+    ("options", "is_of_folder"),
+    [
+        (["-o", "people.csv"], True),
+        (["-o", "crm/"], True),
+        (["-o", "/srv/people.csv"], False),
+        (["-o", "/srv/people.csv", "--spool", "-folder"], True),
+        (["-o", "/srv/people.csv", "--query", "-file.txt"], True),
+    ],
+)
+def test_a_line_that_resumes_a_file_goes_to_the_folder_of_a_relative_path(
+    tmp_path: Path, options: list[str], is_of_folder: bool
+) -> None:
+    days = ["--from", "2026-01-01", "--to", "2026-01-31"]
+    context, _ = parsed(["export", "Charged", *days, *options])
+    with context:
+        line, words = command_line(context), resuming_line(context)
+    assert words == (f"(cd {shlex.quote(str(tmp_path))} && {line})" if is_of_folder else line)
 
 
 @pytest.mark.parametrize("file", ["-file.txt", "-"])
@@ -207,7 +227,7 @@ def test_a_run_of_uv_is_resumed_as_it_was_started(tmp_path: Path, start: list[st
         stopped = shell.run(shlex.join([*launch, *export, *options]))
         assert stopped.returncode == 4, stopped.stderr
         command = stopped.stderr.rpartition("To resume: ")[2].strip()
-        assert command.startswith(shlex.join([*launch, "export"]))
+        assert command.startswith(f"(cd {tmp_path} && {shlex.join([*launch, 'export'])} ")
         request = urllib.request.Request(f"{emulator.url}/faults", b"{}", method="PUT")  # noqa: S310
         urllib.request.urlopen(request, timeout=PATIENCE).close()  # noqa: S310
         assert "p.ndjson.export" in {path.name for path in tmp_path.iterdir()}
