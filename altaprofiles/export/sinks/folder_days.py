@@ -236,7 +236,9 @@ class DaysSink:
         newest = self._target.file_of(days[-1])
         names = names_in(newest) if _may_have(newest, self._new.account) else ()
         left_out = [name for name in names if name.casefold() not in known]
-        return [of_left_out(self._target.name, left_out)] if left_out else []
+        if not left_out:
+            return []
+        return [of_left_out(self._target.name, left_out, self._origin, self._target.write)]
 
     def _changed(
         self, found: Sequence[Column], types: Mapping[str, Any], day: str
