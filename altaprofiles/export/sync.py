@@ -468,7 +468,7 @@ class Syncs:
         except (AltaProfilesError, OSError) as error:
             self._errors[name] = error
             if self._errors.keys() | self._reports.keys() != self._syncs.keys():
-                logger.warning("%s has failed, and the other accounts go on", name)
+                logger.warning("%s has failed, which does not stop the other accounts", name)
             self._on_failure(name)
             report = getattr(error, "report", None)
             if not isinstance(report, SyncReport):
