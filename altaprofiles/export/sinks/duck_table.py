@@ -242,7 +242,7 @@ class DuckTable(Struct, kw_only=True):
         }
         types = {folded(name): type_ for name, type_ in self.columns.items()}
         lacking = {name: type_ for name, type_ in needed.items() if name not in types}
-        if self.mode is not None and 0 < len(lacking) < len(types) / 2:
+        if self.mode is not None and 0 < len(lacking) < len(needed) / 2:
             raise ExportError(
                 f"{self.label} lacks {', '.join(map(repr, lacking))}; rename what was renamed "
                 f"back{self._to_restore(lacking, content, write)}; otherwise {OTHER_NAME}"

@@ -107,8 +107,10 @@ def check_key(
     if 0 < len(lacking) < len(names) / 2 and not is_old:
         them = "it" if len(lacking) == 1 else "them"
         dropped = ""
-        # Rows without the values by which they are found would be doubled.
-        if not {*table.content.identifies, "identity", "object_ids"} & {*lacking}:
+        # Rows without the values by which they are found would be doubled. A table that lacks most
+        # is of another kind of rows.
+        is_of_kind = len(lacking) < len(table.required) / 2
+        if is_of_kind and not {*table.content.identifies, "identity", "object_ids"} & {*lacking}:
             restored = to_restore(table.adding(lacking), table.content, table.write)
             dropped = f"; {restored}"
         raise table.error(
