@@ -857,8 +857,9 @@ class Job(Generic[R, S]):
             if state is not None and not _covers(part.gathering.plan, state):
                 notes.append(
                     f"{target.label} is kept by a sync, through {state.through}: in the rows of "
-                    f"this export, `matched` has its events and days only; export all events and "
-                    f"days of the sync to complete them"
+                    f"this export, `matched` has its events and days only; to complete them, "
+                    f"export all events and days of the sync, or sync once with `late_days` of "
+                    f"all its days"
                 )
                 self._kept_by.append(state)
         if notes:
