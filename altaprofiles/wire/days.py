@@ -114,7 +114,7 @@ def check_day(name: str, value: object, fix: str = _FIX) -> int:
             text = str.__str__(value)
             if (of_time := day_of_time(text)) is not None:
                 raise InvalidArgument(f"{name}: {text!r} is a time; pass its day, {of_time!r}")
-            raise InvalidArgument(f"{name}: {text!r} is not a day; {fix}")
+            raise InvalidArgument(f"{name}: {shown(text)} is not a day; {fix}")
         value = found
     if isinstance(value, date):
         if value.year < _FIRST_YEAR:
