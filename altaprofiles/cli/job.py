@@ -227,7 +227,7 @@ def _run_each(
             reports[name] = await job(name)
         if name in errors:
             if len(errors) + len(reports) < len(app.accounts):
-                app.warn(f"{name} has failed, and the other accounts go on")
+                app.warn(f"{name} has failed, which does not stop the other accounts")
             displays[name].fail()
 
     def is_over() -> bool:

@@ -985,15 +985,16 @@ class Job(Generic[R, S]):
         """
         again = f"{remedy}run the same {self._noun} again"
         folders = [part.run.store.folder for part in parts if part.is_open]
-        number, unit = sum(part.kept() for part in parts), parts[0].gathering.unit
+        number = sum(part.kept() for part in parts)
+        counted = numbered(number, parts[0].gathering.unit)
         if is_written:
-            until = f"; until then, {number:,} {unit} stay in {folders[0].parent}" if number else ""
+            stay = f"{counted} {'stays' if number == 1 else 'stay'} in {folders[0].parent}"
+            until = f"; until then, {stay}" if number else ""
             return f"{again} to ask for what is missing{until}"
         if number:
             folder = folders[0] if len(folders) == 1 else folders[0].parent
-            return (
-                f"{number:,} {unit} are in {folder}; {remedy}run the same {self._noun} {TO_RESUME}"
-            )
+            verb = "is" if number == 1 else "are"
+            return f"{counted} {verb} in {folder}; {remedy}run the same {self._noun} {TO_RESUME}"
         return f"{NOTHING_KEPT}; {again}{cure}"
 
     def _note_resumption(self, error: asyncio.CancelledError) -> None:

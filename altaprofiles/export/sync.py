@@ -287,7 +287,7 @@ class Sync:
         if days is None:
             raise ExportError(
                 f"{sentence}. Nothing was asked for. If the clock is right now, sync this account "
-                f"once with `late_days` of {all_days}, which brings all days again, or of fewer "
+                f"once with `late_days={all_days}`, which brings all days again, or with fewer "
                 f"that reach back to the night in which the clock was wrong"
             )
         self._warn(f"{sentence}; they are brought again from {days[0]} on")
@@ -306,7 +306,7 @@ class Sync:
             )
         self._warn(
             f"{target.label} lacks the rows of {days} again, sync this account once with "
-            f"`late_days` of at least {late}"
+            f"`late_days={late}` or more"
         )
 
     def _warn(self, sentence: str) -> None:
@@ -452,7 +452,7 @@ class Syncs:
         except (AltaProfilesError, OSError) as error:
             self._errors[name] = error
             if self._errors.keys() | self._reports.keys() != self._syncs.keys():
-                logger.warning("%s has failed, and the other accounts go on", name)
+                logger.warning("%s has failed, which does not stop the other accounts", name)
             self._on_failure(name)
             report = getattr(error, "report", None)
             if not isinstance(report, SyncReport):

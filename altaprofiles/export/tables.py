@@ -158,8 +158,8 @@ def of_lost_rows(label: str, account: str, origin: Origin, losses: Sequence[Lost
     return (
         f"{label} has {what}: somebody has deleted rows, restored an older backup of the table, or "
         f"merged people by an export that may not write its state (altaprofiles_sync), and no sync "
-        f"fetches them again by itself; to bring all, sync this account once with `late_days` of "
-        f"at least {lost.days}, or, after a backup, of the days since it was made"
+        f"fetches them again by itself; to bring all, sync this account once with "
+        f"`late_days={lost.days}` or more, or, after a backup, with the days since it was made"
     )
 
 
@@ -200,8 +200,8 @@ def of_added_to_days(label: str, columns: Sequence[str], days: int, late_days: i
     noun, them, names = _new_columns(columns)
     files = "the file of 1 other day lacks" if days == 1 else f"the files of {days} other days lack"
     return (
-        f"{label} has {noun}, which {files}: {names}; to fill {them}, sync once with `late_days` "
-        f"of at least {late_days}, and the same `flatten`"
+        f"{label} has {noun}, which {files}: {names}; to fill {them}, sync once with "
+        f"`late_days={late_days}` or more, and the same `flatten`"
     )
 
 
@@ -221,7 +221,7 @@ def of_changed_in_days(
     return (
         f"{label} has {column.name!r} as {column.kind} now, and {files} it as "
         f"{' or '.join(types)}, which not every reader can unite; name that type again in "
-        f"`flatten`, or sync once with `late_days` of at least {late_days}, and the same `flatten`"
+        f"`flatten`, or sync once with `late_days={late_days}` or more, and the same `flatten`"
     )
 
 
@@ -247,7 +247,7 @@ def of_text_on_days(
     return (
         f"{note}; other days have it as {' or '.join(types)}, which not every reader can unite; "
         f"for one type, remove the files of the days from {first} to {last}, and sync every "
-        f"account once with `late_days` of at least {late_days}, and the same `flatten`"
+        f"account once with `late_days={late_days}` or more, and the same `flatten`"
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import signal
 import subprocess
@@ -411,6 +412,24 @@ def test_other_texts_are_refused(env: dict[str, str], tmp_path: Path, text: str)
         assert (done.code, done.stdout) == (2, b"")
         assert done.stderr.startswith(f"error: {option}: {text!r} is not a day; write it as 2026-")
     assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("count", "Charged", "--to", "2026-11-30", "--from"),
+        ("count", "Charged", "--from", "2026-10-01", "--to"),
+        ("sync", "Charged", "-o", "crm.duckdb", "--since"),
+        ("sync", "Charged", "-o", "crm.duckdb", "--since", "2026-10-01", "--until"),
+    ],
+)
+def test_a_number_of_excel_is_shown_as_its_day(
+    env: dict[str, str], tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    done = run(env, *options, "46327", cwd=tmp_path)
+    assert (done.code, done.stdout) == (2, b"")
+    assert re.match(rf"error: {options[-1]}: '?46327'? is Excel's number of ", done.stderr)
+    assert "2026-11-01" in done.stderr
 
 
 @pytest.mark.parametrize("text", ["2026031", "20260230", "1767225600000", "99"])

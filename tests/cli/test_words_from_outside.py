@@ -110,6 +110,8 @@ def test_a_path_that_the_system_refuses(tmp_path: Path) -> None:
         ("`profile=False` leaves it out", (), "--no-profile leaves it out"),
         ("a`table` is not `format`", ("a`table`",), "a`table` is not --format"),
         ("pass write='append'", (), "pass --write append"),
+        ("with `batch_size=100` or less", (), "with --batch-size 100 or less"),
+        ("the service's `x=1`", (), None),
         ("\"write='append'\": pass write='append'", (), "\"write='append'\": pass --write append"),
     ],
 )

@@ -89,7 +89,7 @@ async def test_days_that_a_clock_has_passed_over_are_no_success(
             await night(emulator, to)
         with pytest.raises(ExportError) as caught:
             await night(emulator, to)
-        found = re.search(r"`late_days` of (\d+)", str(caught.value))
+        found = re.search(r"`late_days=(\d+)`", str(caught.value))
         assert found is not None
         report = await night(emulator, to, late_days=int(found[1]))
         assert (report.first, report.last, report.through) == (

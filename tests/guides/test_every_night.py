@@ -15,6 +15,7 @@ from altaprofiles import Session
 from altaprofiles.emulator import Emulator
 
 from ..support.guides import GUIDES, block_of
+from ..support.odd_people import ODD_PEOPLE, with_odd_people
 from ..support.postgres import Server
 
 pytestmark = pytest.mark.anyio
@@ -112,6 +113,24 @@ async def test_a_table_is_read_by_the_last_time_of_an_event(
     await sync(postgres.url("profiles"))
     query = block_of(GUIDE, "charged in the last 30 days", "sql")
     assert in_duckdb(query, "crm.duckdb") == postgres.rows(query) == [(2,)]
+
+
+async def test_odd_records_do_not_stop_the_question_of_the_last_days(
+    postgres: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    async with with_odd_people() as session:
+        for to in ("crm.duckdb", postgres.url("profiles")):
+            await session.export("Charged", start=20260101, end=20260131, to=to)
+    query = block_of(GUIDE, "charged in the last 30 days", "sql")
+    query = re.sub(r"- 30\b", "- 30000", query)
+    with_a_time = [
+        one["identity"]
+        for one in ODD_PEOPLE
+        if re.search(r"'Charged': {.*'last_seen': \d{1,10}\D", str(one.get("events")))
+    ]
+    assert len(with_a_time) == 2
+    assert in_duckdb(query, "crm.duckdb") == postgres.rows(query) == [(len(with_a_time),)]
 
 
 async def test_an_alarm_names_the_accounts_without_a_success(
