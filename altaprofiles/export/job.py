@@ -422,7 +422,7 @@ class Job(Generic[R, S]):
                 f"({flattened or 'none'}), and not those of this one"
             )
         if is_outdated(began := min(one.began for one in own)):
-            warnings.append(f"it {_of_then(began)}")
+            warnings.append(_of_then(began))
         for warning in warnings:
             logger.warning("%s", warning)
         return replace(report, warnings=[*report.warnings, *warnings])
@@ -808,8 +808,8 @@ class Job(Generic[R, S]):
             warnings.append(_by(names, nobody))
         for part in parts:
             if (store := part.run.store).is_outdated:
-                by = "it" if part.name is None else f"{part.name}: it"
-                warnings.append(f"{by} {_of_then(store.began)}")
+                by = [] if part.name is None else [part.name]
+                warnings.append(_by(by, _of_then(store.began)))
         for sentence in warnings:
             logger.warning("%s", sentence)
         self._warnings += warnings
@@ -1240,8 +1240,8 @@ def _of_added(target: Target) -> str:
 
 
 def _of_then(began: datetime) -> str:
-    """Return the warning about rows that are no longer current, without its subject."""
-    return f"was begun at {began:%Y-%m-%d %H:%M} UTC, and is of then"
+    """Return the warning about rows that are no longer current."""
+    return f"the export was begun at {began:%Y-%m-%d %H:%M} UTC, and its rows are of then"
 
 
 def _cure_of_lateness(failure: AltaProfilesError | None) -> str:

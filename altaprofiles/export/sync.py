@@ -156,6 +156,7 @@ class Sync:
         await threads.run(lambda: self._tidy(workspaces, place, left, days))
         if state is not None:
             await threads.run(partial(self._warn_of_lost_days, place.target, state.through))
+            await threads.run(partial(self._warn_of_damaged_days, place.target, state.through))
         report = self._describe(place, state)
         if not self._reports:
             self.seen = time.monotonic()
@@ -307,6 +308,21 @@ class Sync:
         self._warn(
             f"{target.label} lacks the rows of {days} again, sync this account once with "
             f"`late_days={late}` or more"
+        )
+
+    def _warn_of_damaged_days(self, target: Target, through: date) -> None:
+        """Warn of the days before whose files readers cannot open. Blocking."""
+        damaged = target.damaged_days(self._days.since, through)
+        if not damaged:
+            return
+        late = (through - min(damaged)).days + 1
+        files, them, days = "a damaged file", "it", "the day"
+        if len(damaged) > 1:
+            files, them, days = f"{len(damaged):,} damaged files", "them", "the days"
+        self._warn(
+            f"{target.label} has {files}, which no reader can open: {', '.join(damaged.values())}; "
+            f"remove {them}, and sync this account once with `late_days={late}` or more, which "
+            f"brings {days} again"
         )
 
     def _warn(self, sentence: str) -> None:

@@ -29,7 +29,16 @@ from altaprofiles.export.outputs import outputs_at
 from ..support.forks import start
 from ..support.jobs import journal
 from ..support.postgres import Server
-from ..support.terminals import COMMAND, Terminal, emulated, environment, held, refusing, run
+from ..support.terminals import (
+    COMMAND,
+    Terminal,
+    emulated,
+    environment,
+    held,
+    refusing,
+    resuming_words,
+    run,
+)
 from ..support.waiting import wait_until
 
 DAYS = ("--from", "2026-01-01", "--to", "2026-01-31")
@@ -197,7 +206,7 @@ def test_the_next_run_asks_only_the_account_that_has_failed(
     assert "doctor --account outlet" in done.stderr
     resume = done.stderr.splitlines()[-1]
     assert resume.startswith("To resume: ")
-    assert shlex.split(resume)[-4:] == [*BOTH]
+    assert resuming_words(resume)[-4:] == [*BOTH]
     kept = "stay in" if name != "people.duckdb" else "people.duckdb has the rows of shop"
     assert kept in done.stderr
     assert (tmp_path / name).exists() is (name == "people.duckdb")
@@ -243,7 +252,7 @@ def test_of_outputs_of_each_one_can_fail(
     assert counts_in(tmp_path / "outlet" / "people.csv").total() == people(
         accounts.emulators["outlet"]
     )
-    assert shlex.split(done.stderr.splitlines()[-1])[-4:] == [*BOTH]
+    assert resuming_words(done.stderr)[-4:] == [*BOTH]
 
 
 def test_the_name_of_a_single_account_in_a_path(
@@ -752,7 +761,8 @@ def test_a_warning_about_all_accounts_is_in_the_report_and_names_no_single_one(
     assert warning.endswith(f": {alone}")
     manifest = json.loads((tmp_path / "p.duckdb.manifest.json").read_bytes())
     # A manifest has the names of Python, whatever has written it.
-    assert manifest["warnings"] == [warning.replace("--flatten", "`flatten`")]
+    named = warning.replace("--flatten", "`flatten`").replace("--late-days", "`late_days`")
+    assert manifest["warnings"] == [named]
     nobody = ("export", "App Launched", *DAYS, *BOTH, "--profile-where", "City = Nowhere", "--json")
     done = run(env, *nobody, "-o", "p.csv", cwd=tmp_path)
     assert done.code == 0, done.stderr
@@ -772,7 +782,7 @@ def test_a_sync_goes_on_without_the_account_that_has_failed(
     assert done.code == 3
     assert "error: shop: CleverTap answered HTTP 401" in done.stderr
     assert "error: outlet is up to date; shop has failed" in done.stderr
-    assert shlex.split(done.stderr.splitlines()[-1])[-4:] == [*BOTH]
+    assert resuming_words(done.stderr)[-4:] == [*BOTH]
     shop, outlet = (accounts.account(name) for name in ("shop", "outlet"))
     assert days_of(tmp_path / "crm.duckdb") == {shop: "2026-01-05", outlet: "2026-01-07"}
     accounts.set("shop", passcode=passcode)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 import signal
 import subprocess
 import time
@@ -20,7 +19,7 @@ from altaprofiles.emulator import Emulator
 
 from ..support.forks import start
 from ..support.tasks import PATIENCE
-from ..support.terminals import COMMAND, Done, emulated, environment, held, run
+from ..support.terminals import COMMAND, Done, emulated, environment, held, resuming_words, run
 
 
 @pytest.fixture(scope="module")
@@ -452,7 +451,7 @@ def interrupted(
         process.terminate()
         stderr = process.communicate(timeout=PATIENCE)[1].decode()
     assert process.returncode == 128 + signal.SIGTERM
-    words = shlex.split(stderr.partition("To resume: ")[2])
+    words = resuming_words(stderr)
     return words[words.index("export") :]
 
 

@@ -157,3 +157,19 @@ async def test_an_alarm_names_the_accounts_without_a_success(
     assert len(postgres.rows(query)) == 2
     await sync(postgres.url("profiles"))
     assert len(postgres.rows(query)) == 1
+
+
+async def test_files_of_a_folder_that_are_damaged_are_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    await sync("crm/")
+    namespace: dict[str, Any] = {}
+    exec(block_of(GUIDE, "def damaged_files"), namespace)  # noqa: S102
+    assert namespace["damaged_files"]("crm") == []
+    ended, midst = sorted(Path("crm").glob("day=*/*.parquet"))[:2]
+    ended.write_bytes(ended.read_bytes()[:-100])
+    content = midst.read_bytes()
+    midst.write_bytes(content[:4] + b"\xff" * 20 + content[24:])
+    found = namespace["damaged_files"]("crm")
+    assert [line.partition(": ")[0] for line in found] == [str(ended), str(midst)]
