@@ -255,13 +255,15 @@ async def test_a_day_that_was_brought_half_over_is_no_success(
         set_clock(date(2026, 1, 10), 14)
         assert (await night(emulator, to, zone, late_days=0)).through == date(2026, 1, 9)
         emulator.add(charged("2", date(2026, 1, 9)))
-        for hour in (10, 13):
-            # The day is over by the second one, and was not when it was brought.
-            set_clock(date(2026, 1, 10 if hour == 13 else 9), hour)
+        # The day is over by the second one, and was not when it was brought.
+        texts = []
+        for day, hour in ((9, 10), (10, 13)):
+            set_clock(date(2026, 1, day), hour)
             with pytest.raises(ExportError, match=r"through 2026-01-09 .* one was ahead") as caught:
                 await night(emulator, to, zone, late_days=0)
-        assert "before 2026-01-10" in str(caught.value)
-        found = re.search(r"`late_days` of (\d+)", str(caught.value))
+            texts.append(str(caught.value))
+        assert "before 2026-01-10" in texts[0]
+        found = re.search(r"`late_days` of (\d+)", texts[1])
         assert found is not None
         report = await night(emulator, to, zone, late_days=int(found[1]))
         assert (report.first, report.through) == (SINCE, date(2026, 1, 9))
