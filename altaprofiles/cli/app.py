@@ -702,6 +702,9 @@ class App:
         if account is not None:
             message = f"{account}: {message}"
         facts = {} if account is None else {"account": account}
+        facts["error"] = type(error).__name__
+        if error.__cause__ is not None:
+            facts["cause"] = type(error.__cause__).__name__
         _logger().error(
             "%s",
             message,

@@ -30,7 +30,7 @@ from .app import App, Service, has_conditions, keeping
 from .exits import Exit, Failure, Interrupted
 from .options import OutputOptions
 from .progress import ProgressDisplay, progress_display
-from .resumption import command_line
+from .resumption import command_line, resuming_line
 from .summary import summarize, write_report
 
 __all__ = ["ACCOUNT", "Opened", "filled", "run_accounts", "run_job", "run_parts"]
@@ -128,7 +128,7 @@ def run_accounts(
             check(report)
             return report
 
-        resume = prefix + command_line(click.get_current_context())
+        resume = prefix + resuming_line(click.get_current_context())
         run_job(app, job, out=out, as_json=as_json, resume=resume, service=service)
         return
     app.accounts = app.accounts or (app.usual_account(f"{ACCOUNT} in --out", service),)
@@ -137,7 +137,7 @@ def run_accounts(
     _advise_on_password(app, out)
     with account_displays(app, app.accounts) as displays:
         sessions = app.sessions(service=service, on_event=lambda name: displays[name].note_failure)
-        resume = prefix + command_line(click.get_current_context())
+        resume = prefix + resuming_line(click.get_current_context())
         if ACCOUNT in out:
             outputs = {name: filled(out, name) for name in sessions}
 
@@ -227,7 +227,7 @@ def _run_each(
             reports[name] = await job(name)
         if name in errors:
             if len(errors) + len(reports) < len(app.accounts):
-                app.warn(f"{name} has failed, and the other accounts go on")
+                app.warn(f"{name} has failed, which does not stop the other accounts")
             displays[name].fail()
 
     def is_over() -> bool:

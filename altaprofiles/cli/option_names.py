@@ -19,24 +19,29 @@ _ARGUMENT = (
     r"(?P<quote>`?)\b(?P<name>[a-z_]+)='(?P<value>[\w-]+)'"
     r"(?: \((?P<option>--[a-z-]+ [\w-]+)\))?(?P=quote)"
 )
-_NAMES = re.compile(rf"{_ARGUMENT}|`(?P<flag>[a-z_]+)=False`|`(?P<bare>[a-z_]+)`")
+_NAMES = re.compile(
+    rf"{_ARGUMENT}|`(?P<flag>[a-z_]+)=False`|`(?P<counted>[a-z_]+)=(?P<count>[0-9]+)`"
+    r"|`(?P<bare>[a-z_]+)`"
+)
 
 
 def with_options(text: str, command: click.Command) -> str:
     """Return `text` with arguments such as `by='user_id'` as options, such as --by user-id.
 
-    So are flags and mere names in backquotes, such as `late_days`.
+    So are flags, numbers and mere names in backquotes, such as `late_days=7` and `late_days`.
 
     Those that the command has no option for stay, and so do options whose values are any text.
     """
     options = {one.name: one for one in command.params if isinstance(one, click.Option)}
 
     def as_option(match: re.Match[str]) -> str:
-        option = options.get(match["name"] or match["flag"] or match["bare"])
+        option = options.get(match["name"] or match["flag"] or match["counted"] or match["bare"])
         if option is None:
             return match[0]
         if match["bare"]:
             return max(option.opts, key=len)
+        if match["counted"]:
+            return f"{max(option.opts, key=len)} {match['count']}"
         if match["flag"]:
             return next(iter(option.secondary_opts), match[0])
         if not isinstance(option.type, click.Choice):

@@ -15,7 +15,7 @@ from .app import App
 
 __all__ = [
     "RelativeDay",
-    "check_no_time",
+    "check_form",
     "day",
     "day_or_seconds",
     "moment",
@@ -79,7 +79,7 @@ def day(text: str) -> date | RelativeDay:
     if match := _BEFORE.fullmatch(text):
         before = int(match[1])
     if before is None:
-        check_no_time(text)
+        check_form(text)
         raise click.BadParameter(
             f"{text!r} is not a day; write it as 2026-01-31, today, yesterday, or -7d for seven "
             f"days ago"
@@ -87,12 +87,14 @@ def day(text: str) -> date | RelativeDay:
     return RelativeDay(text, before)
 
 
-def check_no_time(text: str) -> None:
-    """Raise `click.BadParameter` if the value of an option for a day is a time of one."""
-    from ..wire.days import day_of_time
+def check_form(text: str) -> None:
+    """Raise `click.BadParameter` if the value of an option is a day in another form."""
+    from ..wire.days import day_of_excel, day_of_time
 
     if (of_time := day_of_time(text)) is not None:
         raise click.BadParameter(f"{text!r} is a time, and a day is expected; write {of_time}")
+    if (of_excel := day_of_excel(text)) is not None:
+        raise click.BadParameter(f"{text!r} is Excel's number of a day; write {of_excel}")
 
 
 def day_or_seconds(text: str) -> date | int | RelativeDay:

@@ -16,14 +16,13 @@ from click.core import ParameterSource
 from ..export.sinks.postgres_url import without_password
 from .app import App
 
-__all__ = ["command_line", "quoted_word"]
+__all__ = ["command_line", "quoted_word", "resuming_line"]
 
 
 def command_line(context: click.Context) -> str:
-    """Return a command line, ready to paste into a shell, without passwords.
+    """Return a command line, ready to paste into a shell of the current folder, without passwords.
 
-    It works in any folder if the output is not a file: what has been gathered is in the current
-    folder then, which the output's address does not name.
+    `resuming_line` works in any folder.
     """
     arguments: list[str] = []
     options: list[str] = []
@@ -44,17 +43,32 @@ def command_line(context: click.Context) -> str:
     words = [*arguments, *options]
     if any(text.startswith("-") and text != "-" for text in arguments):
         words = [*options, "--", *arguments]
-    line = " ".join(map(quoted_word, [*_program(), context.info_name or "", *words]))
-    to = context.params.get("to") or context.params.get("out")
-    if "://" in str(to) and _is_of_folder(context):
-        # In parentheses, because keys may be piped into it.
-        return f"(cd {quoted_word(str(Path.cwd()))} && {line})"
-    return line
+    return " ".join(map(quoted_word, [*_program(), context.info_name or "", *words]))
 
 
-def _is_of_folder(context: click.Context) -> bool:
-    """Return whether a command line means something else in another folder, beside its output."""
-    if context.params.get("spool") is None:
+def resuming_line(context: click.Context) -> str:
+    """Return the command line of `command_line`, which goes to the current folder if need be.
+
+    Whoever reads it in a terminal is in that folder, as the name of a file tells; a log or a mail
+    is read in any.
+    """
+    line = command_line(context)
+    to = str(context.params.get("to") or context.params.get("out"))
+    is_seen_there = "://" not in to and sys.stderr.isatty()
+    if is_seen_there or not _is_of_folder(to, context):
+        return line
+    # In parentheses, because keys may be piped into it.
+    return f"(cd {quoted_word(str(Path.cwd()))} && {line})"
+
+
+def _is_of_folder(to: str, context: click.Context) -> bool:
+    """Return whether a command line means something else in another folder."""
+    if "://" not in to:
+        # What has been gathered is beside the output.
+        if not Path(to).is_absolute():
+            return True
+    elif context.params.get("spool") is None:
+        # It is in the current folder, which the output's address does not name.
         return True
     return any(
         not Path(text).is_absolute()

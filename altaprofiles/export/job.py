@@ -425,7 +425,7 @@ class Job(Generic[R, S]):
                 f"({flattened or 'none'}), and not those of this one"
             )
         if is_outdated(began := min(one.began for one in own)):
-            warnings.append(f"it {_of_then(began)}")
+            warnings.append(_of_then(began))
         for warning in warnings:
             logger.warning("%s", warning)
         return replace(report, warnings=[*report.warnings, *warnings])
@@ -811,8 +811,8 @@ class Job(Generic[R, S]):
             warnings.append(_by(names, nobody))
         for part in parts:
             if (store := part.run.store).is_outdated:
-                by = "it" if part.name is None else f"{part.name}: it"
-                warnings.append(f"{by} {_of_then(store.began)}")
+                by = [] if part.name is None else [part.name]
+                warnings.append(_by(by, _of_then(store.began)))
         for sentence in warnings:
             logger.warning("%s", sentence)
         self._warnings += warnings
@@ -988,15 +988,16 @@ class Job(Generic[R, S]):
         """
         again = f"{remedy}run the same {self._noun} again"
         folders = [part.run.store.folder for part in parts if part.is_open]
-        number, unit = sum(part.kept() for part in parts), parts[0].gathering.unit
+        number = sum(part.kept() for part in parts)
+        counted = numbered(number, parts[0].gathering.unit)
         if is_written:
-            until = f"; until then, {number:,} {unit} stay in {folders[0].parent}" if number else ""
+            stay = f"{counted} {'stays' if number == 1 else 'stay'} in {folders[0].parent}"
+            until = f"; until then, {stay}" if number else ""
             return f"{again} to ask for what is missing{until}"
         if number:
             folder = folders[0] if len(folders) == 1 else folders[0].parent
-            return (
-                f"{number:,} {unit} are in {folder}; {remedy}run the same {self._noun} {TO_RESUME}"
-            )
+            verb = "is" if number == 1 else "are"
+            return f"{counted} {verb} in {folder}; {remedy}run the same {self._noun} {TO_RESUME}"
         return f"{NOTHING_KEPT}; {again}{cure}"
 
     def _note_resumption(self, error: asyncio.CancelledError) -> None:
@@ -1242,8 +1243,8 @@ def _of_added(target: Target) -> str:
 
 
 def _of_then(began: datetime) -> str:
-    """Return the warning about rows that are no longer current, without its subject."""
-    return f"was begun at {began:%Y-%m-%d %H:%M} UTC, and is of then"
+    """Return the warning about rows that are no longer current."""
+    return f"the export was begun at {began:%Y-%m-%d %H:%M} UTC, and its rows are of then"
 
 
 def _cure_of_lateness(failure: AltaProfilesError | None) -> str:

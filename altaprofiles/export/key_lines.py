@@ -18,7 +18,7 @@ _SIGNS = (
     (b"\x1f\x8b", "compressed with gzip; unpack it first"),
     (b"\x28\xb5\x2f\xfd", "compressed with zstd; unpack it first"),
     (b"\xfd7zXZ\0", "compressed with xz; unpack it first"),
-    (b"PK\x03\x04", "a ZIP file or an Excel workbook; unpack it, or save it as CSV in UTF-8"),
+    (b"PK\x03\x04", "a ZIP file or an Excel workbook; unpack it, or save it as CSV UTF-8"),
     (b"\xff\xfe\0\0", "not UTF-8 but UTF-32; save it as UTF-8"),
     (b"\xff\xfe", "not UTF-8 but UTF-16; save it as UTF-8"),
     (b"\xfe\xff", "not UTF-8 but UTF-16; save it as UTF-8"),

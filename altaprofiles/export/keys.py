@@ -457,7 +457,7 @@ _PACKED = "unpack it, and pass the file that it holds"
 _NOT_TEXT = {
     **dict.fromkeys((".gz", ".zst", ".bz2", ".xz", ".zip"), _PACKED),
     ".json": "give it the ending .ndjson if each line is a value of its own",
-    ".xlsx": "save it as CSV in UTF-8",
+    ".xlsx": "save it as CSV UTF-8",
 }
 """The fix for files that would be read as one key a line, by ending."""
 

@@ -236,7 +236,8 @@ def unfinished_in(
 ) -> list[Unfinished]:
     """Return the unfinished exports of an output, oldest first: none if there is nothing to resume.
 
-    `Session.finish_unfinished` finishes one. Blocking.
+    As with `altaprofiles status`, one that was ended before its first page or answer is none of
+    them, because nothing would be lost with it. `Session.finish_unfinished` finishes one. Blocking.
 
     Args:
         to: the output, as for `Session.export`.

@@ -218,7 +218,7 @@ class Part(Generic[R, S]):
         """Take note of the error that has ended it. The `others` go on, unless they have failed."""
         self.error = error
         if any(other.error is None for other in others if other is not self):
-            logger.warning("%s has failed, and the other accounts go on", self.name)
+            logger.warning("%s has failed, which does not stop the other accounts", self.name)
         self.on_failure()
 
     def kept(self) -> int:

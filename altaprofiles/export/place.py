@@ -249,10 +249,11 @@ def stem_of(target: Target, parent: str | os.PathLike[str] | None) -> Path:
     if target.path is not None:
         # Tables of one file are exported side by side, so that each has files of its own.
         return stem_of_file(target.path, target.inner_table)
-    if target.spellings and _ODD.search(target.spellings[0]):
-        # Two must not become one because they have characters that files lack.
-        name = target.spellings[0]
-        return absolute_path("to", _told_apart(_without_odd(name)[:_LONGEST_STEM], name))
+    if target.spellings and not _PLAIN_PLACE.fullmatch(name := target.spellings[0]):
+        # Two must not become one because files lack what tells them apart, the slashes above all.
+        # Options may be too long, and are nobody's business.
+        safe = _without_odd(name.partition("?")[0])[:_LONGEST_STEM]
+        return absolute_path("to", _told_apart(safe, name))
     own, *others = (
         # One for each table of each server, without the characters that file names cannot hold.
         absolute_path("to", _without_odd(name))
@@ -263,8 +264,8 @@ def stem_of(target: Target, parent: str | os.PathLike[str] | None) -> Path:
     return next(known, others[0] if others else own)
 
 
-_ODD = re.compile(r"[^\w./:,\[\]-]")
-"""Characters that are no part of hosts, nor of most names."""
+_PLAIN_PLACE = re.compile(r"[A-Za-z0-9.-]*/[A-Za-z][A-Za-z0-9-]*/[\w.-]+")
+"""A server on the usual port, a database and a table, which can be told apart without slashes."""
 _LONGEST_STEM = 150
 
 

@@ -38,14 +38,12 @@ class Left(Struct, frozen=True):
     Attributes:
         rows: their number.
         latest: the latest time at which one of them was fetched, in microseconds since 1970.
-        storage: the number of the table's storage, which changes with the table; None in DuckDB.
         losses: what that run has found, if rows were gone, and before it what some other runs have.
             One that is killed before it has told so runs again, and no longer sees it in the rows.
     """
 
     rows: int
     latest: int | None
-    storage: int | None = None
     losses: tuple[Lost, ...] = ()
 
     @classmethod

@@ -157,6 +157,7 @@ class Sync:
         await threads.run(lambda: self._tidy(workspaces, place, left, days))
         if state is not None:
             await threads.run(partial(self._warn_of_lost_days, place.target, state.through))
+            await threads.run(partial(self._warn_of_damaged_days, place.target, state.through))
         report = self._describe(place, state)
         if not self._reports:
             self.seen = time.monotonic()
@@ -323,7 +324,7 @@ class Sync:
         if days is None:
             raise ExportError(
                 f"{sentence}. Nothing was asked for. If the clock is right now, sync this account "
-                f"once with `late_days` of {all_days}, which brings all days again, or of fewer "
+                f"once with `late_days={all_days}`, which brings all days again, or with fewer "
                 f"that reach back to the night in which the clock was wrong; do so before {until}, "
                 f"as later syncs do not notice"
             )
@@ -346,7 +347,22 @@ class Sync:
             )
         self._warn(
             f"{target.label} lacks the rows of {days} again, sync this account once with "
-            f"`late_days` of at least {late}"
+            f"`late_days={late}` or more"
+        )
+
+    def _warn_of_damaged_days(self, target: Target, through: date) -> None:
+        """Warn of the days before whose files readers cannot open. Blocking."""
+        damaged = target.damaged_days(self._days.since, through)
+        if not damaged:
+            return
+        late = (through - min(damaged)).days + 1
+        files, them, days = "a damaged file", "it", "the day"
+        if len(damaged) > 1:
+            files, them, days = f"{len(damaged):,} damaged files", "them", "the days"
+        self._warn(
+            f"{target.label} has {files}, which no reader can open: {', '.join(damaged.values())}; "
+            f"remove {them}, and sync this account once with `late_days={late}` or more, which "
+            f"brings {days} again"
         )
 
     def _warn(self, sentence: str) -> None:
@@ -492,7 +508,7 @@ class Syncs:
         except (AltaProfilesError, OSError) as error:
             self._errors[name] = error
             if self._errors.keys() | self._reports.keys() != self._syncs.keys():
-                logger.warning("%s has failed, and the other accounts go on", name)
+                logger.warning("%s has failed, which does not stop the other accounts", name)
             self._on_failure(name)
             report = getattr(error, "report", None)
             if not isinstance(report, SyncReport):

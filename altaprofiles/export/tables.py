@@ -54,6 +54,7 @@ __all__ = [
     "of_text_on_days",
     "of_unfilled",
     "to_keep_values",
+    "to_restore",
     "unbound_keys",
     "unbound_row",
     "under_other_keys",
@@ -70,11 +71,26 @@ REFUSED_AGAIN = (
 """The end of an error of rows that a constraint of a table does not allow."""
 
 
-def of_left_out(label: str, columns: Sequence[str]) -> str:
-    """Return the note on flattened columns of a table that an export leaves out."""
+def of_left_out(label: str, columns: Sequence[str], origin: Origin, write: Write) -> str:
+    """Return the note on flattened columns of a table that an export leaves out.
+
+    Args:
+        label: the table.
+        columns: the names of the columns.
+        origin: the export.
+        write: the way in which it writes rows.
+    """
     names = ", ".join(map(repr, columns))
-    noun = "a column" if len(columns) == 1 else "columns"
-    return f"{label} has {noun} that `flatten` leaves out, null in the rows just written: {names}"
+    noun, them = ("a column", "it") if len(columns) == 1 else ("columns", "them")
+    note = f"{label} has {noun} that `flatten` leaves out, null in the rows just written: {names}"
+    if write == "append":
+        return f"{note}; name {them} there the next time, as these rows stay so"
+    again = "run this export again"
+    if origin.days is not None:
+        first, last = origin.days
+        late = (last - first).days + 1
+        again = f"sync once with `late_days={late}` (later more, back to {first})"
+    return f"{note}; to fill {them}, name {them} there again, and {again}"
 
 
 def of_unfilled(label: str, added: Sequence[str], unfilled: Sequence[str]) -> str:
@@ -158,8 +174,8 @@ def of_lost_rows(label: str, account: str, origin: Origin, losses: Sequence[Lost
     return (
         f"{label} has {what}: somebody has deleted rows, restored an older backup of the table, or "
         f"merged people by an export that may not write its state (altaprofiles_sync), and no sync "
-        f"fetches them again by itself; to bring all, sync this account once with `late_days` of "
-        f"at least {lost.days}, or, after a backup, of the days since it was made"
+        f"fetches them again by itself; to bring all, sync this account once with "
+        f"`late_days={lost.days}` or more, or, after a backup, with the days since it was made"
     )
 
 
@@ -179,13 +195,32 @@ def to_keep_values(change: str, content: Content, write: Write) -> str:
     return f'to keep every value, run: {change}; then name the type "text"{filled[write]}'
 
 
+def to_restore(statement: str, content: Content, write: Write) -> str:
+    """Return the advice on columns of a table of an export that somebody has dropped.
+
+    Args:
+        statement: the statement that adds them again.
+        content: the kind of rows.
+        write: the way in which rows are written.
+    """
+    filled = {
+        "upsert": f"; to fill the rows that are there, {_once_for_all(content)}",
+        "replace": ", and export again",
+        "append": "; the rows that are there stay null in them",
+    }
+    return f"if they were dropped, run: {statement}{filled[write]}"
+
+
 def _once_for_all(content: Content) -> str:
-    remedy = "export everyone"
-    if content.has_key:
-        remedy = "look up all keys of the table"
+    remedy = "export everyone once"
+    if content.has_key or content.of == "bindings":
+        remedy = "look up all keys of the table once"
     elif content.has_events:
-        remedy = "export all events and days of the table"
-    return f"{remedy} once, with the same `flatten`"
+        remedy = (
+            "export all events and days of the table once, or sync it once with `late_days` of all "
+            "its days"
+        )
+    return f"{remedy}, with the same `flatten`"
 
 
 def of_added_to_days(label: str, columns: Sequence[str], days: int, late_days: int) -> str:
@@ -200,8 +235,8 @@ def of_added_to_days(label: str, columns: Sequence[str], days: int, late_days: i
     noun, them, names = _new_columns(columns)
     files = "the file of 1 other day lacks" if days == 1 else f"the files of {days} other days lack"
     return (
-        f"{label} has {noun}, which {files}: {names}; to fill {them}, sync once with `late_days` "
-        f"of at least {late_days}, and the same `flatten`"
+        f"{label} has {noun}, which {files}: {names}; to fill {them}, sync once with "
+        f"`late_days={late_days}` or more, and the same `flatten`"
     )
 
 
@@ -221,7 +256,7 @@ def of_changed_in_days(
     return (
         f"{label} has {column.name!r} as {column.kind} now, and {files} it as "
         f"{' or '.join(types)}, which not every reader can unite; name that type again in "
-        f"`flatten`, or sync once with `late_days` of at least {late_days}, and the same `flatten`"
+        f"`flatten`, or sync once with `late_days={late_days}` or more, and the same `flatten`"
     )
 
 
@@ -247,7 +282,7 @@ def of_text_on_days(
     return (
         f"{note}; other days have it as {' or '.join(types)}, which not every reader can unite; "
         f"for one type, remove the files of the days from {first} to {last}, and sync every "
-        f"account once with `late_days` of at least {late_days}, and the same `flatten`"
+        f"account once with `late_days={late_days}` or more, and the same `flatten`"
     )
 
 

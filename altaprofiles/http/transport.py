@@ -352,7 +352,7 @@ class Transport:
         if size > _RATIO * received:
             raise ResponseTooLarge(
                 f"the response is over {limit:,} bytes, and over {_RATIO} times as large as what "
-                f"arrived; no page of the service is; if this one is, raise max_response_bytes",
+                f"arrived; no page of the service is; if this one is, raise `max_response_bytes`",
                 limit=limit,
             )
 
@@ -360,8 +360,8 @@ class Transport:
         limit = self.max_response_bytes
         if size > limit:
             raise ResponseTooLarge(
-                f"the response is over {limit:,} bytes; ask for less (a smaller batch_size, "
-                f"events=False) or raise max_response_bytes",
+                f"the response is over {limit:,} bytes; ask for less (a smaller "
+                f"`batch_size`, no event summaries) or raise `max_response_bytes`",
                 limit=limit,
             )
 

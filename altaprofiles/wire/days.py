@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from contextlib import suppress
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
 from typing import TypeAlias
 
@@ -21,6 +21,7 @@ __all__ = [
     "check_range",
     "date_of",
     "day_in",
+    "day_of_excel",
     "day_of_time",
     "is_day",
     "last_to_come",
@@ -114,6 +115,8 @@ def check_day(name: str, value: object, fix: str = _FIX) -> int:
             text = str.__str__(value)
             if (of_time := day_of_time(text)) is not None:
                 raise InvalidArgument(f"{name}: {text!r} is a time; pass its day, {of_time!r}")
+            if (of_excel := day_of_excel(text)) is not None:
+                raise InvalidArgument(f"{name}: {text!r} is Excel's number of {of_excel}; {fix}")
             raise InvalidArgument(f"{name}: {text!r} is not a day; {fix}")
         value = found
     if isinstance(value, date):
@@ -133,6 +136,8 @@ def check_day(name: str, value: object, fix: str = _FIX) -> int:
             date_of(value)
         except ValueError:
             raise InvalidArgument(f"{name}: {value} is not a calendar day; {fix}") from None
+    elif (of_excel := day_of_excel(str(value))) is not None:
+        raise InvalidArgument(f"{name}: {value} is Excel's number of {of_excel}; {fix}")
     elif not 10**9 <= value < 10**10:
         hint = ", and looks like milliseconds" if 10**12 <= value < 10**13 else ""
         raise InvalidArgument(f"{name}: {shown(value)} has neither 8 nor 10 digits{hint}; {fix}")
@@ -181,6 +186,21 @@ def day_of_time(text: str) -> str | None:
         if day_in(text) is None and day_in(text[:10].rstrip("T ")) is not None:
             return str(datetime.fromisoformat(text).date())
     return None
+
+
+# Its day 1 is 1900-01-01, and its 1900 has a 29 February that the calendar lacks.
+_BEFORE_EXCEL = date(1899, 12, 30)
+
+
+def day_of_excel(text: str) -> date | None:
+    """Return the day of this century that Excel shows as a text of digits in a cell without format.
+
+    It is never one that the service takes: those have 8 or 10 digits ([profiles], Body Parameters).
+    """
+    if re.fullmatch(r"[0-9]{5}", text) is None:
+        return None
+    day = _BEFORE_EXCEL + timedelta(days=int(text))
+    return day if 2000 <= day.year < 2100 else None
 
 
 _FIRST_YEAR = 1000

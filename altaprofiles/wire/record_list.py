@@ -42,7 +42,7 @@ def part_too_large(limit: int) -> ResponseTooLarge:
     """Return the error of a page ([profiles]) with a record, or the rest, over `limit` bytes."""
     return ResponseTooLarge(
         f"a part of the response, such as one record, is over {limit:,} bytes; raise "
-        f"max_response_bytes, or ask for less of each record (`event_summaries=False`)",
+        f"`max_response_bytes`, or ask for less of each record (`event_summaries=False`)",
         limit=limit,
     )
 

@@ -99,8 +99,8 @@ class Splitter:
         self._body.begin_with(piece)
         if self._sink.in_memory and self.size > self._limit:
             raise ResponseTooLarge(
-                f"the response is over {self._limit:,} bytes; ask for less (a smaller batch_size, "
-                f"events=False) or raise max_response_bytes",
+                f"the response is over {self._limit:,} bytes; ask for less (a smaller "
+                f"`batch_size`, no event summaries) or raise `max_response_bytes`",
                 limit=self._limit,
             )
         if not self._is_checked:

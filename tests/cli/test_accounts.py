@@ -24,11 +24,21 @@ import pytest
 from altaprofiles.cli import cli
 from altaprofiles.cli.commands.sync import sync
 from altaprofiles.emulator import Emulator
+from altaprofiles.export.outputs import outputs_at
 
 from ..support.forks import start
 from ..support.jobs import journal
 from ..support.postgres import Server
-from ..support.terminals import COMMAND, Terminal, emulated, environment, held, refusing, run
+from ..support.terminals import (
+    COMMAND,
+    Terminal,
+    emulated,
+    environment,
+    held,
+    refusing,
+    resuming_words,
+    run,
+)
 from ..support.waiting import wait_until
 
 DAYS = ("--from", "2026-01-01", "--to", "2026-01-31")
@@ -190,13 +200,13 @@ def test_the_next_run_asks_only_the_account_that_has_failed(
     done = run(env, *command, cwd=tmp_path)
     assert done.code == 3
     assert done.stdout == b""
-    assert "warning: outlet has failed, and the other accounts go on" in done.stderr
+    assert "warning: outlet has failed, which does not stop the other accounts" in done.stderr
     assert "error: outlet: CleverTap answered HTTP 401" in done.stderr
     assert "account 'outlet'" in done.stderr
     assert "doctor --account outlet" in done.stderr
     resume = done.stderr.splitlines()[-1]
     assert resume.startswith("To resume: ")
-    assert shlex.split(resume)[-4:] == [*BOTH]
+    assert resuming_words(resume)[-4:] == [*BOTH]
     kept = "stay in" if name != "people.duckdb" else "people.duckdb has the rows of shop"
     assert kept in done.stderr
     assert (tmp_path / name).exists() is (name == "people.duckdb")
@@ -242,7 +252,7 @@ def test_of_outputs_of_each_one_can_fail(
     assert counts_in(tmp_path / "outlet" / "people.csv").total() == people(
         accounts.emulators["outlet"]
     )
-    assert shlex.split(done.stderr.splitlines()[-1])[-4:] == [*BOTH]
+    assert resuming_words(done.stderr)[-4:] == [*BOTH]
 
 
 def test_the_name_of_a_single_account_in_a_path(
@@ -751,7 +761,8 @@ def test_a_warning_about_all_accounts_is_in_the_report_and_names_no_single_one(
     assert warning.endswith(f": {alone}")
     manifest = json.loads((tmp_path / "p.duckdb.manifest.json").read_bytes())
     # A manifest has the names of Python, whatever has written it.
-    assert manifest["warnings"] == [warning.replace("--flatten", "`flatten`")]
+    named = warning.replace("--flatten", "`flatten`").replace("--late-days", "`late_days`")
+    assert manifest["warnings"] == [named]
     nobody = ("export", "App Launched", *DAYS, *BOTH, "--profile-where", "City = Nowhere", "--json")
     done = run(env, *nobody, "-o", "p.csv", cwd=tmp_path)
     assert done.code == 0, done.stderr
@@ -771,7 +782,7 @@ def test_a_sync_goes_on_without_the_account_that_has_failed(
     assert done.code == 3
     assert "error: shop: CleverTap answered HTTP 401" in done.stderr
     assert "error: outlet is up to date; shop has failed" in done.stderr
-    assert shlex.split(done.stderr.splitlines()[-1])[-4:] == [*BOTH]
+    assert resuming_words(done.stderr)[-4:] == [*BOTH]
     shop, outlet = (accounts.account(name) for name in ("shop", "outlet"))
     assert days_of(tmp_path / "crm.duckdb") == {shop: "2026-01-05", outlet: "2026-01-07"}
     accounts.set("shop", passcode=passcode)
@@ -821,7 +832,11 @@ def test_one_table_of_a_server_of_two_syncs(
 
 
 def test_the_account_of_a_server_that_is_behind_is_seen(
-    env: dict[str, str], accounts: Accounts, tmp_path: Path, postgres: Server
+    env: dict[str, str],
+    accounts: Accounts,
+    tmp_path: Path,
+    postgres: Server,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     url = postgres.url("nightly")
     command = (*NIGHTLY, "-o", url, "--until")
@@ -847,14 +862,16 @@ def test_the_account_of_a_server_that_is_behind_is_seen(
         port = str(closed.getsockname()[1])
         nowhere = url.replace(f":{postgres.port}/", f":{port}/")
         manifest = next(tmp_path.glob("*.manifest.json"))
-        manifest.rename(tmp_path / manifest.name.replace(str(postgres.port), port))
+        monkeypatch.chdir(tmp_path)
+        [state] = outputs_at(nowhere, table=None, spool=None, elsewhere=True)
+        manifest.rename(tmp_path / f"{state.folder.stem}.manifest.json")
         done = run(env, "status", nowhere, cwd=tmp_path)
         assert lines_of(done.stdout.decode(), "  synced") == behind
         assert "by the manifest, as the table cannot be read: " in done.stdout.decode()
         [line] = run(env, "status", nowhere, "--json", cwd=tmp_path).stdout.splitlines()
-    state = json.loads(line)
-    assert state["synced"] == {shop: "2026-01-07", outlet: "2026-01-05"}
-    assert state["synced_from"] == "manifest"
+    shown = json.loads(line)
+    assert shown["synced"] == {shop: "2026-01-07", outlet: "2026-01-05"}
+    assert shown["synced_from"] == "manifest"
 
 
 @pytest.mark.parametrize("out", ["crm.duckdb", "crm/", "postgres"])
@@ -1031,7 +1048,7 @@ def test_the_last_account_that_fails_leaves_none_to_go_on(
         command = ("sync", "App Launched", "--since", "2026-01-01", "--timezone", "UTC", "-o", "p/")
     done = run(env, *command, *BOTH, cwd=tmp_path)
     assert done.code == 3
-    assert done.stderr.count(" has failed, and the other accounts go on\n") == 1
+    assert done.stderr.count(" has failed, which does not stop the other accounts\n") == 1
     for name in ("shop", "outlet"):
         assert f"error: {name}: CleverTap answered HTTP 401" in done.stderr
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import shlex
+import re
 import signal
 import subprocess
 import time
@@ -19,7 +19,7 @@ from altaprofiles.emulator import Emulator
 
 from ..support.forks import start
 from ..support.tasks import PATIENCE
-from ..support.terminals import COMMAND, Done, emulated, environment, held, run
+from ..support.terminals import COMMAND, Done, emulated, environment, held, resuming_words, run
 
 
 @pytest.fixture(scope="module")
@@ -413,6 +413,24 @@ def test_other_texts_are_refused(env: dict[str, str], tmp_path: Path, text: str)
     assert not [*tmp_path.iterdir()]
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("count", "Charged", "--to", "2026-11-30", "--from"),
+        ("count", "Charged", "--from", "2026-10-01", "--to"),
+        ("sync", "Charged", "-o", "crm.duckdb", "--since"),
+        ("sync", "Charged", "-o", "crm.duckdb", "--since", "2026-10-01", "--until"),
+    ],
+)
+def test_a_number_of_excel_is_shown_as_its_day(
+    env: dict[str, str], tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    done = run(env, *options, "46327", cwd=tmp_path)
+    assert (done.code, done.stdout) == (2, b"")
+    assert re.match(rf"error: {options[-1]}: '?46327'? is Excel's number of ", done.stderr)
+    assert "2026-11-01" in done.stderr
+
+
 @pytest.mark.parametrize("text", ["2026031", "20260230", "1767225600000", "99"])
 def test_numbers_that_are_not_days(env: dict[str, str], text: str) -> None:
     done = run(env, "count", "Charged", "--from", text, "--to", "2026-01-31")
@@ -433,7 +451,7 @@ def interrupted(
         process.terminate()
         stderr = process.communicate(timeout=PATIENCE)[1].decode()
     assert process.returncode == 128 + signal.SIGTERM
-    words = shlex.split(stderr.partition("To resume: ")[2])
+    words = resuming_words(stderr)
     return words[words.index("export") :]
 
 

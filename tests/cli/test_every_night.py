@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import json
+import plistlib
 import re
 import shlex
 import shutil
@@ -157,6 +158,19 @@ def test_a_night_that_fails_is_in_the_log(home: Home) -> None:
     assert home.people() > 10
 
 
+def test_the_mail_about_several_accounts_has_the_reason(home: Home) -> None:
+    accounts = home.path / ".config" / "altaprofiles" / "accounts.toml"
+    text = accounts.read_text()
+    with refusing() as url:
+        text = re.sub(r'^base_url = ".*"', f'base_url = "{url}"', text, flags=re.MULTILINE)
+        other = text.replace("accounts.shop", "accounts.outlet").replace('"TEST-', '"TEST-A')
+        accounts.write_text(text + other)
+        command = cron_command().replace(" --since", f" {BOTH}--since")
+        done = home.run("/bin/sh", "-c", command)
+    mailed = [*map(json.loads, done.stdout.splitlines())]
+    assert "CleverTap answered HTTP 400" in " ".join(line["message"] for line in mailed)
+
+
 BOTH = "--account shop --account outlet "
 
 
@@ -267,6 +281,26 @@ def test_the_line_for_the_task_scheduler(home: Home) -> None:
     assert home.people() > 10
 
 
+def test_a_missed_task_of_windows_is_that_of_the_nights() -> None:
+    schtasks = shlex.split(blocks("bat")[0])
+    [line] = blocks("powershell")[0].splitlines()
+    words = line.split()
+    assert words[:2] == ["Set-ScheduledTask", "-TaskName"]
+    assert words[2] == schtasks[schtasks.index("/TN") + 1]
+
+
+def test_the_agent_of_launchd(home: Home) -> None:
+    [text] = blocks("xml")
+    agent = plistlib.loads(text.encode())
+    assert f"{agent['Label']}.plist" in SECTION.replace(text, "")
+    assert {*agent["StartCalendarInterval"]} == {"Hour", "Minute"}
+    assert agent["RunAtLoad"] is True
+    done = home.run(*agent["ProgramArguments"])
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (home.crm / "nightly.log").read_text() == ""
+    assert home.people() > 10
+
+
 def test_the_mail_of_systemd_has_the_log(home: Home) -> None:
     [text] = [text for text in blocks("ini") if "mail -s" in text]
     parser = configparser.ConfigParser(interpolation=None)
@@ -357,6 +391,34 @@ def test_people_are_counted_month_by_month(home: Home) -> None:
     accounts.write_text(re.sub('passcode = ".*"', 'passcode = "wrong"', accounts.read_text()))
     failed = home.run(*command)
     assert (failed.returncode, failed.stdout) == (Exit.CREDENTIALS, "")
+
+
+def test_days_that_differ_from_the_count_of_the_service_are_shown(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [script] = [text for text in blocks("sh") if "counts.csv" in text]
+    [query] = [text for text in blocks("sql") if "counts.csv" in text]
+    # Three days are as good as a month.
+    command = ("/bin/sh", "-c", script.replace("' 31)", "' 3)"))
+    program = str(home.crm / ".venv/bin/altaprofiles")
+    days = ("--since", "2026-01-01", "--until", "2026-01-03")
+    done = home.run(program, "sync", "Charged", *days, "-o", "crm/", "--quiet", cwd=home.crm)
+    assert (done.returncode, done.stderr) == (0, "")
+    done = home.run(*command)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    counts = home.crm / "counts.csv"
+    rows = [line.split(",") for line in counts.read_text().splitlines()]
+    assert [day for day, _ in rows] == ["2026-01-01", "2026-01-02", "2026-01-03"]
+    monkeypatch.chdir(home.crm)
+    assert duckdb.execute(query).fetchall() == []
+    # As if a night had lost someone.
+    people = int(rows[1][1])
+    rows[1][1] = str(people + 1)
+    counts.write_text("".join(f"{day},{number}\n" for day, number in rows))
+    assert duckdb.execute(query).fetchall() == [(date(2026, 1, 2), people + 1, people)]
+    accounts = home.path / ".config" / "altaprofiles" / "accounts.toml"
+    accounts.write_text(re.sub('passcode = ".*"', 'passcode = "wrong"', accounts.read_text()))
+    assert home.run(*command).returncode == Exit.CREDENTIALS
 
 
 # --------------------------------------------------------------------------------- the exit codes

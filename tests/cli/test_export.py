@@ -24,7 +24,7 @@ from altaprofiles import ExportReport
 from altaprofiles.cli import cli
 from altaprofiles.cli.app import App
 from altaprofiles.cli.commands.export import export
-from altaprofiles.cli.resumption import command_line
+from altaprofiles.cli.resumption import command_line, resuming_line
 from altaprofiles.emulator import Emulator
 from altaprofiles.export.sinks.resolve import FORMATS
 from altaprofiles.wire.query import BATCH_SIZE
@@ -41,6 +41,7 @@ from ..support.terminals import (
     environment,
     held,
     longest,
+    resuming_words,
     run,
     stopping,
 )
@@ -69,8 +70,8 @@ def digest(path: Path) -> str:
 
 def command_in(text: str) -> list[str]:
     """Return the arguments of the printed command for resuming."""
-    line = text.partition("To resume: ")[2].partition("\n")[0].strip()
-    words = shlex.split(line[line.index(shlex.quote(sys.executable)) :])
+    words = resuming_words(text)
+    words = words[words.index(sys.executable) :]
     assert words[:3] == [sys.executable, "-m", "altaprofiles"]
     return words[3:]
 
@@ -143,6 +144,38 @@ def test_a_log_of_json_lines(env: dict[str, str], tmp_path: Path) -> None:
     assert lines[0]["progress"]["slots"] == 3
     assert len(lines[0]["progress"]["chains"]) == 4
     assert lines[-1]["report"]["sha256"] == digest(tmp_path / "p.ndjson")
+
+
+def test_the_log_of_json_lines_has_the_class_of_what_has_failed(tmp_path: Path) -> None:
+    with emulated(people=50, seed=2, faults={"server_error": 1.0}) as emulator:
+        env = environment(tmp_path, emulator.environment)
+        options = ("--retries", "0", "--log-format", "json")
+        done = run(env, *WORDS, "-o", "p.ndjson", *options, cwd=tmp_path)
+        last = [json.loads(line) for line in done.stderr.splitlines()][-1]
+        assert (last["level"], last["error"]) == ("error", "ServerError")
+        emulator.faults = {}
+        (tmp_path / "p.csv").mkdir()
+        done = run(env, *WORDS, "-o", "p.csv", *options, cwd=tmp_path)
+        last = [json.loads(line) for line in done.stderr.splitlines()][-1]
+        assert (last["level"], last["error"]) == ("error", "InvalidArgument")
+
+
+def test_the_log_of_json_lines_has_the_class_of_the_cause(tmp_path: Path) -> None:
+    with emulated(people=50, seed=2) as emulator:
+        env = environment(tmp_path, emulator.environment)
+        days = ("--since", "2026-01-01", "--timezone", "UTC", "--until")
+        words = ("sync", "Charged", "-o", "crm/", "--log-format", "json", *days)
+        assert run(env, *words, "2026-01-02", cwd=tmp_path).code == 0
+        path = tmp_path / "crm" / "day=2026-01-02" / "people.parquet"
+        path.write_bytes(path.read_bytes()[:-100])
+        done = run(env, *words, "2026-01-03", cwd=tmp_path)
+        assert done.code == 4
+        [line] = [line for line in map(json.loads, done.stderr.splitlines()) if "error" in line]
+        assert (line["error"], line["cause"]) == ("Incomplete", "ExportError")
+        assert "remove this file; the next run brings the day again" in line["message"]
+        path.unlink()
+        assert run(env, *words, "2026-01-03", cwd=tmp_path).code == 0
+        assert path.exists()
 
 
 @pytest.mark.slow
@@ -668,7 +701,7 @@ def command_of(*arguments: str) -> str:
     name, rest = arguments[place], list(arguments[place + 1 :])
     with cli.make_context("altaprofiles", [*arguments[:place], name], obj=App()) as group:
         with cli.commands[name].make_context(name, rest, parent=group) as context:
-            return command_line(context).partition(" ")[2]
+            return resuming_line(context)
 
 
 def test_the_command_that_goes_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -706,13 +739,16 @@ def test_the_command_that_goes_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
             rf"export $'a\012b\033\047\134' {days} --out $'caf\351.csv'",
         ),
     ):
-        assert command_of(*given) == shown
+        line = command_of(*given)
+        start = f"(cd {shlex.quote(str(Path.cwd()))} && "
+        assert line.startswith(start) == (str(tmp_path) not in shown)
+        assert line.removeprefix(start).removesuffix(")").partition(" ")[2] == shown
     # The records of what is not a file are in the current folder, which the address does not say.
     (tmp_path / "my work").mkdir()
     monkeypatch.chdir(tmp_path / "my work")
     for url in ("postgresql://h/d/t?sslmode=require", "s3://bucket/p.csv"):
         command = command_of("export", "a", *DAYS, "-o", url)
-        assert command.startswith(f"'{tmp_path}/my work' && ")
+        assert command.startswith(f"(cd '{tmp_path}/my work' && ")
         assert command.endswith(f"altaprofiles export a {days} --out {shlex.quote(url)})")
 
 

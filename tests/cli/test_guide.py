@@ -67,6 +67,16 @@ def test_a_guide_is_readable_in_a_pager_that_has_no_options(
         ("monthly", "every-night"),
         ("MAILTO", "every-night"),
         ("OnFailure", "every-night"),
+        ("launchd", "every-night"),
+        ("StartWhenAvailable", "every-night"),
+        ("opt-out", "gallery"),
+        ("opt-out", "export-and-resume"),
+        ("unsubscribe", "gallery"),
+        ("unsubscribe", "export-and-resume"),
+        ("consent", "export-and-resume"),
+        ("heaviest", "into-databases"),
+        ("readr", "into-databases"),
+        ("CSV UTF-8", "look-ups"),
     ],
 )
 def test_what_readers_ask_for_is_found(env: dict[str, str], words: str, name: str) -> None:

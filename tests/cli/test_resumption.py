@@ -19,7 +19,7 @@ from click.core import ParameterSource
 from altaprofiles.cli import cli
 from altaprofiles.cli.app import App
 from altaprofiles.cli.commands.cdp import _as_lookup
-from altaprofiles.cli.resumption import command_line
+from altaprofiles.cli.resumption import command_line, resuming_line
 from altaprofiles.export.place import status_command
 
 from ..support.tasks import PATIENCE
@@ -165,18 +165,53 @@ def test_the_line_that_shows_what_is_unfinished(
     ],
 )
 @pytest.mark.parametrize("to", ["postgresql://me@db/crm/buyers", "s3://people/buyers.parquet"])
+@pytest.mark.parametrize("in_terminal", [True, False])
 def test_a_line_that_resumes_in_one_folder_only_goes_there(
-    tmp_path: Path, to: str, options: list[str], is_of_folder: bool
+    tmp_path: Path,
+    to: str,
+    options: list[str],
+    is_of_folder: bool,
+    in_terminal: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: in_terminal)
     days = ["--from", "2026-01-01", "--to", "2026-01-31"]
     context, values = parsed(["export", "Charged", *days, "-o", to, *options])
     with context:
-        words = command_line(context)
+        words = resuming_line(context)
     start = f"(cd {shlex.quote(str(tmp_path))} && "
     assert words.startswith(start) == is_of_folder, words
     line = words.removeprefix(start).removesuffix(")" if is_of_folder else "")
     line_words = shlex.split(line)
     assert parsed(line_words[line_words.index("export") :])[1] == values
+
+
+@pytest.mark.parametrize(
+    ("options", "is_of_folder"),
+    [
+        (["-o", "people.csv"], True),
+        (["-o", "crm/"], True),
+        (["-o", "/srv/people.csv"], False),
+        (["-o", "/srv/people.csv", "--spool", "-folder"], True),
+        (["-o", "/srv/people.csv", "--query", "-file.txt"], True),
+    ],
+)
+@pytest.mark.parametrize("in_terminal", [True, False])
+def test_a_line_that_resumes_a_file_goes_to_the_folder_of_a_relative_path(
+    tmp_path: Path,
+    options: list[str],
+    is_of_folder: bool,
+    in_terminal: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: in_terminal)
+    # Whoever sees it in a terminal is there.
+    is_of_folder = is_of_folder and not in_terminal
+    days = ["--from", "2026-01-01", "--to", "2026-01-31"]
+    context, _ = parsed(["export", "Charged", *days, *options])
+    with context:
+        line, words = command_line(context), resuming_line(context)
+    assert words == (f"(cd {shlex.quote(str(tmp_path))} && {line})" if is_of_folder else line)
 
 
 @pytest.mark.parametrize("file", ["-file.txt", "-"])
@@ -207,7 +242,7 @@ def test_a_run_of_uv_is_resumed_as_it_was_started(tmp_path: Path, start: list[st
         stopped = shell.run(shlex.join([*launch, *export, *options]))
         assert stopped.returncode == 4, stopped.stderr
         command = stopped.stderr.rpartition("To resume: ")[2].strip()
-        assert command.startswith(shlex.join([*launch, "export"]))
+        assert command.startswith(f"(cd {tmp_path} && {shlex.join([*launch, 'export'])} ")
         request = urllib.request.Request(f"{emulator.url}/faults", b"{}", method="PUT")  # noqa: S310
         urllib.request.urlopen(request, timeout=PATIENCE).close()  # noqa: S310
         assert "p.ndjson.export" in {path.name for path in tmp_path.iterdir()}

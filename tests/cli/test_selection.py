@@ -25,7 +25,16 @@ from ..support.forks import start, wait_until_stopped
 from ..support.guides import GUIDES
 from ..support.jobs import people_in, person
 from ..support.tasks import PATIENCE
-from ..support.terminals import COMMAND, Done, emulated, environment, held, run, stopping
+from ..support.terminals import (
+    COMMAND,
+    Done,
+    emulated,
+    environment,
+    held,
+    resuming_words,
+    run,
+    stopping,
+)
 
 DAYS = ("--from", "2026-01-01", "--to", "2026-01-31")
 GOLD = {"name": "Customer Type", "operator": "equals", "value": "Gold"}
@@ -474,9 +483,9 @@ def test_an_interrupted_export_resumes_by_the_command_that_it_prints(
         let_pass()
         line = re.search("To resume: (.*)", done.stderr)
         assert line is not None
-        prefix, _, command = line[1].rpartition("python")
+        prefix, _, _ = line[1].rpartition("python")
         assert prefix.startswith("pipe the same query into ") == (source == "-")
-        words = shlex.split(command)
+        words = resuming_words(done.stderr)
         again = words[words.index("export") :]
         opened = service.stats.requests["open_chain"]
         resumed = run(held_env, *again, stdin=query, cwd=tmp_path)

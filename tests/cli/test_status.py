@@ -385,7 +385,7 @@ def test_on_a_full_disk(env: dict[str, str], small: Emulator, tmp_path: Path) ->
             assert done.code == 4
             full = f"No space left on device: '{left['folder']}/journal.sqlite'"
             assert full in done.stderr
-            assert f"free some space on the disk of {left['folder']}" in done.stderr
+            assert f"free some space on the disk of {disk}, and" in done.stderr
             assert re.search("To resume: .* status p.csv --finish-unfinished", done.stderr)
             done = run(env, "status", "p.csv", "--discard-unfinished", "--yes", cwd=disk)
             assert done.code == 0, done.stderr

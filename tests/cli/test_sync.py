@@ -79,7 +79,7 @@ def test_a_day_that_is_gone_is_told_with_the_option(env: dict[str, str], tmp_pat
     assert run(env, *command, cwd=tmp_path).code == 0
     shutil.rmtree(tmp_path / "crm" / "day=2026-01-02")
     done = run(env, *command, cwd=tmp_path)
-    assert "sync this account once with --late-days of at least 5" in done.stderr
+    assert "sync this account once with --late-days 5 or more" in done.stderr
 
 
 @pytest.mark.parametrize("out", ["crm.duckdb", "crm/", "postgres"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import signal
 import subprocess
 from pathlib import Path
@@ -16,7 +15,7 @@ from altaprofiles.cli.option_names import rewritten, with_options
 
 from ..support.forks import start
 from ..support.tasks import PATIENCE
-from ..support.terminals import COMMAND, emulated, environment, held, refusing, run
+from ..support.terminals import COMMAND, emulated, environment, held, refusing, resuming_words, run
 
 DAYS = ("--from", "2026-01-01", "--to", "2026-01-31")
 CLEVERTAP = {
@@ -47,7 +46,7 @@ def test_the_line_that_resumes_can_be_pasted(tmp_path: Path, where: str, out: st
             process.send_signal(signal.SIGINT)
             _, stderr = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130, stderr
-    given = shlex.split(stderr.rpartition("To resume: ")[2])
+    given = resuming_words(stderr)
     assert given[given.index("--where") + 1] == where
     assert given[given.index("--out") + 1] == out
 
@@ -110,6 +109,8 @@ def test_a_path_that_the_system_refuses(tmp_path: Path) -> None:
         ("`profile=False` leaves it out", (), "--no-profile leaves it out"),
         ("a`table` is not `format`", ("a`table`",), "a`table` is not --format"),
         ("pass write='append'", (), "pass --write append"),
+        ("with `batch_size=100` or less", (), "with --batch-size 100 or less"),
+        ("the service's `x=1`", (), None),
         ("\"write='append'\": pass write='append'", (), "\"write='append'\": pass --write append"),
     ],
 )

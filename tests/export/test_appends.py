@@ -86,6 +86,13 @@ class Append:
         dying = job.but(die=(number, when), die_in=step)
         assert (await self.processes.run(dying)).signal == signal.SIGKILL
 
+    async def die_last(self) -> None:
+        """Run it until nothing of it is left but its output."""
+        number = self._steps.count("os.unlink") - 1
+        dying = self.job.but(die=(number, "after"), die_in="os.unlink")
+        assert (await self.processes.run(dying)).signal == signal.SIGKILL
+        assert not [*Path.cwd().rglob("ended-*.json"), *Path.cwd().rglob("journal.sqlite")]
+
     async def again(self, **changes: Any) -> Outcome:
         """Run it with some arguments changed, without an error."""
         job = self.job.but(arguments={**self.job.arguments, **changes})
@@ -328,6 +335,25 @@ async def test_to_its_state_it_is_complete(tmp_path: Path) -> None:
             assert "done" not in shown.stdout
         assert told(await append.again())
         assert append.times == 1
+
+
+@pytest.mark.parametrize("kind", ["folder", "duckdb", "postgres"])
+async def test_its_state_tells_of_one_that_was_killed_before_its_report(
+    tmp_path: Path, postgres: Server, kind: str
+) -> None:
+    async with appending(tmp_path, target_of(kind, postgres)) as append:
+        [manifest] = tmp_path.rglob("*.manifest.json")
+        manifest.unlink()
+        await append.die_last()
+        assert append.times == 1
+        arguments = append.job.arguments
+        others = ("--table", "people", "--spool", arguments["spool"]) if kind == "postgres" else ()
+        command = [sys.executable, "-m", "altaprofiles", "status", arguments["to"], *others]
+        shown = await asyncio.to_thread(
+            subprocess.run, command, capture_output=True, text=True, check=True
+        )
+        assert "written " in shown.stdout
+        assert "unfinished" not in shown.stdout
 
 
 @pytest.mark.parametrize("kind", ["folder", "duckdb", "postgres"])

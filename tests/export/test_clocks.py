@@ -112,7 +112,7 @@ async def test_days_that_a_clock_has_passed_over_are_no_success(
             await night(emulator, to)
         with pytest.raises(ExportError) as caught:
             await night(emulator, to)
-        found = re.search(r"`late_days` of (\d+)", str(caught.value))
+        found = re.search(r"`late_days=(\d+)`", str(caught.value))
         assert found is not None
         report = await night(emulator, to, late_days=int(found[1]))
         assert (report.first, report.last, report.through) == (
@@ -263,7 +263,7 @@ async def test_a_day_that_was_brought_half_over_is_no_success(
                 await night(emulator, to, zone, late_days=0)
             texts.append(str(caught.value))
         assert "before 2026-01-10" in texts[0]
-        found = re.search(r"`late_days` of (\d+)", texts[1])
+        found = re.search(r"`late_days=(\d+)`", texts[1])
         assert found is not None
         report = await night(emulator, to, zone, late_days=int(found[1]))
         assert (report.first, report.through) == (SINCE, date(2026, 1, 9))

@@ -1155,13 +1155,31 @@ async def test_a_full_disk_is_that_of_the_output(tmp_path: Path) -> None:
             assert outcome.error == "Incomplete", outcome
             full = next(line for line in outcome.message.splitlines() if "No space left" in line)
             assert str(disk / name) in full
-            remedy = f"; free some space on the disk of {disk / name}, and run the same export"
+            remedy = f"; free some space on the disk of {disk}, and run the same export"
             assert remedy in outcome.message
             remount(disk, "size=9m")
             assert (await processes.run(job)).error is None
             for path in disk.iterdir():
                 path.unlink()
         assert list(spool.iterdir()) == []
+
+
+async def test_the_folder_of_a_full_disk_is_there_when_its_files_are_gone(tmp_path: Path) -> None:
+    async with (
+        Emulator(people=80, seed=3) as emulator,
+        tmpfs(tmp_path / "disk", "size=100k") as disk,
+        exporter(tmp_path / "processes") as processes,
+    ):
+        job = Job(
+            arguments={**SMALL, "to": str(disk / "people.parquet")},
+            environment=emulator.environment,
+        )
+        outcome = await processes.run(job)
+        assert outcome.error == "Incomplete", outcome
+        assert (
+            f"; free some space on the disk of {disk}, and run the same export" in outcome.message
+        )
+        assert list(disk.iterdir()) == []
 
 
 async def test_target_that_cannot_be_written(tmp_path: Path) -> None:

@@ -283,7 +283,10 @@ async def test_a_column_of_a_type_becomes_text_as_the_warning_says(
         await session.sync("Charged", until="2026-01-03", flatten=texts, **days)
         assert query(values) == [("1", "7", dates[0]), ("2", None, None), ("3", "silver", "soon")]
         # The rows that no later night brings are filled as the warning says.
-        remedy = "export all events and days of the table once, with the same `flatten`"
+        remedy = (
+            "export all events and days of the table once, or sync it once with `late_days` of all "
+            "its days, with the same `flatten`"
+        )
         assert warning.endswith(remedy)
         await session.export("Charged", start=20260101, end=20260103, flatten=texts, to=to)
         assert query(values)[1] == ("2", "gold", "soon")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -418,6 +419,28 @@ def test_a_table_that_others_have_changed_is_refused(tmp_path: Path, statement: 
     run(tmp_path, statement)
     with pytest.raises(ExportError, match=r"change it back|rename it"):
         target_of(tmp_path / TO).check()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "ALTER TABLE profiles DROP COLUMN email",
+        "ALTER TABLE profiles ALTER fetched_at TYPE VARCHAR",
+        "ALTER TABLE profiles ALTER events TYPE VARCHAR",
+    ],
+)
+def test_the_error_of_a_table_that_was_changed_has_the_statement_that_mends_it(
+    tmp_path: Path, change: str
+) -> None:
+    load(tmp_path, [record("a", ["1"])], origin(1))
+    run(tmp_path, change)
+    with pytest.raises(ExportError) as caught:
+        target_of(tmp_path / TO).check()
+    statement = re.search(r"ALTER TABLE [^;)]*", str(caught.value))
+    assert statement is not None, caught.value
+    run(tmp_path, statement[0])
+    load(tmp_path, [record("a", ["1"])], origin(2))
+    assert [row[1] for row in content_of(tmp_path)] == ["identity:a"]
 
 
 def test_a_table_named_as_that_of_runs_is_told_apart(tmp_path: Path) -> None:

@@ -181,7 +181,7 @@ def test_rows_that_are_lost_are_noticed_once(tmp_path: Path, loss: str) -> None:
     assert note.startswith(
         f"the table 'profiles' in {tmp_path / TO} has {rows} of the account A, of 2 "
     )
-    assert "`late_days` of at least 5, or" in note
+    assert "`late_days=5` or more, or" in note
     # A run that is killed after its commit tells the next time.
     assert notes(7, ("d", ["4"], []), ("e", ["5"], [])) == [note]
     assert notes(8) == []

@@ -122,16 +122,16 @@ async def test_days_that_somebody_has_removed_are_named_until_they_are_back(
 
     assert await warnings(4) == []
     shutil.rmtree(folder / f"day={day(1)}")
-    again = "again, sync this account once with `late_days` of at least"
+    again = "again, sync this account once with"
     # Brought by no night of its own, and even if a night has nothing to bring.
     for until, late in ((5, 2), (5, 0)):
         [note] = await warnings(until, late_days=late)
         assert note.startswith(f"{folder}/ lacks the rows of the day {day(1)}, which a sync ")
-        assert note.endswith(f"{again} 5")
+        assert note.endswith(f"{again} `late_days=5` or more")
     (folder / f"day={day(3)}" / "people.parquet").unlink()
     [note] = await warnings(6, late_days=1)
     assert f"the rows of 2 days from {day(1)} to {day(3)}, which" in note
-    assert note.endswith(f"{again} 6")
+    assert note.endswith(f"{again} `late_days=6` or more")
     assert await warnings(6, late_days=6) == []
     assert people(folder) == in_emulator(emulator.population, range(7))
 
@@ -470,3 +470,88 @@ def _days(folder: Path) -> dict[str, list[Any]]:
             query = f"SELECT {columns} FROM read_parquet('{path}') ORDER BY ALL"
             found[path.parent.name] = connection.execute(query).fetchall()
     return found
+
+
+def spoil(path: Path, how: str) -> None:
+    """Damage a Parquet file, at its end or in the midst of it."""
+    content = path.read_bytes()
+    if how == "cut":
+        path.write_bytes(content[: len(content) // 2])
+    elif how == "footer":
+        path.write_bytes(content[:-200] + b"\xff" * 150 + content[-50:])
+    else:
+        # The first page of the first column, `account`.
+        path.write_bytes(content[:4] + b"\xff" * 20 + content[24:])
+
+
+@pytest.mark.parametrize("how", ["cut", "footer", "page"])
+async def test_the_error_of_a_damaged_day_says_what_brings_it_again(
+    emulator: Emulator, tmp_path: Path, how: str
+) -> None:
+    folder = tmp_path / "crm"
+    await synced(emulator, folder, 4, timezone="UTC")
+    path = folder / f"day={day(4)}" / "people.parquet"
+    spoil(path, how)
+    with pytest.raises(ExportError) as caught:
+        await synced(emulator, folder, 5, timezone="UTC", late_days=2)
+    [line] = [line for line in str(caught.value).splitlines() if "pyarrow" in line]
+    assert line.startswith(f"  {path}: pyarrow cannot read it: ")
+    assert line.endswith("; remove this file; the next run brings the day again")
+    path.unlink()
+    report = await synced(emulator, folder, 6, timezone="UTC", late_days=0)
+    assert report.warnings == []
+    assert people(folder) == in_emulator(emulator.population, range(7))
+
+
+@pytest.mark.parametrize("how", ["cut", "footer"])
+async def test_damaged_days_are_named_until_they_are_back(
+    emulator: Emulator, tmp_path: Path, how: str
+) -> None:
+    folder = tmp_path / "crm"
+    await synced(emulator, folder, 4, timezone="UTC")
+    paths = [folder / f"day={day(number)}" / "people.parquet" for number in (0, 2)]
+    again = "and sync this account once with"
+    spoil(paths[1], how)
+    for until in (4, 5):
+        report = await synced(emulator, folder, until, timezone="UTC", late_days=0)
+        [warning] = report.warnings
+        assert warning == (
+            f"{folder}/ has a damaged file, which no reader can open: {paths[1]}; remove it, "
+            f"{again} `late_days={until - 1}` or more, which brings the day again"
+        )
+    spoil(paths[0], how)
+    report = await synced(emulator, folder, 5, timezone="UTC", late_days=0)
+    [warning] = report.warnings
+    assert warning == (
+        f"{folder}/ has 2 damaged files, which no reader can open: {paths[0]}, {paths[1]}; remove "
+        f"them, {again} `late_days=6` or more, which brings the days again"
+    )
+    for path in paths:
+        path.unlink()
+    report = await synced(emulator, folder, 5, timezone="UTC", late_days=6)
+    assert report.warnings == []
+    assert people(folder) == in_emulator(emulator.population, range(6))
+
+
+async def test_a_damaged_row_of_another_account_is_an_error_of_its_file(
+    emulator: Emulator, tmp_path: Path
+) -> None:
+    folder = tmp_path / "crm"
+    path = folder / f"day={day(4)}" / "people.parquet"
+    async with Emulator(people=40, seed=6) as other:
+        await synced(other, folder, 4, timezone="UTC")
+        metadata = parquet.read_metadata(path)
+        column = metadata.row_group(0).column(metadata.schema.names.index("identity"))
+        content = path.read_bytes()
+        place = column.dictionary_page_offset or column.data_page_offset
+        path.write_bytes(content[:place] + b"\xff" * 20 + content[place + 20 :])
+        with pytest.raises(ExportError) as caught:
+            await synced(emulator, folder, 5, timezone="UTC", late_days=2)
+        assert f"\n  {path}: pyarrow cannot read it: " in str(caught.value)
+        path.unlink()
+        await synced(emulator, folder, 5, timezone="UTC", late_days=2)
+        [note] = (await synced(other, folder, 5, timezone="UTC", late_days=0)).warnings
+        assert f"lacks the rows of the day {day(4)}, " in note
+        assert note.endswith("`late_days=2` or more")
+        await synced(other, folder, 5, timezone="UTC", late_days=2)
+        assert len({row[0] for row in rows(folder, "account, day") if row[1] == day(4)}) == 2

@@ -523,7 +523,9 @@ async def test_a_late_end_says_of_when_the_records_are(
     services.answers = {}
     monkeypatch.setattr(time, "time_ns", lambda: 1_767_325_600 * 10**9)
     report = await export(services, to)
-    assert report.warnings == ["it was begun at 2026-01-01 00:00 UTC, and is of then"]
+    assert report.warnings == [
+        "the export was begun at 2026-01-01 00:00 UTC, and its rows are of then"
+    ]
 
 
 @pytest.mark.parametrize(

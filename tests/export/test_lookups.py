@@ -31,6 +31,7 @@ from altaprofiles import (
     InvalidArgument,
     Profile,
     Session,
+    unfinished_in,
 )
 from altaprofiles.emulator import Emulator
 from altaprofiles.export.report import LookupProgress, LookupReport
@@ -696,6 +697,45 @@ async def test_refusals_of_an_ended_run_are_no_reason_to_replace_an_output(tmp_p
         assert to.read_text() == "theirs"
         directory.refused = set()
         assert (await export()).found == 3
+
+
+async def test_a_refusal_does_not_stand_for_an_answer_that_is_missing(tmp_path: Path) -> None:
+    to = tmp_path / "people.ndjson"
+    directory = Directory()
+    directory.failing, directory.refused = set(KEYS[:2]), {KEYS[2]}
+    async with scripted(directory.answer) as server, session_for(server.url) as session:
+        export = partial(session.export_lookups, by="identity", to=to)
+        with pytest.raises(Incomplete) as caught:
+            await export(KEYS[:3])
+        assert "the service does not answer: CleverTap answered HTTP 503" in str(caught.value)
+        # A later run asks for the refused key again, too.
+        assert "nothing of it has been kept" in str(caught.value)
+        [left] = unfinished_in(to)
+        assert (left.done, left.goal) == (0, 3)
+        # Once another key was answered, the refusal is an answer.
+        with pytest.raises(Incomplete) as caught:
+            await export(KEYS[:4])
+    assert "no answer for 2 keys" in str(caught.value)
+    assert "HTTP 400" not in str(caught.value)
+
+
+async def test_keys_that_are_all_refused_are_no_answers_to_resume_with(tmp_path: Path) -> None:
+    to = tmp_path / "people.ndjson"
+    directory = Directory()
+    directory.refused = set(KEYS)
+    async with scripted(directory.answer) as server, session_for(server.url) as session:
+        with pytest.raises(BadRequest) as caught:
+            await session.export_lookups(["a\x01b", *KEYS[:2]], by="identity", to=to)
+    assert "resume" not in " ".join([str(caught.value), *caught.value.__notes__])
+
+
+async def test_one_answer_is_singular(tmp_path: Path) -> None:
+    to = tmp_path / "people.ndjson"
+    directory = Directory()
+    directory.blocked, directory.blocked_after = "503 Out of Service", 1
+    async with scripted(directory.answer) as server, session_for(server.url) as session:
+        with pytest.raises(Incomplete, match=r"1 answer is in .*again to resume it"):
+            await session.export_lookups(KEYS[:20], by="identity", to=to)
 
 
 async def test_keys_that_a_firewall_never_lets_through_do_not_keep_the_others(

@@ -24,6 +24,7 @@ import pytest
 from anyio.from_thread import start_blocking_portal
 from msgspec import Struct
 
+from altaprofiles.export.outputs import outputs_at
 from altaprofiles.export.unfinished import unfinished_at
 
 from ..support.exporting import Exporter, Job, exporter
@@ -255,8 +256,9 @@ def in_postgres(server: Server, folder: Path) -> Place:
         return times(server.rows(f"SELECT account, '', {columns} FROM nights")) if exists else []
 
     server.run("DROP SCHEMA public CASCADE", "CREATE SCHEMA public")
-    unfinished = folder / f"127.0.0.1_{server.port}_{server.database}_nights.export"
-    return Place(server.url("nights"), {"spool": str(folder)}, unfinished, rows, Table)
+    to, spool = server.url("nights"), str(folder)
+    [state] = outputs_at(to, table=None, spool=spool, elsewhere=True)
+    return Place(to, {"spool": spool}, state.folder, rows, Table)
 
 
 # ------------------------------------------------------------------------------------------- nights

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -977,6 +978,41 @@ def test_a_column_that_was_renamed_for_readers_is_named_with_a_view_as_the_way_o
     words = "lacks the column email, .*; rename it back, and give readers a view"
     with pytest.raises(ExportError, match=words):
         target.check()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "ALTER TABLE people DROP COLUMN email, DROP COLUMN events",
+        "ALTER TABLE people DROP CONSTRAINT people_pkey",
+        "ALTER TABLE people ALTER COLUMN email TYPE varchar(90)",
+        "ALTER TABLE people ALTER COLUMN events TYPE text",
+    ],
+)
+def test_the_error_of_a_table_that_was_changed_has_the_statement_that_mends_it(
+    postgres: Server, change: str
+) -> None:
+    target = target_of(postgres.url("people"))
+    export(target, [named("1", "d1", email="a@b.c")])
+    whole = postgres.rows("SELECT person, email, events FROM people")
+    postgres.run(change)
+    with pytest.raises(ExportError) as caught:
+        target.check()
+    statement = re.search("run: (.*?); (?:to fill|otherwise)", str(caught.value))
+    assert statement is not None, caught.value
+    postgres.run(statement[1])
+    target.check()
+    export(target, [named("1", "d1", email="a@b.c")], 1)
+    assert postgres.rows("SELECT person, email, events FROM people") == whole
+
+
+def test_no_statement_brings_back_a_column_by_which_rows_are_found(postgres: Server) -> None:
+    target = target_of(postgres.url("people"))
+    export(target, [named("1", "d1")])
+    postgres.run("ALTER TABLE people DROP COLUMN object_ids")
+    with pytest.raises(ExportError, match="lacks the column object_ids") as caught:
+        target.check()
+    assert "ADD COLUMN" not in str(caught.value)
 
 
 def test_a_key_that_is_new_in_the_same_transaction_may_be_of_no_use(postgres: Server) -> None:

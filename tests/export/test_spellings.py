@@ -70,6 +70,16 @@ def test_tables_whose_names_differ_in_what_files_cannot_hold_are_apart() -> None
         "postgresql:///d/t?host=one",
         "postgresql:///d/t?host=two",
         "postgresql://h/d/t?port=6000",
+        "postgresql://h/d_d/a_b",
+        "postgresql://h/d/d_a_b",
+        "postgresql://h:6000/d/t",
+        "postgresql://h/6000_d/t",
+        "postgresql://h/6000/d_t",
+        "postgresql://h/6000.d/t",
+        "postgresql:///h/d_t",
+        "postgresql://h,d/t/u",
+        "postgresql://h,d/t_u/v",
+        "postgresql://h/d/t_u_v",
     ]
     folders = [folder_of(one) for one in tables]
     assert len({*folders}) == len(tables)
@@ -77,6 +87,11 @@ def test_tables_whose_names_differ_in_what_files_cannot_hold_are_apart() -> None
     assert folder_of(f"{tables[6]}&sslmode=disable") == folders[6]
     assert folder_of("postgresql://me@h:5432/d/a%20b?application_name=x") == folders[1]
     assert folders[0].name == "h_d_a_b.export"
+
+
+def test_names_of_files_hold_no_option_of_a_url() -> None:
+    folder = folder_of("postgresql://h/d/t?options=-c%20app.key%3Dtoken")
+    assert "token" not in str(folder)
 
 
 @pytest.mark.anyio

@@ -200,6 +200,7 @@ async def test_a_table_that_does_not_begin_yet_gets_nothing(
 
 def at(monkeypatch: pytest.MonkeyPatch, moment: datetime) -> None:
     monkeypatch.setattr(time, "time", moment.timestamp)
+    monkeypatch.setattr(time, "time_ns", lambda: int(moment.timestamp() * 1e9))
 
 
 @pytest.mark.parametrize(
@@ -1209,9 +1210,23 @@ async def test_a_flattened_column_that_a_night_leaves_out_is_told(tmp_path: Path
         days: dict[str, Any] = {"since": "2026-01-01", "timezone": "UTC", "to": to}
         flatten = ["Customer Type"]
         await session.sync("App Launched", until="2026-01-05", flatten=flatten, **days)
-        report = await session.sync("App Launched", until="2026-01-06", **days)
+        await session.sync("App Launched", until="2026-01-06", **days)
+        report = await session.sync("App Launched", until="2026-01-07", **days)
         [warning] = report.warnings
-        assert warning.endswith("leaves out, null in the rows just written: 'Customer Type'")
+        assert "leaves out, null in the rows just written: 'Customer Type'; " in warning
+        assert warning.endswith(
+            "to fill it, name it there again, and sync once with `late_days=3` (later "
+            "more, back to 2026-01-05)"
+        )
+        late: dict[str, Any] = {"late_days": 4, "flatten": flatten}
+        report = await session.sync("App Launched", until="2026-01-07", **days, **late)
+        assert report.warnings == []
+        with duckdb.connect(to, read_only=True) as connection:
+            [empty] = connection.execute(
+                "SELECT count(*) FROM profiles WHERE profile_data ->> 'Customer Type'"
+                ' IS DISTINCT FROM "Customer Type"'
+            ).fetchall()
+        assert empty == (0,)
         report = await session.sync("App Launched", until="2026-01-07", flatten=flatten, **days)
         assert report.warnings == []
 

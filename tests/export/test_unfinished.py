@@ -455,7 +455,7 @@ async def test_rows_of_an_earlier_version_s_export_are_of_when_it_was_begun(
     [one] = unfinished_at(folder)
     assert one.age == "7 days ago"
     report = await service.start("events", to)
-    assert any("it was begun at" in sentence for sentence in report.warnings)
+    assert any("the export was begun at" in sentence for sentence in report.warnings)
     times = pyarrow.parquet.read_table(to)["fetched_at"].to_pylist()
     assert {abs(at.timestamp() - begun) < 1 for at in times} == {True}
 

@@ -15,6 +15,7 @@ from altaprofiles import Session
 from altaprofiles.emulator import Emulator
 
 from ..support.guides import GUIDES, block_of
+from ..support.odd_people import ODD_PEOPLE, with_odd_people
 from ..support.postgres import Server
 
 pytestmark = pytest.mark.anyio
@@ -114,6 +115,24 @@ async def test_a_table_is_read_by_the_last_time_of_an_event(
     assert in_duckdb(query, "crm.duckdb") == postgres.rows(query) == [(2,)]
 
 
+async def test_odd_records_do_not_stop_the_question_of_the_last_days(
+    postgres: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    async with with_odd_people() as session:
+        for to in ("crm.duckdb", postgres.url("profiles")):
+            await session.export("Charged", start=20260101, end=20260131, to=to)
+    query = block_of(GUIDE, "charged in the last 30 days", "sql")
+    query = re.sub(r"- 30\b", "- 30000", query)
+    with_a_time = [
+        one["identity"]
+        for one in ODD_PEOPLE
+        if re.search(r"'Charged': {.*'last_seen': \d{1,10}\D", str(one.get("events")))
+    ]
+    assert len(with_a_time) == 2
+    assert in_duckdb(query, "crm.duckdb") == postgres.rows(query) == [(len(with_a_time),)]
+
+
 async def test_an_alarm_names_the_accounts_without_a_success(
     postgres: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -138,3 +157,19 @@ async def test_an_alarm_names_the_accounts_without_a_success(
     assert len(postgres.rows(query)) == 2
     await sync(postgres.url("profiles"))
     assert len(postgres.rows(query)) == 1
+
+
+async def test_files_of_a_folder_that_are_damaged_are_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    await sync("crm/")
+    namespace: dict[str, Any] = {}
+    exec(block_of(GUIDE, "def damaged_files"), namespace)  # noqa: S102
+    assert namespace["damaged_files"]("crm") == []
+    ended, midst = sorted(Path("crm").glob("day=*/*.parquet"))[:2]
+    ended.write_bytes(ended.read_bytes()[:-100])
+    content = midst.read_bytes()
+    midst.write_bytes(content[:4] + b"\xff" * 20 + content[24:])
+    found = namespace["damaged_files"]("crm")
+    assert [line.partition(": ")[0] for line in found] == [str(ended), str(midst)]

@@ -171,6 +171,7 @@ def values() -> dict[str, Any]:
         "mine": pd.DataFrame({"my_id": ["7"]}),
         "column": "my_id",
         "path": "given.sqlite",
+        "folder": "crm",
         "keys": ["7"],
         "lookup": Lookup("7"),
         "results": [],

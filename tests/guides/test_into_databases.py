@@ -153,6 +153,38 @@ def test_events_that_people_have_done_are_counted(
     assert rows == [("Charged", 4), ("Refunded", 1)]
 
 
+# ---------------------------------------------------------------------------------------- payments
+
+
+def heaviest() -> list[tuple[Any, ...]]:
+    query = code_with("last_time").split('"""')[1]
+    with duckdb.connect() as database:
+        database.execute("SET timezone = 'UTC'")
+        return database.execute(query).fetchall()
+
+
+def test_those_who_were_charged_most_often_come_first(
+    emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    often = {"Charged": {"count": 40, "first_seen": 1767600000, "last_seen": 1767900000}}
+    emulator.add({"identity": "di", "name": "Di", "events": often})
+    export(emulator, "people.parquet")
+    rows = heaviest()
+    assert rows[0] == ("di", "Di", 40, SEEN)
+    assert [row[2] for row in rows] == [40, 1, 1, 1]
+
+
+def test_odd_records_come_last_among_payers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    asyncio.run(export_odd("people.parquet"))
+    rows = heaviest()
+    assert len(rows) == len(ODD_PEOPLE)
+    assert [row[2] for row in rows[:3]] == [3, 2, None]
+
+
 # ----------------------------------------------------------------------------------------- columns
 
 

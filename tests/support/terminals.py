@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import selectors
+import shlex
 import signal
 import subprocess
 import sys
@@ -35,6 +36,7 @@ __all__ = [
     "environment",
     "held",
     "longest",
+    "resuming_words",
     "run",
     "serving",
     "stopping",
@@ -143,6 +145,16 @@ class Done(NamedTuple):
 def longest(text: str) -> int:
     """Return the width of a text, in columns, on a terminal that is wide enough."""
     return max(len(line.rpartition("\r")[2]) for line in text.split("\n"))
+
+
+def resuming_words(stderr: str) -> list[str]:
+    """Return the words of the last command that is printed to resume, without its `cd`."""
+    line = stderr.rpartition("To resume: ")[2].partition("\n")[0].strip()
+    words = shlex.split(line)
+    if "&&" not in words:
+        return words
+    *words, last = words[words.index("&&") + 1 :]
+    return [*words, last.removesuffix(")")]
 
 
 def run(

@@ -85,6 +85,28 @@ def test_other_text_is_not_a_day(text: str) -> None:
     assert "'2026-01-31'" in message
 
 
+@pytest.mark.parametrize(
+    ("number", "day"),
+    [
+        (46327, "2026-11-01"),
+        ("46327", "2026-11-01"),
+        (46023, "2026-01-01"),
+        (36526, "2000-01-01"),
+        ("73050", "2099-12-31"),
+    ],
+)
+def test_a_number_of_excel_is_shown_as_its_day(number: int | str, day: str) -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        check_day("start", number)
+    assert str(caught.value).startswith(f"start: {number!r} is Excel's number of {day}; pass ")
+
+
+@pytest.mark.parametrize("number", [36525, 73051, 4632, 463270])
+def test_other_numbers_are_not_taken_for_those_of_excel(number: int) -> None:
+    with pytest.raises(InvalidArgument, match="has neither 8 nor 10 digits"):
+        check_day("start", number)
+
+
 def test_a_day_and_a_second_are_not_one_range() -> None:
     with pytest.raises(ConfigurationError, match=r"^end: 1767225600 does not have the form"):
         check_range("2026-01-31", 1767225600)

@@ -428,10 +428,10 @@ def _finish(
     from ...export.finish import check_finishable, is_joined, is_of_alta
     from ..dialog import why_silent
     from ..job import run_job
-    from ..resumption import command_line
+    from ..resumption import resuming_line
 
     # Before an account is chosen, which is not that of every export.
-    resume = command_line(click.get_current_context())
+    resume = resuming_line(click.get_current_context())
     codes: list[int] = []
     finished: set[str] = set()
     named = app.accounts

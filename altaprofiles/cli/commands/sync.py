@@ -20,7 +20,7 @@ from ..options import (
     record_options,
     table_options,
 )
-from ..relative_days import RelativeDay, check_no_time, day, own_day
+from ..relative_days import RelativeDay, check_form, day, own_day
 from ..selection import other_option, select_filters
 from ..where import GRAMMAR
 
@@ -38,7 +38,7 @@ def _absolute_day(text: str) -> date:
     from ...wire.days import day_in
 
     if (found := day_in(text)) is None:
-        check_no_time(text)
+        check_form(text)
         raise click.BadParameter(
             f"{text!r} is not a day; write it as 2026-01-31, the same one every night"
         )

@@ -61,7 +61,8 @@ class Answers(Generic[V]):
 
     Attributes:
         counts: number of keys by outcome; None stands for unanswered ones.
-        failure: the last error of a key in this run, or None.
+        failure: the last error in this run of a key that a later one asks for again, or None.
+        refusal: the last error in this run of a key that has no answer for good, or None.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class Answers(Generic[V]):
     ) -> None:
         self.counts: dict[int | None, int] = {}
         self.failure: AltaProfilesError | None = None
+        self.refusal: AltaProfilesError | None = None
         self._kept_in = kept_in
         self._file = file
         self._offset_name = offset
@@ -201,14 +203,16 @@ class Answers(Generic[V]):
         has_answered = self.answered > 0
         async for lookup in lookups:
             self._arrived.append(lookup)
-            self.failure = lookup.error or self.failure
             if lookup.error is None or is_final(lookup.error):
+                self.refusal = lookup.error or self.refusal
                 failures = refusals = 0
                 has_answered = True
-            elif can_pass(lookup.error) or not has_answered:
-                failures += 1
             else:
-                refusals += 1
+                self.failure = lookup.error
+                if can_pass(lookup.error) or not has_answered:
+                    failures += 1
+                else:
+                    refusals += 1
             if failures == _IN_VAIN or refusals == _REFUSED:
                 return lookup.error
             if len(self._arrived) >= _AT_ONCE:

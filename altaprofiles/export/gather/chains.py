@@ -145,7 +145,7 @@ class EventsGathering:
     """
 
     noun = "export"
-    unit = "records"
+    unit = "record"
     endings: Sequence[str] = ()
     reads: KeyFile | None = None
 

@@ -132,7 +132,7 @@ class Gathering(Protocol[R_co, S_co]):
 
     @property
     def unit(self) -> str:
-        """The name of the items that a later run can resume with: "records", "answers"."""
+        """The name of the items that a later run can resume with: "record", "answer"."""
         ...
 
     @property

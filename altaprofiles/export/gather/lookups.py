@@ -55,7 +55,7 @@ class KeysGathering(Generic[V]):
     """
 
     noun = "lookup"
-    unit = "answers"
+    unit = "answer"
     endings: Sequence[str] = (_NOT_FOUND_FILE, FAILED_FILE)
     options: Mapping[str, Any] = {}
     arguments: Mapping[str, Any] = {}
@@ -244,10 +244,10 @@ class KeysGathering(Generic[V]):
         self._missing = await run.threads.run(run.store.journal.keys.missing)
         if not self._answers.count(FOUND, NOT_FOUND):
             # However few they are, an output of nobody is not what they have asked for.
+            await run.threads.run(lambda: self._forget_refusals_of_all(run.store))
             if self._answers.count(FAILED):
                 failure = self._answers.failure
-            elif (refusal := self._answers.failure) is not None:
-                await run.threads.run(lambda: self._forget_refusals_of_all(run.store))
+            elif (refusal := self._answers.refusal) is not None:
                 refusal.add_note("No key was accepted, so nothing was written.")
                 raise refusal
         return [] if failure is None else [f"the service does not answer: {failure}"]
@@ -255,6 +255,9 @@ class KeysGathering(Generic[V]):
     # -------------------------------------------------------------------- from spool to output
 
     def kept_in(self, store: Workspace) -> int:
+        # Refusals alone are no help to a later run, which asks for those keys again.
+        if not self._answers.count(FOUND, NOT_FOUND):
+            return 0
         return self._answers.are_kept_in(store)
 
     @property

@@ -87,7 +87,8 @@ class Load:
             unites=self._origin.sync is not None and self._content.has_events,
         )
         if self._fit.left_out:
-            self.notes.append(of_left_out(self._table.label, self._fit.left_out))
+            left_out = self._fit.left_out
+            self.notes.append(of_left_out(self._table.label, left_out, self._origin, write))
         is_new = write == "replace" or not self._table.exists
         known = [] if is_new or write == "append" or not is_people else self._known_states()
         if is_new:

@@ -9,7 +9,7 @@ transaction is over.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from string import ascii_lowercase, ascii_uppercase
 from typing import Any
 
@@ -22,7 +22,7 @@ from ...errors import ExportError
 from ...tables.layout import CORE_COLUMNS, Column, ColumnKind
 from ..formats import Write
 from ..state import number_of
-from ..tables import OPTIONAL, Content, Origin
+from ..tables import OPTIONAL, Content, Origin, to_restore
 
 __all__ = [
     "OTHER_NAME",
@@ -241,7 +241,13 @@ class DuckTable(Struct, kw_only=True):
             if column.name not in OPTIONAL or content.of == "bindings"
         }
         types = {folded(name): type_ for name, type_ in self.columns.items()}
-        if self.mode is None or any(name not in types for name in needed):
+        lacking = {name: type_ for name, type_ in needed.items() if name not in types}
+        if self.mode is not None and 0 < len(lacking) < len(needed) / 2:
+            raise ExportError(
+                f"{self.label} lacks {', '.join(map(repr, lacking))}; rename what was renamed "
+                f"back{self._to_restore(lacking, content, write)}; otherwise {OTHER_NAME}"
+            )
+        if self.mode is None or lacking:
             raise ExportError(
                 f"something else than an export of {content.of} has made {self.label}; {OTHER_NAME}"
             )
@@ -249,7 +255,8 @@ class DuckTable(Struct, kw_only=True):
             if types[name] != type_:
                 raise ExportError(
                     f"the column {name!r} of {self.label} is {types[name]} instead of {type_}; "
-                    f"change it back, or {OTHER_NAME}"
+                    f"change it back (ALTER TABLE {self.quoted} ALTER COLUMN {quoted(name)} TYPE "
+                    f"{type_}), or {OTHER_NAME}"
                 )
         if "rowid" in types:
             raise ExportError(
@@ -272,6 +279,16 @@ class DuckTable(Struct, kw_only=True):
                 f"{self.label} was made with write='upsert' or write='replace', and cannot be "
                 f"used with write='append'; write as before, or {OTHER_NAME}"
             )
+
+    def _to_restore(self, lacking: Mapping[str, str], content: Content, write: Write) -> str:
+        """Return the advice on columns that were dropped; empty if rows are found by them."""
+        if {*content.identifies, "identity", "object_ids"} & lacking.keys():
+            return ""
+        statements = [
+            f"ALTER TABLE {self.quoted} ADD COLUMN {quoted(name)} {type_}"
+            for name, type_ in lacking.items()
+        ]
+        return f"; {to_restore('; '.join(statements), content, write)}"
 
     def _is_of_before(self) -> bool:
         """Return whether a version without the column `account` has made it."""

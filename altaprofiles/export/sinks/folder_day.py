@@ -17,7 +17,7 @@ from ...tables.rows import Row, Table
 from .files import PartialFile
 from .parquet import GROUP_ROWS, Groups, explained
 
-__all__ = ["DayFile", "Earlier", "accounts_in", "names_in", "types_in"]
+__all__ = ["DayFile", "Earlier", "accounts_in", "is_damaged", "names_in", "types_in"]
 
 _KEY = ("account", "person", "added_at")
 _ACCOUNTS = b"altaprofiles.accounts"
@@ -29,6 +29,7 @@ class Earlier:
     Args:
         path: the day's file, which need not exist.
         account: the account whose rows are replaced.
+        remedy: what to do about a file that is damaged.
 
     Attributes:
         has_own, has_others: whether there are rows of that account, and of others.
@@ -39,17 +40,18 @@ class Earlier:
         ExportError: it is not a file of this library.
     """
 
-    def __init__(self, path: Path, account: str) -> None:
+    def __init__(self, path: Path, account: str, remedy: str) -> None:
         from pyarrow import compute, parquet
 
         self._path = path
+        self._remedy = remedy
         self._account = account
         self.schema: Any = None
         self.has_own = self.has_others = False
         self.accounts: Sequence[str] | None = ()
         if not path.exists():
             return
-        with explained(str(path), "read"):
+        with explained(str(path), "read", remedy):
             schema = parquet.read_schema(path)
             if not {*_KEY} <= {*schema.names}:
                 raise ExportError(
@@ -93,7 +95,8 @@ class Earlier:
             return
         # Most readers ignore case in names.
         names = {name.casefold(): name for name in self.schema.names}
-        with parquet.ParquetFile(self._path) as file:
+        name = str(self._path)
+        with explained(name, "read", self._remedy), parquet.ParquetFile(self._path) as file:
             for batch in file.iter_batches(GROUP_ROWS):
                 table = pyarrow.Table.from_batches([batch])
                 table = table.filter(compute.not_equal(table["account"], self._account))
@@ -120,6 +123,18 @@ def types_in(path: Path) -> tuple[dict[str, Any], bool]:
         # Most readers ignore case in names.
         return {field.name.casefold(): field.type for field in schema}, found.num_rows > 0
     return {}, False
+
+
+def is_damaged(path: Path) -> bool:
+    """Return whether the end of a day's file, which is read first, cannot be read."""
+    from pyarrow import parquet
+
+    try:
+        with suppress(OSError), explained(str(path), "read"):
+            parquet.read_metadata(path)
+    except ExportError:
+        return True
+    return False
 
 
 def names_in(path: Path) -> Sequence[str]:

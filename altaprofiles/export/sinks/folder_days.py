@@ -42,7 +42,7 @@ from ..tables import (
 )
 from .files import open_same_file, set_access
 from .folder import STATE, Days, FolderTarget, day_of
-from .folder_day import DayFile, Earlier, accounts_in, names_in, types_in
+from .folder_day import DayFile, Earlier, accounts_in, is_damaged, names_in, types_in
 
 __all__ = ["DaysTarget"]
 
@@ -99,6 +99,12 @@ class DaysTarget(FolderTarget, frozen=True, kw_only=True):
             for day, is_there in remaining
             if not is_there or (is_shared and not _may_have(files[day], account))
         ]
+
+    def damaged_days(self, first: date, last: date) -> dict[date, str]:
+        files = {day: self.file_of(day) for day in _range(first, last)}
+        return {
+            date.fromisoformat(day): str(file) for day, file in files.items() if is_damaged(file)
+        }
 
     def open(self, table: Table, origin: Origin) -> DaysSink:
         return DaysSink(self, table, origin)
@@ -230,7 +236,9 @@ class DaysSink:
         newest = self._target.file_of(days[-1])
         names = names_in(newest) if _may_have(newest, self._new.account) else ()
         left_out = [name for name in names if name.casefold() not in known]
-        return [of_left_out(self._target.name, left_out)] if left_out else []
+        if not left_out:
+            return []
+        return [of_left_out(self._target.name, left_out, self._origin, self._target.write)]
 
     def _changed(
         self, found: Sequence[Column], types: Mapping[str, Any], day: str
@@ -248,7 +256,13 @@ class DaysSink:
         ]
 
     def _earlier(self, day: str) -> Earlier:
-        return Earlier(self._target.file_of(day), self._new.account)
+        assert self._origin.days is not None  # noqa: S101
+        again = "the next run brings the day again"
+        if day not in _range(*self._origin.days):
+            late = _late_days(day, self._new.through)
+            again = f"sync once with `late_days={late}` or more, which brings the day again"
+        remedy = f"remove this file; {again}"
+        return Earlier(self._target.file_of(day), self._new.account, remedy)
 
     @property
     def mended(self) -> Mended:

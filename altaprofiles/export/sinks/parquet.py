@@ -219,11 +219,23 @@ class ParquetSink:
 
 
 @contextmanager
-def explained(name: str, verb: str = "write") -> Iterator[None]:
-    """Turn pyarrow's own errors into an `ExportError`. Those of the disk stay an `OSError`."""
+def explained(name: str, verb: str = "write", remedy: str = "") -> Iterator[None]:
+    """Turn pyarrow's own errors into an `ExportError`. Those of the disk stay an `OSError`.
+
+    Args:
+        name: the file.
+        verb: what is done with it.
+        remedy: what to do about it; empty for nothing.
+    """
     import pyarrow
 
     try:
         yield
-    except pyarrow.ArrowException as error:
-        raise ExportError(f"{name}: pyarrow cannot {verb} it: {error}") from error
+    except (pyarrow.ArrowException, OSError) as error:
+        # Of many damaged files it says so in an OSError of its own, which has no number.
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        # In several lines, some of them.
+        reason = " ".join(str(error).split())
+        end = f"; {remedy}" if remedy else ""
+        raise ExportError(f"{name}: pyarrow cannot {verb} it: {reason}{end}") from error

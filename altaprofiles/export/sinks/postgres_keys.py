@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
-from ..tables import OPTIONAL
+from ..tables import OPTIONAL, to_restore
 from . import postgres_runs
 from .postgres_table import (
     OF_EARLIER_VERSION,
@@ -106,10 +106,17 @@ def check_key(
     is_old = not is_keyed and bool(of_person) and {*OF_EARLIER_VERSION} <= {*names}
     if 0 < len(lacking) < len(names) / 2 and not is_old:
         them = "it" if len(lacking) == 1 else "them"
+        dropped = ""
+        # Rows without the values by which they are found would be doubled. A table that lacks most
+        # is of another kind of rows.
+        is_of_kind = len(lacking) < len(table.required) / 2
+        if is_of_kind and not {*table.content.identifies, "identity", "object_ids"} & {*lacking}:
+            restored = to_restore(table.adding(lacking), table.content, table.write)
+            dropped = f"; {restored}"
         raise table.error(
             f"the table lacks the {columns_in_words(lacking)}, which it had if an export has made "
-            f"it; rename {them} back, and give readers a view with names of their own; otherwise "
-            f"{RENAME}"
+            f"it; rename {them} back, and give readers a view with names of their own{dropped}; "
+            f"otherwise {RENAME}"
         )
     if lacking and not is_old:
         raise table.error(
@@ -126,10 +133,12 @@ def check_key(
         return Keys(is_old=True, old_keys=of_person, lacks_key=table.is_keyed)
     if is_keyed:
         return Keys(old_keys=keys if table.is_repeating else {})
-    return Keys(lacks_key=_check_unkeyed(table, connection))
+    return Keys(lacks_key=_check_unkeyed(table, connection, names))
 
 
-def _check_unkeyed(table: PostgresTable, connection: psycopg.Connection[Any]) -> bool:
+def _check_unkeyed(
+    table: PostgresTable, connection: psycopg.Connection[Any], names: Sequence[str]
+) -> bool:
     """Raise unless an export in this mode can go into a table without a unique key.
 
     Returns:
@@ -152,8 +161,18 @@ def _check_unkeyed(table: PostgresTable, connection: psycopg.Connection[Any]) ->
     raise table.error(
         f"the table was made with write='append', or not by an export, as it lacks "
         f"{_key_of(table)}: only an export with write='append' (--write append) can add to it; "
-        f"{RENAME}"
+        f"{_to_restore_key(table, names)}{RENAME}"
     )
+
+
+def _to_restore_key(table: PostgresTable, names: Sequence[str]) -> str:
+    """Return the advice on a key that somebody has dropped; empty if there can have been none."""
+    if not {*table.content.identifies} <= {*names}:
+        return ""
+    statement = f"CREATE INDEX ON {table.quoted} {table.index}"
+    if table.content.of == "people":
+        statement = f"ALTER TABLE {table.quoted} ADD PRIMARY KEY (account, person)"
+    return f"if somebody has dropped that, run: {statement}; otherwise "
 
 
 def _check_names(table: PostgresTable, names: Sequence[str]) -> None:

@@ -194,6 +194,11 @@ def _reason(error: psycopg.Error) -> str:
     is_raised = error.diag.source_function == "exec_stmt_raise"
     if message and state[:2] in _WITHOUT_VALUES and not is_raised:
         return f"{message} (SQLSTATE {state})"
+    if is_raised or state == _RAISED:
+        return (
+            f"a trigger or function of the database raised {name} (SQLSTATE {state}); its message "
+            f"is in the server's log, as it may hold values of the record"
+        )
     parts = (("column", error.diag.column_name), ("constraint", error.diag.constraint_name))
     where = "".join(f", {kind} {text}" for kind, text in parts if text)
     return (
@@ -210,6 +215,11 @@ def _advice(error: psycopg.Error) -> str:
             "; another session holds a lock on the table: wait until it is done, or find it in "
             "pg_locks"
         )
+    if error.diag.source_function == "exec_stmt_raise" or state == _RAISED:
+        return (
+            "; the same run is refused again until that trigger or function allows these rows: "
+            "alter it, or correct the values where they come from"
+        )
     # Whoever creates the same table at the same time breaks a constraint of the server's own.
     if state[:2] in _OF_ROWS and error.diag.schema_name != "pg_catalog":
         return REFUSED_AGAIN
@@ -217,6 +227,9 @@ def _advice(error: psycopg.Error) -> str:
 
 
 _LOCKED = "55P03"
+
+_RAISED = "P0001"
+"""The class of what a function raises without naming another one."""
 
 _OF_ROWS = ("23", "44")
 """Classes of errors of a row that a constraint of the table, or of a view, does not allow."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
+from ...base.sql import quoted
 from ...errors import InvalidArgument
 from ..tables import OPTIONAL, to_keep_values
 from .postgres_keys import check_key, finds_rows, indexes_of, is_empty
@@ -224,7 +225,12 @@ def _check_column(
     if wanted != column.type:
         fault = f"has the type {column.type}, and must have {wanted}"
         if name not in table.flattened:
-            raise table.error(f"the column {name!r} {fault}; {RENAME}")
+            cell = quoted(name)
+            raise table.error(
+                f"the column {name!r} {fault}; if an export has made the table, run: ALTER TABLE "
+                f"{table.quoted} ALTER COLUMN {cell} TYPE {wanted} USING {cell}::{wanted}; "
+                f"otherwise {RENAME}"
+            )
         kind = _KINDS.get(column.type)
         advice = RENAME if kind is None else f"flatten it as {kind!r}, {RENAME}"
         if wanted == TYPES["text"]:

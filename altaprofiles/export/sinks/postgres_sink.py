@@ -246,13 +246,17 @@ class PostgresSink:
             return
         prepare(table, connection, shape, self._origin.accounts)
         if shape.left_out:
-            self.notes.append(of_left_out(table.label, shape.left_out))
+            self.notes.append(self._of_left_out(shape))
         load = Load(connection, table, shape.left_out)
         if earlier is not None:
             check_take_back(table, connection, shape)
             take_back(load, self._origin, earlier.transaction)
         append(load)
         self._record(digest, is_only=shape.oid is None)
+
+    def _of_left_out(self, shape: Shape) -> str:
+        table = self._table
+        return of_left_out(table.label, shape.left_out, self._origin, table.write)
 
     def _record(self, digest: str, *, is_only: bool) -> None:
         run = self._origin.run
@@ -263,7 +267,7 @@ class PostgresSink:
         is_new = shape.oid is None
         self.notes += prepare(table, connection, shape, self._origin.accounts)
         if shape.left_out:
-            self.notes.append(of_left_out(table.label, shape.left_out))
+            self.notes.append(self._of_left_out(shape))
         self._note_unfilled(shape)
         load = Load(connection, table, shape.left_out)
         if self._is_first(load, shape):

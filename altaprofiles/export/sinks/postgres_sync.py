@@ -111,8 +111,7 @@ def _known(
     if left is None:
         return Known(state, None, ())
     rows, latest = _count(table, connection, state.account), left.latest
-    # The whole table is read only if it may be another one.
-    if left.storage != _storage(table, connection):
+    if latest is not None and not _is_as_late(table, connection, state.account, latest):
         latest = _latest(table, connection, state.account)
     return Known(state, latest, losses_of(origin, state, left, rows, latest))
 
@@ -130,15 +129,19 @@ def _latest(table: PostgresTable, connection: psycopg.Connection[Any], account: 
     return None if number is None else int(number)
 
 
-def _storage(table: PostgresTable, connection: psycopg.Connection[Any]) -> int:
-    # A partitioned table has none of its own.
-    (number,) = row_of(
-        connection,
-        "SELECT coalesce(nullif(pg_relation_filenode(oid), 0), oid)::bigint FROM pg_class"
-        " WHERE oid = to_regclass(%s)",
-        [table.quoted],
+def _is_as_late(
+    table: PostgresTable, connection: psycopg.Connection[Any], account: str, latest: int
+) -> bool:
+    """Return whether a row was fetched at a time or later.
+
+    The first such row ends the search. For the latest time of all, every row would be read.
+    """
+    query = (
+        f"SELECT EXISTS (SELECT FROM {escaped(table.quoted)} WHERE account = %s"
+        " AND fetched_at >= 'epoch'::timestamptz + %s * interval '1 microsecond')"
     )
-    return int(number)
+    (exists,) = row_of(connection, query, [account, latest])
+    return bool(exists)
 
 
 def write(
@@ -165,7 +168,7 @@ def write(
     if latest is None:
         latest = _latest(table, connection, state.account)
     rows = _count(table, connection, state.account)
-    left = Left(rows, latest, _storage(table, connection), losses)
+    left = Left(rows, latest, losses)
     state = state.beyond(before)
     connection.execute(
         f"DELETE FROM {place} WHERE table_name = %s AND account = %s", [table.name, state.account]

@@ -247,6 +247,11 @@ class PostgresTable(Struct, frozen=True):
             changes.append(change)
         return f"ALTER TABLE {self.quoted} {', '.join(changes)}"
 
+    def adding(self, names: Iterable[str]) -> str:
+        """Return the statement that adds some of the columns."""
+        columns = [f"ADD COLUMN {quoted(name)} {self.columns[name]}" for name in names]
+        return f"ALTER TABLE {self.quoted} {', '.join(columns)}"
+
     def error(self, reason: str) -> ExportError:
         """Return the error of a table that an export cannot go into."""
         return ExportError(f"{self.label}: {reason}")

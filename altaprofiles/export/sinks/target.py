@@ -331,6 +331,17 @@ class Target(Struct, frozen=True, kw_only=True):
         """
         return []
 
+    def damaged_days(self, first: date, last: date) -> dict[date, str]:
+        """Return the path of the file of each day of a range whose file is damaged.
+
+        Blocking. Only a target that is `by_day` knows any.
+
+        Args:
+            first: the first day.
+            last: the last day.
+        """
+        return {}
+
     def to_keep_values(self, columns: Sequence[str]) -> str:
         """Return the advice on flattened columns that are null where a value has another type."""
         return 'as "text" a column keeps every value'

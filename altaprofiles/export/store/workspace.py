@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -285,11 +286,19 @@ def disk_remedy(error: BaseException | None) -> str:
     of_system = [one for one in _causes(error) if isinstance(one, OSError)]
     if _is_full(error):
         path = next((one.filename for one in of_system if one.filename is not None), None)
-        return f"free some space{'' if path is None else f' on the disk of {path}'}, and "
+        where = "" if path is None else f" on the disk of {_lasting_folder(path)}"
+        return f"free some space{where}, and "
     if any(one.errno == errno.EFBIG for one in of_system):
         return "raise the limit of a file's size (`ulimit -f`), and "
     fix = next(filter(None, map(more_files, of_system)), None)
     return "" if fix is None else f"{fix}, and "
+
+
+def _lasting_folder(path: str | bytes) -> Path:
+    """Return the folder that has an output or its records: those below may be gone by then."""
+    file = Path(os.fsdecode(path))
+    of_exports = (one for one in file.parents if one.name.endswith((".export", ".partial")))
+    return next(of_exports, file).parent
 
 
 @contextmanager

@@ -1,0 +1,94 @@
+"""The recipes of the guide on exports choose people whom the test knows."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from altaprofiles import Session
+from altaprofiles.emulator import Emulator
+
+from ..support.guides import block_of
+from ..support.odd_people import ODD_PEOPLE, with_odd_people
+
+pytestmark = pytest.mark.anyio
+
+GUIDE = "export-and-resume.md"
+JANUARY = 1767600000
+
+
+def person(name: str, *events: str, **members: Any) -> dict[str, Any]:
+    """Return someone who has done the events in January."""
+    once = {"count": 1, "first_seen": JANUARY, "last_seen": JANUARY}
+    return {"identity": name, "name": name, "events": dict.fromkeys(events, once)} | members
+
+
+def reachable(name: str, *tokens: str, **answers: Any) -> dict[str, Any]:
+    """Return someone with all addresses who was charged, by the answers on each channel."""
+    return person(
+        name,
+        "Charged",
+        email=f"{name}@example.com",
+        phone="+919876543210",
+        platformInfo=[{"platform": "iOS", "push_token": one} for one in tokens],
+        profileData={f"MSG-{channel}": answer for channel, answer in answers.items()},
+    )
+
+
+PEOPLE = [
+    reachable("ann", "t"),
+    reachable("bob", "", "t", email=False, push=True, sms="0"),
+    reachable("cat", "", email="False ", push="true", sms=1),
+    reachable("dan", email=True, push=True, sms=False),
+    person("eve", "Charged"),
+    person("fay", "Charged", "App Launched", email="fay@example.com"),
+]
+
+
+async def export(session: Session, event: str, to: str) -> None:
+    await session.export(event, start=20260101, end=20260131, to=to)
+
+
+def listed() -> list[list[str]]:
+    exec(block_of(GUIDE, "ANTI JOIN"), {})  # noqa: S102
+    with Path("lapsed.csv").open(encoding="utf-8", newline="") as file:
+        return [*csv.reader(file)]
+
+
+async def test_who_did_one_event_and_not_another_has_the_channels_without_an_opt_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    async with (
+        Emulator(records=PEOPLE) as emulator,
+        Session(clevertap=emulator.clevertap) as session,
+    ):
+        await export(session, "Charged", "charged.parquet")
+        await export(session, "App Launched", "launched.parquet")
+    head, *rows = listed()
+    assert head == ["name", "email", "phone", "by_email", "by_push", "by_sms"]
+    assert [(row[0], *row[3:]) for row in rows] == [
+        ("ann", "true", "true", "true"),
+        ("bob", "false", "true", "false"),
+        ("cat", "false", "false", "true"),
+        ("dan", "true", "false", "false"),
+        ("eve", "false", "false", "false"),
+    ]
+
+
+async def test_odd_records_have_a_row_as_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    async with with_odd_people() as session:
+        await export(session, "Charged", "charged.parquet")
+    async with Emulator(records=PEOPLE) as emulator:
+        async with Session(clevertap=emulator.clevertap) as session:
+            await export(session, "App Launched", "launched.parquet")
+    _, *rows = listed()
+    assert len(rows) == len(ODD_PEOPLE)
+    assert {row[3] for row in rows} == {"false"}
+    assert {row[4] for row in rows} == {"true", "false"}
