@@ -913,9 +913,10 @@ class Session:
                 Nothing was sent.
             ExportLocked: another process or task works on the same table, or another program has
                 had its file open for ten minutes.
-            Incomplete: as from `export`. The same call resumes.
-            ExportError: as from `export`; or the output has days that are not over yet, because a
-                clock was ahead. `late_days` brings them again.
+            Incomplete: as from `export`; or the clock of this machine is ahead of the service's.
+                The same call resumes.
+            ExportError: as from `export`; or a clock that was ahead has brought the last days.
+                `late_days` brings them again.
             AltaProfilesError: as from `export`.
 
         >>> report = await session.sync(

@@ -120,6 +120,7 @@ class Job(Generic[R, S]):
         self._state: SyncState | None = None
         self._kept_by: list[SyncState] = []
         self.beside: Callable[[R, SyncState], tuple[R, dict[str, Any]]] | None = None
+        self.check_clock: Callable[[float], None] | None = None
 
     async def run(self) -> R:
         """Fetch everything, put the output in place, and return the report.
@@ -262,6 +263,8 @@ class Job(Generic[R, S]):
 
         async def begin(part: Part[R, S]) -> None:
             await part.open(workspaces, place, threads, self._output, names)
+            if self.check_clock is not None:
+                part.run.check_clock = self.check_clock
             await threads.run(part.begin)
 
         is_checked = False

@@ -17,7 +17,7 @@ from typing import Protocol, TypeAlias, runtime_checkable
 from anyio.lowlevel import checkpoint
 from msgspec import Raw
 
-from ..base.checks import check_key, is_missing, shown
+from ..base.checks import check_key, check_no_database, is_missing, shown
 from ..base.jsontext import elements, members, parts, plain_text
 from ..base.paths import path_text, status_of
 from ..base.wording import meant, numbered
@@ -127,6 +127,9 @@ class KeyFile:
         keys_table: str | None = None,
     ) -> None:
         self.path = Path(path_text("keys", path))
+        for argument, name in (("column", column), ("keys_table", keys_table)):
+            if isinstance(name, str):
+                check_no_database(argument, name)
         self.skipped = 0
         self.is_bare = False
         self._by = by
