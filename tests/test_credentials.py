@@ -1228,7 +1228,9 @@ async def test_a_session_of_one_service_says_where_the_other_s_credentials_come_
         with pytest.raises(MissingCredentials, match=f"{re.escape(variables)}$"):
             await session.export("Charged", **export)
     async with Session.from_env() as session:
-        with pytest.raises(MissingCredentials, match=r"; set ALTA_TOKEN before Session.from_env\(\)$"):
+        with pytest.raises(
+            MissingCredentials, match=r"; set ALTA_TOKEN before Session.from_env\(\)$"
+        ):
             await session.cdp.get(user_id="7")
     file = tmp_path / "accounts.toml"
     file.write_text(f'[accounts."my shop"]\naccount_id = "W9R"\npasscode = "{PASSCODE}"\n')

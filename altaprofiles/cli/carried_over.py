@@ -66,8 +66,10 @@ _ADVICE: dict[str, tuple[tuple[str, ...], str]] = {
         ("--select", "--columns", "--fields"),
         (
             ("flatten",),
-            "a file has all columns, and with --flatten NAME one for a property; to choose, rename "
-            "and order them, see `altaprofiles guide into-databases`",
+            (
+                "a file has all columns, and with --flatten NAME one for a property; to choose, "
+                "rename and order them, see `altaprofiles guide into-databases`"
+            ),
         ),
     ),
     "--dry-run": (_EVENT, "`altaprofiles count` prints the number of people, and writes nothing"),
