@@ -200,6 +200,13 @@ class Job(Generic[R, S]):
                 "distinct: an upsert writes each person once, got False; leave it out, or pass "
                 "write='replace' or write='append'"
             )
+        if (one := self._finishes) is not None and one.path.parent.resolve() != (
+            place.folder.resolve()
+        ):
+            raise InvalidArgument(
+                f"to: the unfinished export is in {one.path.parent}, which is not that of "
+                f"{target.name}; pass the output and the `spool` with which it was found"
+            )
         return place
 
     def _check_accounts(self) -> None:
