@@ -340,6 +340,7 @@ def _check_given(command: click.Command, context: click.Context, args: list[str]
     """
     if context.resilient_parsing:
         return
+    _check_dashes(command, context, args)
     values, _, order = command.make_parser(context).parse_args(list(args))
     for param in command.get_params(context):
         value = values.get(str(param.name))
@@ -359,6 +360,15 @@ def _check_given(command: click.Command, context: click.Context, args: list[str]
         if order.count(option) > 1 and not is_plain_flag:
             names = " or ".join(max(opts, key=len) for opts in _spellings(option))
             context.fail(f"{names} is given {order.count(option)} times; give it once")
+
+
+def _check_dashes(command: click.Command, context: click.Context, args: list[str]) -> None:
+    """Raise `click.UsageError` for an option whose two dashes a word processor has made one of."""
+    known = {text for one in command.params for text in (*one.opts, *one.secondary_opts)}
+    for word in args:
+        meant = f"--{word[1:]}"
+        if word.startswith(("–", "—")) and meant in known:  # noqa: RUF001
+            context.fail(f"{word!r} has a long dash, as word processors write two: write {meant}")
 
 
 def _may_be_database(param: click.Parameter) -> bool:

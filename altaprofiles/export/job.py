@@ -200,6 +200,13 @@ class Job(Generic[R, S]):
                 "distinct: an upsert writes each person once, got False; leave it out, or pass "
                 "write='replace' or write='append'"
             )
+        if (one := self._finishes) is not None and one.path.parent.resolve() != (
+            place.folder.resolve()
+        ):
+            raise InvalidArgument(
+                f"to: the unfinished export is in {one.path.parent}, which is not that of "
+                f"{target.name}; pass the output and the `spool` with which it was found"
+            )
         return place
 
     def _check_accounts(self) -> None:
@@ -860,8 +867,9 @@ class Job(Generic[R, S]):
             if state is not None and not _covers(part.gathering.plan, state):
                 notes.append(
                     f"{target.label} is kept by a sync, through {state.through}: in the rows of "
-                    f"this export, `matched` has its events and days only; export all events and "
-                    f"days of the sync to complete them"
+                    f"this export, `matched` has its events and days only; to complete them, "
+                    f"export all events and days of the sync, or sync once with `late_days` of "
+                    f"all its days"
                 )
                 self._kept_by.append(state)
         if notes:

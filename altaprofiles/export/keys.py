@@ -370,11 +370,13 @@ class KeyFile:
         found = first.count(self._column)
         if found != 1:
             close = None if found else meant(self._column, known)
+            # Only a header has a name in each column.
+            above = "" if all(first) else ", and remove what stands above the header, if anything"
             raise InvalidArgument(
                 f"column: the {self._head} of {self.path} has {count}, of "
                 f"which {found or 'none'} {'is' if len(first) == 1 else 'are'} named "
                 f"{self._column!r}; "
-                f"{'name exactly one' if close is None else f'did you mean {close}?'}",
+                f"{'name exactly one' if close is None else f'did you mean {close}?'}{above}",
                 value=first,
             )
         return first.index(self._column)
