@@ -144,7 +144,8 @@ class _Opening(_NotAsync, AbstractContextManager["BlockingSession"]):
             )
         self._open = _open(self._make_session, self._drain)
         try:
-            return self._open.__enter__()
+            with naming(None):
+                return self._open.__enter__()
         except BaseException:
             self._open = None
             raise

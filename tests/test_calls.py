@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import errno
 import inspect
+import os
+import resource
 import socket
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 
 import altaprofiles
@@ -24,6 +28,8 @@ from altaprofiles import (
     CursorLoop,
     DecodeError,
     EventQuery,
+    ExportError,
+    ExportLocked,
     Forbidden,
     Incomplete,
     InvalidArgument,
@@ -175,24 +181,130 @@ def frames_of(error: BaseException) -> list[traceback.FrameSummary]:
     return [*traceback.extract_tb(error.__traceback__)]
 
 
-async def test_a_refusal_has_a_traceback_that_a_cell_of_a_notebook_can_show(tmp_path: Path) -> None:
-    answer, kind = STATUSES["401"]
+def check_frames(error: BaseException, most: int) -> None:
+    """Check that a cell of a notebook can show an error, with those that it was raised from."""
     package = Path(altaprofiles.__file__).parent
-    async with scripted(always(answer)) as server, session_at(server.url) as session:
+    inside = [one for one in frames_of(error) if package in Path(one.filename).parents]
+    assert len(inside) <= most, inside
+    while (cause := shown_above(error)) is not None:
+        assert len(frames_of(cause)) <= 1, frames_of(cause)
+        error = cause
+
+
+def shown_above(error: BaseException) -> BaseException | None:
+    return error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+
+
+@pytest.mark.parametrize("fault", STATUSES)
+async def test_a_refusal_has_a_traceback_that_a_cell_of_a_notebook_can_show(
+    fault: str, tmp_path: Path
+) -> None:
+    answer, kind = STATUSES[fault]
+    async with (
+        scripted(always(answer)) as server,
+        session_at(server.url, max_response_bytes=1_000) as session,
+    ):
         for call in calls(session, tmp_path).values():
             for error in await errors_of(call):
-                assert isinstance(error, kind)
-                inside = [one for one in frames_of(error) if package in Path(one.filename).parents]
-                assert len(inside) <= 4, inside
+                assert isinstance(error, (kind, Incomplete))
+                check_frames(error, 4)
 
-        # What the caller has passed stays in it, however deep.
-        def broken() -> Iterator[str]:
-            yield "7"
-            raise InvalidArgument("mine")
 
+async def test_so_has_an_export_that_cannot_go_on(tmp_path: Path) -> None:
+    async with Emulator(people=1500, seed=2) as emulator, session_for(emulator) as session:
+        for name, call in calls(session, tmp_path).items():
+            if name[1] in {"export", "export_lookups", "sync"}:
+                [late] = await errors_of(call, deadline=1e-9)
+                assert isinstance(late, Incomplete)
+                check_frames(late, 2)
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, hard))
+        try:
+            with pytest.raises(Incomplete) as full:
+                await session.export(EVENT, **RANGE, to=tmp_path / "full.ndjson")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        check_frames(full.value, 2)
+        # The disk's own error is there, with its code and file, and once.
+        assert isinstance(full.value.__cause__, OSError)
+        assert full.value.__cause__.errno == errno.EFBIG
+        assert str(tmp_path) in full.value.__cause__.filename
+        assert shown_above(full.value.__cause__) is None
+
+        table = tmp_path / "p.duckdb"
+        await session.export(EVENT, **RANGE, to=table)
+        with duckdb.connect(table), pytest.raises(ExportError) as opened:
+            await session.export("Charged", **RANGE, to=table)
+        check_frames(opened.value, 2)
+
+        begun = asyncio.Event()
+
+        def note(progress: Any) -> None:
+            begun.set()
+
+        to = tmp_path / "held.ndjson"
+        held = asyncio.create_task(session.export(EVENT, **RANGE, to=to, on_progress=note))
+        await begun.wait()
+        with pytest.raises(ExportLocked) as locked:
+            await session.export(EVENT, **RANGE, to=to)
+        check_frames(locked.value, 2)
+        held.cancel()
+        await asyncio.wait([held])
+
+
+@pytest.mark.parametrize("fault", ["a loop", "an expired cursor", "no records", "not ready"])
+async def test_so_has_a_chain_that_cannot_go_on(fault: str, tmp_path: Path) -> None:
+    async with scripted(CHAINS[fault][0]) as server, session_at(server.url) as session:
+        found = calls(session, tmp_path)
+        for name in ("by_event", "by_query", "pages", "export", "sync"):
+            for error in await errors_of(found["CleverTap", name]):
+                check_frames(error, 4)
+
+
+def test_so_has_a_blocking_session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with blocking(lambda: session_at("http://127.0.0.1:9")) as session:
+        with pytest.raises(Incomplete) as late:
+            session.export(EVENT, **RANGE, to=tmp_path / "p.csv", deadline=1e-9)
+        check_frames(late.value, 2)
+        with pytest.raises(ConnectError) as refused:
+            session.profiles.get(identity="7")
+        check_frames(refused.value, 2)
+        with pytest.raises(ConnectError) as unread:
+            [*session.profiles.everyone()]
+        check_frames(unread.value, 4)
+    for variable in [name for name in os.environ if name.startswith(("CLEVERTAP_", "ALTA_"))]:
+        monkeypatch.delenv(variable)
+    with pytest.raises(MissingCredentials) as missing, blocking(Session.from_env):
+        pass
+    check_frames(missing.value, 2)
+
+
+async def test_what_is_the_caller_s_keeps_its_frames(tmp_path: Path) -> None:
+    def broken() -> Iterator[str]:
+        yield "7"
+        raise InvalidArgument("mine")
+
+    def fail(attempt: Any) -> None:
+        raise AssertionError("mine")
+
+    async with session_at("http://127.0.0.1:9", on_event=fail) as session:
         with pytest.raises(InvalidArgument) as caught:
             await session.export_lookups(broken(), by="identity", to=tmp_path / "x.ndjson")
-        assert "broken" in [one.name for one in frames_of(caught.value)]
+        assert frames_of(caught.value)[-1].name == "broken"
+        with pytest.raises(AssertionError) as failed:
+            await session.profiles.get(identity="7")
+        names = [Path(one.filename).name for one in frames_of(failed.value)]
+        assert {"profiles.py", "engine.py", "hooks.py"} <= {*names}
+        # So does an error that the caller was handling.
+        with pytest.raises(Incomplete) as late:
+            try:
+                (tmp_path / "missing").read_text()
+            except FileNotFoundError:
+                await session.export(EVENT, **RANGE, to=tmp_path / "p.csv", deadline=1e-9)
+        handled = late.value.__context__
+        assert isinstance(handled, FileNotFoundError)
+        assert "pathlib" in frames_of(handled)[-1].filename
 
 
 async def test_a_stopped_call_has_a_traceback_that_a_cell_of_a_notebook_can_show(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -52,15 +53,41 @@ def test_a_bar_does_not_stand_still_after_an_interruption(tmp_path: Path) -> Non
     (error,) = (one for one in stopped if one["output_type"] == "error")
     assert error["ename"] == "CancelledError"
     # Its traceback does not fill the cell with what the library was waiting in.
-    shown = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(error["traceback"]))
-    files = re.findall(r"^File (\S+?):[0-9]+", shown, re.MULTILINE)
-    assert [Path(file).name for file in files] == ["calls.py", "session.py"]
+    assert files_of(error) == ["calls.py", "session.py"]
     (html,) = shown_as(stopped, "text/html")
     assert html.startswith("<div>stopped; run it again to resume. At the end it was reading: ")
     assert "<progress" not in html
     (html,) = shown_as(resumed, "text/html")
     assert html.startswith('<progress value="1.000" style="width: 100%"></progress><div>done: ')
     assert "stopped" not in html
+
+
+def files_of(error: dict[str, Any]) -> list[str]:
+    """Return the names of the files whose lines a cell shows for an error."""
+    shown = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(error["traceback"]))
+    return [Path(file).name for file in re.findall(r"^File (\S+?):[0-9]+", shown, re.MULTILINE)]
+
+
+FAILED = """
+async with connect() as session:
+    await session.export(
+        "App Launched", start=20260101, end=20260131, to="p.duckdb", deadline={deadline}
+    )
+"""
+
+OPENED = """
+import duckdb
+opened = duckdb.connect("p.duckdb")
+"""
+
+
+def test_an_export_that_cannot_go_on_does_not_fill_the_cell(tmp_path: Path) -> None:
+    late, done = FAILED.format(deadline=1e-9), FAILED.format(deadline=None)
+    _, *outputs = executed(tmp_path, [CONNECT, late, done, OPENED, done], raising={1, 4})
+    errors = [one for cell in outputs for one in cell if one["output_type"] == "error"]
+    assert [one["ename"] for one in errors] == ["Incomplete", "ExportError"]
+    for error in errors:
+        assert files_of(error) == ["calls.py", "session.py"]
 
 
 REFUSED = """

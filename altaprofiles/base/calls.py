@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from asyncio import CancelledError
 from collections.abc import Callable, Mapping
 from functools import wraps
@@ -9,7 +10,7 @@ from inspect import CO_ASYNC_GENERATOR, iscoroutinefunction, signature
 from types import TracebackType
 from typing import Any, NamedTuple, ParamSpec, TypeAlias, TypeVar, cast
 
-from ..errors import AltaProfilesError, ConfigurationError, StatusError, TransportError
+from ..errors import AltaProfilesError
 
 __all__ = ["CallName", "NameOf", "name_of", "named", "naming"]
 
@@ -53,6 +54,7 @@ class naming:  # noqa: N801
     ) -> None:
         if isinstance(error, _OUTER) and traceback is not None:
             _shorten(traceback)
+            _shorten_causes(error)
         if isinstance(error, AltaProfilesError) and self._name is not None:
             if error.service is None:
                 error.locate(*self._name)
@@ -60,10 +62,11 @@ class naming:  # noqa: N801
                 error.operation = self._name.operation
 
 
-_OUTER = (ConfigurationError, StatusError, TransportError, CancelledError, KeyboardInterrupt)
-"""Errors whose reason is outside of the library, so that the place in it says nothing.
+_OUTER = (AltaProfilesError, CancelledError, KeyboardInterrupt)
+"""Errors whose text says all, so that the place in the library says nothing.
 
-The button that stops a cell of a notebook cancels what it awaits.
+The button that stops a cell of a notebook cancels what it awaits. Every other error is the caller's
+own or a bug, and keeps its frames.
 """
 
 
@@ -76,13 +79,54 @@ def _shorten(traceback: TracebackType) -> None:
     frame = last.tb_next
     while frame is not None:
         # A callback or an iterable of the caller's stays.
-        if str(frame.tb_frame.f_globals.get("__name__")).partition(".")[0] not in _PACKAGES:
+        if not _is_inside(frame):
             last = frame
         frame = frame.tb_next
     last.tb_next = None
 
 
-_PACKAGES = frozenset({__name__.partition(".")[0], *["anyio", "asyncio", "aiohttp", "concurrent"]})
+def _shorten_causes(error: BaseException) -> None:
+    """Leave of each error behind another one the place alone that raised it.
+
+    It ends at the first one that the caller has to do with, or that may be a bug.
+    """
+    seen = {id(error)}
+    cause = _cause(error)
+    while cause is not None and id(cause) not in seen and _is_outer(cause):
+        seen.add(id(cause))
+        frame = cause.__traceback__
+        while frame is not None:
+            # Its last frame is that of the call which failed.
+            cause.__traceback__, frame = frame, frame.tb_next
+        cause = _cause(cause)
+
+
+def _cause(error: BaseException) -> BaseException | None:
+    """Return the error that is shown above another one."""
+    return error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+
+
+def _is_outer(cause: BaseException) -> bool:
+    frame = cause.__traceback__
+    while frame is not None:
+        if not _is_inside(frame):
+            return False
+        frame = frame.tb_next
+    return isinstance(cause, (*_OUTER, OSError)) or _package(type(cause).__module__) in _OTHERS
+
+
+def _is_inside(frame: TracebackType) -> bool:
+    return _package(str(frame.tb_frame.f_globals.get("__name__"))) in _PACKAGES
+
+
+def _package(module: str) -> str:
+    return module.partition(".")[0]
+
+
+_OTHERS = frozenset({"aiohttp", "duckdb", "_duckdb", "msgspec", "psycopg", "pyarrow", "sqlite3"})
+"""Packages whose own errors tell of a service, a disk, a database or a record."""
+
+_PACKAGES = frozenset({_package(__name__), "anyio", "fsspec", *_OTHERS, *sys.stdlib_module_names})
 """The library, and what its own calls wait and run in."""
 
 

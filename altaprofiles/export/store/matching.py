@@ -191,7 +191,8 @@ class _Notes:
             write_all(self._file.write, b"".join(self._held))
         except OSError as error:
             # Errors of calls on an open file do not name it.
-            raise OSError(error.errno, error.strerror, str(self._folder)) from error
+            error.filename = str(self._folder)
+            raise
         self._held.clear()
 
     def read(self) -> Iterator[list[tuple[int, int]]]:

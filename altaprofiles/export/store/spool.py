@@ -114,7 +114,8 @@ class Spool:
             _sync(target)
         except OSError as error:
             # Errors of calls on a file descriptor do not name the file.
-            raise OSError(error.errno, error.strerror, str(self._path)) from error
+            error.filename = str(self._path)
+            raise
         self.offset += length + len(data)
         return self.offset
 
