@@ -1164,7 +1164,7 @@ async def test_an_hour_begins_with_what_was_left_before_midnight(
         for day in range(1, 9)
     ]
     for output in (program.HOURLY, postgres.url("hourly")):
-        program.HOURLY = output
+        monkeypatch.setattr(program, "HOURLY", output)
         async with (
             Emulator(records=records) as emulator,
             Session(clevertap=emulator.clevertap) as session,
