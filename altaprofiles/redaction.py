@@ -14,6 +14,7 @@ from html.entities import html5
 from typing import Any, NoReturn
 
 __all__ = [
+    "DATABASE_URL",
     "LOOKS_LIKE_DATABASE",
     "STARS",
     "Secret",
@@ -27,6 +28,20 @@ __all__ = [
 
 LOOKS_LIKE_DATABASE = re.compile("@|password|postgres", re.IGNORECASE)
 """A text that may be a mistyped URL, with a password in it, is not shown."""
+
+
+DATABASE_URL = re.compile(
+    # Of one slash as well, as in a `Path` made of it.
+    r"\bpostgres(?:ql)?(?:\+\w+)?:/"
+    # A user with a password, in a URL whose scheme may be misspelt. A drive has one letter, and
+    # fsspec has github://owner:repository@branch/path.
+    r"|\b(?:(?!git(?:hub)?:)\w\w+:|postgres(?:ql)?)//?[^/\s:@]*:[^/\s@]+@"
+    r"|\A(?=.*\b(?:host|hostaddr|port|dbname|user|service)\s*=)"
+    r"(?=.*\b(?:(?:ssl)?password|scram_\w+_key|oauth_client_secret)\s*=\s*[^\s;&])",
+    re.IGNORECASE | re.DOTALL,
+)
+"""The URL of a PostgreSQL database, libpq's parameters with a secret, or a password in another URL.
+No name, path or address of a bucket is one, so that it is neither shown nor stored elsewhere."""
 
 
 STARS = "***"

@@ -306,8 +306,8 @@ class Session:
             raise MissingCredentials(
                 "; ".join(["no credentials in the environment", *ignored])
                 + f"; set {account_id} and {passcode} (and {region}), or "
-                f"{token}, or both, before Python "
-                f"starts, or use Session.from_account() after `altaprofiles login`"
+                f"{token}, or both, before Session.from_env(), or use Session.from_account() after "
+                f"`altaprofiles login`"
             )
         if sentence := ignored_shared(prefix):
             ignored.append(sentence)
@@ -319,9 +319,9 @@ class Session:
             **options,
         )
         session._remedies = {
-            clevertap_rules.API: f"set {account_id} and {passcode} (and {region}) before Python "
-            "starts",
-            alta_rules.API: f"set {token} before Python starts",
+            clevertap_rules.API: f"set {account_id} and {passcode} (and {region}) before "
+            "Session.from_env()",
+            alta_rules.API: f"set {token} before Session.from_env()",
         }
         return session
 
@@ -913,9 +913,10 @@ class Session:
                 Nothing was sent.
             ExportLocked: another process or task works on the same table, or another program has
                 had its file open for ten minutes.
-            Incomplete: as from `export`. The same call resumes.
-            ExportError: as from `export`; or the output has days that are not over yet, because a
-                clock was ahead. `late_days` brings them again.
+            Incomplete: as from `export`; or the clock of this machine is ahead of the service's.
+                The same call resumes.
+            ExportError: as from `export`; or a clock that was ahead has brought the last days.
+                `late_days` brings them again.
             AltaProfilesError: as from `export`.
 
         >>> report = await session.sync(

@@ -1105,7 +1105,7 @@ def test_what_is_missing_or_without_effect_is_named_with_its_prefix(
     assert str(caught.value) == (
         f"no credentials in the environment; {idle}; set SHOP_CLEVERTAP_ACCOUNT_ID and "
         f"SHOP_CLEVERTAP_PASSCODE (and SHOP_CLEVERTAP_REGION), or SHOP_ALTA_TOKEN, or both, "
-        "before Python starts, or use Session.from_account() after `altaprofiles login`"
+        "before Session.from_env(), or use Session.from_account() after `altaprofiles login`"
     )
     for kind, name in ((CleverTap, "CLEVERTAP_ACCOUNT_ID"), (Alta, "ALTA_TOKEN")):
         with pytest.raises(MissingCredentials, match=f"variable SHOP_{name} is not set"):
@@ -1219,7 +1219,7 @@ async def test_a_session_of_one_service_says_where_the_other_s_credentials_come_
     monkeypatch.setenv("CLEVERTAP_PASSCODE", PASSCODE)
     variables = (
         "set SHOP_CLEVERTAP_ACCOUNT_ID and SHOP_CLEVERTAP_PASSCODE (and SHOP_CLEVERTAP_REGION) "
-        "before Python starts"
+        "before Session.from_env()"
     )
     async with Session.from_env("SHOP_") as session:
         for view in (session, session.with_options(deadline=1.0)):
@@ -1228,7 +1228,9 @@ async def test_a_session_of_one_service_says_where_the_other_s_credentials_come_
         with pytest.raises(MissingCredentials, match=f"{re.escape(variables)}$"):
             await session.export("Charged", **export)
     async with Session.from_env() as session:
-        with pytest.raises(MissingCredentials, match=r"; set ALTA_TOKEN before Python starts$"):
+        with pytest.raises(
+            MissingCredentials, match=r"; set ALTA_TOKEN before Session.from_env\(\)$"
+        ):
             await session.cdp.get(user_id="7")
     file = tmp_path / "accounts.toml"
     file.write_text(f'[accounts."my shop"]\naccount_id = "W9R"\npasscode = "{PASSCODE}"\n')

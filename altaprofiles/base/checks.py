@@ -17,15 +17,18 @@ from os import PathLike
 from typing import TypeGuard
 
 from ..errors import InvalidArgument
+from ..redaction import DATABASE_URL, STARS
 
 __all__ = [
     "AS_INTS",
     "LOST_DIGITS",
+    "NO_DATABASE",
     "READ_AGAIN",
     "check_callback",
     "check_called",
     "check_flag",
     "check_key",
+    "check_no_database",
     "check_seconds",
     "check_time_left",
     "check_whole",
@@ -48,14 +51,35 @@ def shown(value: object) -> str:
     """Return text, a number, a date or a path for a message, in one line of bounded length.
 
     A function is shown by its name. Of any other value only the type is named: tables, lists and
-    objects may hold customers' data. Words stand for an int of thousands of digits.
+    objects may hold customers' data. Words stand for an int of thousands of digits, and stars for
+    the URL of a database, which may hold a password.
     """
     try:
         text = " ".join(_repr(value).splitlines())
     except Exception:
         # A class of the caller's may raise anything there.
         return _without_repr(value)
+    if DATABASE_URL.search(text):
+        return repr(STARS)
     return text if len(text) <= 300 else f"{text[:200]} … {text[-100:]}"
+
+
+NO_DATABASE = (
+    "looks like a database; only an output can be one, written as "
+    "postgresql://user@host/database/table"
+)
+"""The fault of the URL of a database in the place of something else. It may hold a password."""
+
+
+def check_no_database(argument: str, text: str) -> None:
+    """Raise `InvalidArgument` if a name or a path is the URL of a database, by a slip.
+
+    Args:
+        argument: the argument's name.
+        text: the argument's value, which the message does not show.
+    """
+    if DATABASE_URL.search(text):
+        raise InvalidArgument(f"{argument}: {NO_DATABASE}")
 
 
 _PLAIN = (str, Number, date, time, timedelta, PathLike, type)

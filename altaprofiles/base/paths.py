@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ..errors import ConfigurationError, ExportError, InvalidArgument
-from .checks import shown
+from .checks import check_no_database, shown
 
 __all__ = [
     "absolute_path",
@@ -41,7 +41,8 @@ def path_text(argument: str, path: object) -> str:
         path: the argument's value.
 
     Raises:
-        ConfigurationError: `path` is empty, is not text, or cannot be the name of a file.
+        ConfigurationError: `path` is empty, is not text, cannot be the name of a file, or is the
+            URL of a database.
     """
     text = os.fspath(path) if isinstance(path, str | os.PathLike) else None
     if not isinstance(text, str):
@@ -54,6 +55,7 @@ def path_text(argument: str, path: object) -> str:
         encoded = b"\0"
     if b"\0" in encoded:
         raise InvalidArgument(f"{argument}: {shown(text)} cannot be a file name; choose another")
+    check_no_database(argument, text)
     return text
 
 

@@ -10,7 +10,10 @@ from datetime import UTC, date, datetime, timedelta, timezone, tzinfo
 from ..errors import ConfigurationError, InvalidArgument
 from .checks import shown_setting
 
-__all__ = ["latest_day", "today", "zone_of"]
+__all__ = ["USUAL_SKEW", "is_to_come", "latest_day", "today", "zone_of"]
+
+USUAL_SKEW = 300.0
+"""Seconds by which clocks may differ without harm: events arrive as late as that."""
 
 
 def zone_of(argument: str, name: object) -> tzinfo:
@@ -49,6 +52,11 @@ def zone_of(argument: str, name: object) -> tzinfo:
 def today(zone: tzinfo, at: float | None = None) -> date:
     """Return the current day in a time zone, or the day there at a time in epoch seconds."""
     return datetime.fromtimestamp(time.time() if at is None else at, zone).date()
+
+
+def is_to_come(at: float) -> bool:
+    """Return whether a time in epoch seconds, noted by some clock, is to come by this machine's."""
+    return at > time.time() + USUAL_SKEW
 
 
 def latest_day() -> date:

@@ -51,6 +51,7 @@ Service: TypeAlias = Literal["clevertap", "alta", "both"]
 
 
 _TURN_EVERY = 0.2
+_TYPOGRAPHIC = re.compile("[\u2018-\u201f«»]")
 """Longest wait of the loop, in seconds: a signal that arrives just before it starts to wait for a
 socket does not wake it."""
 
@@ -587,7 +588,7 @@ class App:
             return self._report_accounts(error)
         if isinstance(error, RateLimited):
             error.add_note(f"{remedy(error)}.")
-        if step := self._unquoted(error):
+        if step := self._advice_on_quotes(error):
             error.add_note(step)
         resolved = self._resolved_for(error, account)
         if isinstance(error, Unauthorized | Forbidden) and resolved is not None:
@@ -635,12 +636,17 @@ class App:
         else:
             error.add_note("Run it again, with a longer --max-time.")
 
-    def _unquoted(self, error: BaseException) -> str | None:
-        """Return advice on an event that is refused, if it may be a part of one with blanks."""
+    def _advice_on_quotes(self, error: BaseException) -> str | None:
+        """Return advice on an event that is refused, if its quotation marks may be at fault."""
         from ..errors import BadRequest
 
-        events = click.get_current_context().params.get("events") or ()
-        if not isinstance(error, BadRequest) or len(events) < 2:
+        params = click.get_current_context().params
+        events = params.get("events") or tuple(filter(None, [params.get("event")]))
+        if not isinstance(error, BadRequest):
+            return None
+        if any(_TYPOGRAPHIC.search(event) for event in events):
+            return "If a word processor has put the quotation marks there, type straight ones."
+        if len(events) < 2:
             return None
         if any(map(os.path.lexists, events)):
             return "If the shell has put files in the place of a pattern, name one file."

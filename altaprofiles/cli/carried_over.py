@@ -35,7 +35,6 @@ _OPTIONS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("-m", "--retry-max-time", "--deadline"), ("--max-time",)),
     **dict.fromkeys(("--retry", "--max-attempts", "--max-retries"), ("--retries",)),
     **dict.fromkeys(("--filter", "--filters", "--condition"), ("--where",)),
-    **dict.fromkeys(("--select", "--columns", "--fields"), ("--flatten", "--column")),
     **dict.fromkeys(("--page-size", "--chunk-size"), ("--batch-size",)),
     **dict.fromkeys(("--table-name", "--dataset", "--dataset-name"), ("--table",)),
     **dict.fromkeys(("--write-disposition", "--mode"), ("--write",)),
@@ -62,6 +61,16 @@ _ADVICE: dict[str, tuple[tuple[str, ...], str]] = {
     **dict.fromkeys(("--continue", "-C", "--resume", "--finish"), (("write", "late_days"), _AGAIN)),
     **dict.fromkeys(
         ("--days", "--last"), (("start",), "for seven days, write --from -7d --to yesterday")
+    ),
+    **dict.fromkeys(
+        ("--select", "--columns", "--fields"),
+        (
+            ("flatten",),
+            (
+                "a file has all columns, and with --flatten NAME one for a property; to choose, "
+                "rename and order them, see `altaprofiles guide into-databases`"
+            ),
+        ),
     ),
     "--dry-run": (_EVENT, "`altaprofiles count` prints the number of people, and writes nothing"),
     "--email": (("keys",), "write --by email, and the file of the keys"),

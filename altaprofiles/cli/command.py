@@ -14,8 +14,9 @@ from typing import Any, NoReturn
 import click
 from click.core import ParameterSource
 
-from ..base.checks import shown_setting, whole_in
+from ..base.checks import NO_DATABASE, shown_setting, whole_in
 from ..base.wording import numbered
+from ..redaction import DATABASE_URL
 from .app import App
 from .exits import Exit
 from .numbers import number_in
@@ -62,7 +63,7 @@ class Command(click.Command):
 
     def _parse(self, ctx: click.Context, args: list[str]) -> list[str]:
         try:
-            _check_repeated(self, ctx, args)
+            _check_given(self, ctx, args)
         except click.NoSuchOption as error:
             if self._redirect is None or error.option_name not in _OUTPUTS:
                 raise
@@ -156,7 +157,7 @@ class Group(click.Group):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         with _known_by(ctx):
-            _check_repeated(self, ctx, args)
+            _check_given(self, ctx, args)
             return super().parse_args(ctx, args)
 
     def main(self, *args: Any, **kwargs: Any) -> NoReturn:
@@ -331,11 +332,21 @@ def _ended_by_reader() -> Iterator[None]:
         raise click.exceptions.Exit(Exit.PIPE) from None
 
 
-def _check_repeated(command: click.Command, context: click.Context, args: list[str]) -> None:
-    """Raise `click.UsageError` if a parameter of one value gets two: click takes the last."""
+def _check_given(command: click.Command, context: click.Context, args: list[str]) -> None:
+    """Raise `click.UsageError` for what click would take or show.
+
+    Of two values of one parameter it takes the last. It shows wrong values, such as the URL of a
+    database in the place of a number.
+    """
     if context.resilient_parsing:
         return
-    _, _, order = command.make_parser(context).parse_args(list(args))
+    _check_dashes(command, context, args)
+    values, _, order = command.make_parser(context).parse_args(list(args))
+    for param in command.get_params(context):
+        value = values.get(str(param.name))
+        texts = value if isinstance(value, list | tuple) else (value,)
+        if not _may_be_database(param) and any(map(_is_database, texts)):
+            raise click.BadParameter(NO_DATABASE, context, param)
     first: dict[str | None, click.Parameter] = {}
     for option in order:
         if (other := first.setdefault(option.name, option)) is not option:
@@ -349,6 +360,24 @@ def _check_repeated(command: click.Command, context: click.Context, args: list[s
         if order.count(option) > 1 and not is_plain_flag:
             names = " or ".join(max(opts, key=len) for opts in _spellings(option))
             context.fail(f"{names} is given {order.count(option)} times; give it once")
+
+
+def _check_dashes(command: click.Command, context: click.Context, args: list[str]) -> None:
+    """Raise `click.UsageError` for an option whose two dashes a word processor has made one of."""
+    known = {text for one in command.params for text in (*one.opts, *one.secondary_opts)}
+    for word in args:
+        meant = f"--{word[1:]}"
+        if word.startswith(("–", "—")) and meant in known:  # noqa: RUF001
+            context.fail(f"{word!r} has a long dash, as word processors write two: write {meant}")
+
+
+def _may_be_database(param: click.Parameter) -> bool:
+    # A file of keys is refused with better advice.
+    return "URL" in (param.metavar or "") or param.name == "keys"
+
+
+def _is_database(value: object) -> bool:
+    return isinstance(value, str) and DATABASE_URL.search(value) is not None
 
 
 def _spellings(option: click.Option) -> list[list[str]]:

@@ -30,27 +30,33 @@ def with_options(text: str, command: click.Command) -> str:
 
     So are flags, numbers and mere names in backquotes, such as `late_days=7` and `late_days`.
 
-    Those that the command has no option for stay, and so do options whose values are any text.
+    Those that the command has no option for stay, but for `late_days`, and so do options whose
+    values are any text.
     """
     options = {one.name: one for one in command.params if isinstance(one, click.Option)}
 
     def as_option(match: re.Match[str]) -> str:
-        option = options.get(match["name"] or match["flag"] or match["counted"] or match["bare"])
+        name = match["name"] or match["flag"] or match["counted"] or match["bare"]
+        option = options.get(name)
+        words = _OF_SYNC.get(name) if option is None else max(option.opts, key=len)
+        if words is not None and match["bare"]:
+            return words
+        if words is not None and match["counted"]:
+            return f"{words} {match['count']}"
         if option is None:
             return match[0]
-        if match["bare"]:
-            return max(option.opts, key=len)
-        if match["counted"]:
-            return f"{max(option.opts, key=len)} {match['count']}"
         if match["flag"]:
             return next(iter(option.secondary_opts), match[0])
         if not isinstance(option.type, click.Choice):
             return match[0]
         value = match["value"].replace("_", "-")
-        return match["option"] or f"{max(option.opts, key=len)} {value}"
+        return match["option"] or f"{words} {value}"
 
     return _NAMES.sub(as_option, text)
 
+
+# Advice on a table names it whatever command has written the rows.
+_OF_SYNC = {"late_days": "--late-days"}
 
 # As `repr` and shells quote a value, unlike the apostrophe of "the service's".
 _QUOTED = r"(?<!\w)(?:'(?:[^'\\\n]|\\.)*'|\"(?:[^\"\\\n]|\\.)*\")(?!\w)"

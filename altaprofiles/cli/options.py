@@ -101,13 +101,13 @@ class KeyFileName(click.Path):
         self, message: str, param: click.Parameter | None = None, ctx: click.Context | None = None
     ) -> NoReturn:
         # click quotes the name, and a person's key may stand in its place.
-        name = re.search(r"'(.*)'", message, re.DOTALL)
-        if not name or not _FILE_NAME.search(name[1]) or LOOKS_LIKE_DATABASE.search(name[1]):
-            words = re.sub(r"'.*'", "", message, flags=re.DOTALL).split()
+        name = _IN_QUOTES.search(message)
+        if not name or not _FILE_NAME.search(name[2]) or LOOKS_LIKE_DATABASE.search(name[2]):
+            words = _IN_QUOTES.sub("", message).split()
             message = " ".join(words)
         if "is a directory" in message:
             message = "a folder has that name; name a file in it"
-        if name and LOOKS_LIKE_DATABASE.search(name[1]):
+        if name and LOOKS_LIKE_DATABASE.search(name[2]):
             message = (
                 f"{message.rstrip('.')}; for keys from a database, pipe them in: "
                 f"psql … | altaprofiles lookup -"
@@ -115,6 +115,8 @@ class KeyFileName(click.Path):
         super().fail(message, param, ctx)
 
 
+# A name with an apostrophe stands in double quotes.
+_IN_QUOTES = re.compile(r"(['\"])(.*)\1", re.DOTALL)
 _FILE_NAME = re.compile(
     r"/|\\|\.(?:txt|text|csv|tsv|tab|dat|json|jsonl|ndjson|parquet|duckdb|list|lst|ids|keys|log|out|bak"
     r"|gz|zst|bz2|xz|zip|xlsx?)\Z",

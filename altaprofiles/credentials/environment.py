@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from ..base.checks import shown_setting, whole_in
+from ..base.checks import shown, shown_setting, whole_in
 from ..errors import ConfigurationError, InvalidArgument, MissingCredentials
 from ..redaction import as_secret
 from .settings import InvalidSetting, check_token, explained
@@ -173,7 +173,7 @@ def shared_from_env(prefix: str = "") -> bool | str:
     shared = known.get(text.lower(), text)
     if isinstance(shared, str) and not os.path.isabs(shared):  # noqa: PTH117
         raise InvalidSetting(
-            f"{name}: expected 1, 0 or the absolute path of a folder, got {shared!r}"
+            f"{name}: expected 1, 0 or the absolute path of a folder, got {shown(shared)}"
         )
     return shared
 

@@ -34,7 +34,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
-from ..base.checks import is_harmless, shown, shown_setting
+from ..base.checks import check_no_database, is_harmless, shown, shown_setting
 from ..base.extras import is_installed
 from ..base.paths import absolute_path, status_of
 from ..base.wording import login_step, meant, one_of
@@ -92,12 +92,13 @@ def accounts_path() -> Path:
     `~/.config` (on Windows, in `%APPDATA%`).
 
     Raises:
-        ConfigurationError: the home folder is unknown.
+        ConfigurationError: the home folder is unknown, or the variable is the URL of a database.
     """
     variable = "APPDATA" if sys.platform == "win32" else "XDG_CONFIG_HOME"
     folder = os.environ.get(variable)
     try:
         if chosen := os.environ.get("ALTAPROFILES_CONFIG"):
+            check_no_database("ALTAPROFILES_CONFIG", chosen)
             return Path(chosen).expanduser()
         # The XDG specification says to ignore a path that is not absolute.
         base = Path(folder) if folder and Path(folder).is_absolute() else Path.home() / ".config"

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Self
 
-from ..base.checks import check_whole, unknown
+from ..base.checks import check_no_database, check_whole, unknown
 from ..base.wording import one_of
 from ..base.zones import zone_of
 from ..errors import InvalidArgument
@@ -142,6 +142,7 @@ class CleverTap:
                 "`account_id` and `passcode`"
             )
         check_token("account_id", account_id, type(account_id).__name__)
+        check_no_database("account_id", account_id)
         if passcode.lower() in REGIONS:
             # The region is likely to be the passcode, and must not be shown.
             region = as_secret(region)

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from typing import Literal, TypeAlias, TypeVar
 
-from ..base.checks import is_harmless, plain, shown
+from ..base.checks import check_no_database, is_harmless, plain, shown
 from ..base.paths import path_text
 from ..errors import ConfigurationError, InvalidArgument
 from ..redaction import STARS, as_secret
@@ -152,6 +152,7 @@ def check_name(name: object) -> None:
             f"name: expected 1 to {_MAX_NAME} printable characters, not only blanks, got "
             f"{shown(name)}; use a short name, such as 'support-agent'"
         )
+    check_no_database("name", str(name))
 
 
 class InvalidSetting(ConfigurationError):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -21,6 +21,7 @@ from .output import Output
 from .part import Part
 from .plan import EventsPlan, KeysPlan, Plan
 from .reporting import Reporting
+from .sinks.postgres_url import SCHEMES, parse
 from .tables import Content
 from .unfinished import Unfinished
 
@@ -83,7 +84,7 @@ def finishing_job(
     _check_account(unfinished, service, plan.account, plan.host)
     join = _join_of(unfinished, plan, alta)
     given = {name: arguments[name] for name in _OF_OUTPUTS if name in arguments}
-    output = msgspec.structs.replace(output, **given)
+    output = msgspec.structs.replace(output, **given | {"table": _table_of(output, arguments)})
     operation = "get_page" if isinstance(plan, EventsPlan) else endpoint_of(plan.by).operation
     calls = [(service, operation), *(() if join is None else (join.call,))]
     reporting: Reporting[Any] = Reporting(calls, on_progress)
@@ -109,6 +110,19 @@ def finishing_job(
         on_records=on_records,
     )
     return Job([Part(with_joins(keys, joins), reporting)], output, unfinished)
+
+
+def _table_of(output: Output, arguments: Mapping[str, Any]) -> str | None:
+    """Return the table of an unfinished export, or None if the URL of the output names one.
+
+    The URL that the export was given may have named it, whatever this one does.
+    """
+    table: str | None = arguments.get("table")
+    if (to := str(output.to)).partition("://")[0].lower() not in SCHEMES:
+        return table
+    if parse(to).table is not None:
+        return None
+    return table or parse(arguments.get("to", to)).table
 
 
 def _join_of(unfinished: Unfinished, plan: Plan, alta: Callable[[], Service]) -> Join | None:

@@ -120,6 +120,7 @@ class Job(Generic[R, S]):
         self._state: SyncState | None = None
         self._kept_by: list[SyncState] = []
         self.beside: Callable[[R, SyncState], tuple[R, dict[str, Any]]] | None = None
+        self.check_clock: Callable[[float], None] | None = None
 
     async def run(self) -> R:
         """Fetch everything, put the output in place, and return the report.
@@ -199,6 +200,13 @@ class Job(Generic[R, S]):
                 "distinct: an upsert writes each person once, got False; leave it out, or pass "
                 "write='replace' or write='append'"
             )
+        if (one := self._finishes) is not None and one.path.parent.resolve() != (
+            place.folder.resolve()
+        ):
+            raise InvalidArgument(
+                f"to: the unfinished export is in {one.path.parent}, which is not that of "
+                f"{target.name}; pass the output and the `spool` with which it was found"
+            )
         return place
 
     def _check_accounts(self) -> None:
@@ -262,6 +270,8 @@ class Job(Generic[R, S]):
 
         async def begin(part: Part[R, S]) -> None:
             await part.open(workspaces, place, threads, self._output, names)
+            if self.check_clock is not None:
+                part.run.check_clock = self.check_clock
             await threads.run(part.begin)
 
         is_checked = False
@@ -857,8 +867,9 @@ class Job(Generic[R, S]):
             if state is not None and not _covers(part.gathering.plan, state):
                 notes.append(
                     f"{target.label} is kept by a sync, through {state.through}: in the rows of "
-                    f"this export, `matched` has its events and days only; export all events and "
-                    f"days of the sync to complete them"
+                    f"this export, `matched` has its events and days only; to complete them, "
+                    f"export all events and days of the sync, or sync once with `late_days` of "
+                    f"all its days"
                 )
                 self._kept_by.append(state)
         if notes:

@@ -17,7 +17,7 @@ from typing import Protocol, TypeAlias, runtime_checkable
 from anyio.lowlevel import checkpoint
 from msgspec import Raw
 
-from ..base.checks import check_key, is_missing, shown
+from ..base.checks import check_key, check_no_database, is_missing, shown
 from ..base.jsontext import elements, members, parts, plain_text
 from ..base.paths import path_text, status_of
 from ..base.wording import meant, numbered
@@ -127,6 +127,9 @@ class KeyFile:
         keys_table: str | None = None,
     ) -> None:
         self.path = Path(path_text("keys", path))
+        for argument, name in (("column", column), ("keys_table", keys_table)):
+            if isinstance(name, str):
+                check_no_database(argument, name)
         self.skipped = 0
         self.is_bare = False
         self._by = by
@@ -367,11 +370,13 @@ class KeyFile:
         found = first.count(self._column)
         if found != 1:
             close = None if found else meant(self._column, known)
+            # Only a header has a name in each column.
+            above = "" if all(first) else ", and remove what stands above the header, if anything"
             raise InvalidArgument(
                 f"column: the {self._head} of {self.path} has {count}, of "
                 f"which {found or 'none'} {'is' if len(first) == 1 else 'are'} named "
                 f"{self._column!r}; "
-                f"{'name exactly one' if close is None else f'did you mean {close}?'}",
+                f"{'name exactly one' if close is None else f'did you mean {close}?'}{above}",
                 value=first,
             )
         return first.index(self._column)

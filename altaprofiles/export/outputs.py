@@ -178,7 +178,7 @@ def outputs_in(folder: Path) -> list[OutputState]:
     """
     # SQLite is given journals and locks as URIs, which have no relative form.
     stems = _stems(absolute_path("to", str(folder)), "")
-    return _states({stem: folder_of(None, stem) for stem in stems}, None, None)
+    return _states({stem: folder_of(None, stem) for stem in stems})
 
 
 def outputs_at(
@@ -219,12 +219,12 @@ def outputs_at(
             if spool is not None:
                 found = _stems(Path(spool), f"{path.name}.")
                 stems.update(path.with_name(stem.name) for stem in found)
-    states = _states({stem: folder_of(spool, stem) for stem in stems}, to, spool)
+    states = _states({stem: folder_of(spool, stem) for stem in stems}, to, table, spool)
     if not states and table is not None and "://" not in to:
         check_table(to)
     if states or not (elsewhere and is_there):
         return states
-    state = _state(usual, folder_of(spool, usual), to, spool)
+    state = _state(usual, folder_of(spool, usual), to, table, spool)
     return [msgspec.structs.replace(state, table=table)]
 
 
@@ -395,8 +395,19 @@ def _stems(folder: Path, start: str) -> Iterator[Path]:
                 yield path.with_name(path.name.removesuffix(_FOLDER))
 
 
-def _states(folders: Mapping[Path, Path], to: str | None, spool: str | None) -> list[OutputState]:
-    states = [_state(stem, folders[stem], to, spool) for stem in sorted(folders)]
+def _states(
+    folders: Mapping[Path, Path],
+    to: str | None = None,
+    table: str | None = None,
+    spool: str | None = None,
+) -> list[OutputState]:
+    """Return the states of outputs by the beginnings of their files, but for those of none.
+
+    Args:
+        folders: the folders of the unfinished exports.
+        to, table, spool: the caller's arguments.
+    """
+    states = [_state(stem, folders[stem], to, table, spool) for stem in sorted(folders)]
     return [state for state in states if state.success or state.unfinished or state.is_running]
 
 
@@ -428,7 +439,9 @@ def _states_of(remote: Remote, folder: Path, command: str, *, asks: bool) -> lis
     return [state] if success or unfinished or is_running else []
 
 
-def _state(stem: Path, folder: Path, to: str | None, spool: str | None) -> OutputState:
+def _state(
+    stem: Path, folder: Path, to: str | None, named: str | None, spool: str | None
+) -> OutputState:
     unfinished, is_running = _unfinished(folder)
     success = _success(stem.with_name(stem.name + MANIFEST))
     arguments = next((one.arguments for one in unfinished if one.arguments), {})
@@ -439,6 +452,9 @@ def _state(stem: Path, folder: Path, to: str | None, spool: str | None) -> Outpu
         # The default one, as that of people in the same file is.
         table = own
     given = name = to or arguments.get("to") or (success and success.output) or stem.name
+    if to is None and name == arguments.get("to"):
+        # A URL may name the table itself, in the export as well as here.
+        named = arguments.get("table")
     if to is None and "://" not in name:
         ending = table_ending(table) if "." in stem.name else ""
         local = stem.with_name(stem.name.removesuffix(ending))
@@ -451,7 +467,7 @@ def _state(stem: Path, folder: Path, to: str | None, spool: str | None) -> Outpu
         name=without_password(name),
         table=table,
         folder=folder,
-        command=status_command(name, table, spool),
+        command=status_command(name, named if "://" in name else table, spool),
         success=success,
         present=present,
         bytes_now=size,

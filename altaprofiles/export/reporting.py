@@ -129,6 +129,8 @@ class Reporting(Generic[S]):
         tally: counts the requests of this run.
         failure: the last failure of a call in this run, or None.
         output: the name of the output in reports.
+        ahead: the seconds by which this machine's clock is ahead of that of the first service, by
+            its last answer; None if no answer has said so.
 
     Raises:
         ConfigurationError: `on_progress` is not a plain function.
@@ -141,6 +143,7 @@ class Reporting(Generic[S]):
         self.tally = Stats()
         self.failure: AltaProfilesError | None = None
         self.output = ""
+        self.ahead: float | None = None
         self._caps = [service.cap(operation) for service, operation in calls]
         self._service = calls[0][0]
         self._callback = on_progress
@@ -154,7 +157,13 @@ class Reporting(Generic[S]):
 
     def counting(self, engine: Engine) -> Engine:
         """Return `engine` such that the calls of this run are counted."""
-        return engine.counting(self.tally, partial(setattr, self, "failure"), self._note_retry)
+        return engine.counting(
+            self.tally, partial(setattr, self, "failure"), self._note_retry, self._note_date
+        )
+
+    def _note_date(self, service: Service, ahead: float) -> None:
+        if service is self._service:
+            self.ahead = ahead
 
     def _note_retry(self, error: AltaProfilesError) -> None:
         self._trouble, self._troubled_at = str(error), self.tally.requests

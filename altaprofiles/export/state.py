@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from ..base.zones import today
+from ..base.zones import is_to_come, today
 
 __all__ = ["Left", "Lost", "SyncState", "number_of"]
 
@@ -92,13 +92,16 @@ class SyncState(Struct, frozen=True, kw_only=True):
 
     @property
     def is_ahead(self) -> bool:
-        """True if the rows have days that are not over anywhere, by the clock of this machine."""
-        return self.through > today(UTC)
+        """True if a clock that was ahead of this machine's has brought the rows.
+
+        Its days may not have been over then, in whatever time zone they end.
+        """
+        return is_to_come(self.synced_at.timestamp()) or self.through > today(UTC)
 
     def beyond(self, before: SyncState | None) -> SyncState:
         """Return this state, or what is later in that of the same rows before.
 
-        Days that are to come were brought by a clock that was ahead, and do not count.
+        Days that were brought by a clock that was ahead do not count.
         """
         if before is None or before.is_ahead:
             return self

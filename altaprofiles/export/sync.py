@@ -16,6 +16,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from ..base.task_account import of_account
+from ..base.zones import USUAL_SKEW, is_to_come, today
 from ..errors import AltaProfilesError, ConfigurationError, ExportError, Incomplete
 from .accounts import AccountsFailed, next_run, summed, united
 from .assemble import when_free
@@ -136,7 +137,7 @@ class Sync:
         for sentence in self._warnings:
             self._log(sentence)
         state = await self._state(workspaces, place.target, threads)
-        left = await threads.run(lambda: self._left(place))
+        left = await threads.run(lambda: self._left(workspaces, place))
         for plan in self._plans(left):
             if not self._settings.follows(state, plan):
                 # A backup of the table has been restored, which has not even the days before.
@@ -176,6 +177,7 @@ class Sync:
     ) -> SyncState | None:
         """Bring the days of a plan, and return the state of the table."""
         job = self._job(plan, self._output, is_new)
+        job.check_clock = partial(self._check_against_service, plan)
         if self.beside:
             job.beside = self._among_others
         _, last = days = days_of(plan)
@@ -233,9 +235,12 @@ class Sync:
         self.state = state
         return state
 
-    def _left(self, place: Place) -> list[Unfinished]:
-        """Return what earlier runs of this sync have left. Blocking."""
-        return [
+    def _left(self, workspaces: Workspaces, place: Place) -> list[Unfinished]:
+        """Return what earlier runs of this sync have left. Blocking.
+
+        What a clock that was ahead has begun is discarded: its days may not have been over.
+        """
+        left = [
             one
             for one in unfinished_at(place.folder)
             if one.plan is not None
@@ -243,6 +248,16 @@ class Sync:
             and not one.is_empty
             and self._settings.is_in(one.arguments.get("sync"))
         ]
+        ahead = [one for one in left if self._is_ahead(one)]
+        for one in ahead:
+            workspaces.discard(one.path.name)
+            self._warn(f"{one.title} was begun by a clock that was ahead, and is begun anew")
+        return [one for one in left if one not in ahead]
+
+    def _is_ahead(self, one: Unfinished) -> bool:
+        if one.began is not None and is_to_come(one.began):
+            return True
+        return isinstance(one.plan, EventsPlan) and not self._days.are_over(one.plan)
 
     def _plans(self, left: list[Unfinished]) -> list[EventsPlan]:
         """Return the plans that this run can finish, by days."""
@@ -272,26 +287,51 @@ class Sync:
                 difference = difference_in_words(one.plan, replace(one.plan, **places))
                 self._warn(one.warning(place.status, difference))
 
+    def _check_against_service(self, plan: EventsPlan, ahead: float) -> None:
+        """Raise `ExportError` if days that this machine's clock takes for over may not be.
+
+        A clock that is further ahead would date rows such that later ones do not replace them. One
+        that is behind brings days later.
+
+        Args:
+            plan: the days.
+            ahead: the seconds by which the clock is ahead of the service's.
+        """
+        now = time.time()
+        if ahead <= _FAR_AHEAD and self._days.are_over(plan, now - ahead + USUAL_SKEW):
+            return
+        raise ExportError(
+            f"the clock of this machine is ahead: it says {_moment(now)}, and that of the service "
+            f"{_moment(now - ahead)}, and which days are over depends on it; set the clock"
+        )
+
     def _check_clock(
         self, state: SyncState, days: tuple[date, date] | None, target: Target
     ) -> None:
-        """Raise `ExportError` if days that are to come are said to be there, unless some are due.
+        """Raise `ExportError` if a clock that was ahead has brought days, unless some are due.
 
-        The days between are then those that a clock which was ahead has passed over.
+        Those that were not over then are there in part, or not at all.
         """
         all_days = (state.through - self._days.since).days + 1
+        until = max(state.through, state.synced_at.date())
+        since = f"brought at {_moment(state.synced_at.timestamp())}, which is to come"
+        if state.through >= today(self._days.zone):
+            since = "which are not over"
         sentence = (
-            f"{target.label} has the days through {state.through} of {state.account}, which are "
-            f"not over: the clock of this machine is behind, or one was ahead when they were "
-            f"brought"
+            f"{target.label} has the days through {state.through} of {state.account}, {since}: "
+            f"the clock of this machine is behind, or one was ahead when they were brought"
         )
         if days is None:
             raise ExportError(
                 f"{sentence}. Nothing was asked for. If the clock is right now, sync this account "
                 f"once with `late_days={all_days}`, which brings all days again, or with fewer "
-                f"that reach back to the night in which the clock was wrong"
+                f"that reach back to the night in which the clock was wrong; do so before {until}, "
+                f"as later syncs do not notice"
             )
-        self._warn(f"{sentence}; they are brought again from {days[0]} on")
+        self._warn(
+            f"{sentence}; they are brought again from {days[0]} on; if the clock was wrong before "
+            f"that day, sync once more with `late_days` that reach back to then"
+        )
 
     def _warn_of_lost_days(self, target: Target, through: date) -> None:
         """Warn of days that this sync has brought, and that somebody has removed. Blocking."""
@@ -553,6 +593,13 @@ def _nothing(target: Target) -> Report:
         bytes=path.stat().st_size if path is not None and path.is_file() else None,
     )
 
+
+def _moment(at: float) -> str:
+    return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M} UTC"
+
+
+_FAR_AHEAD = 3600.0
+"""Seconds that a clock may be ahead of the service's if the days are over by both."""
 
 _PLACES = ("host", "cdp_account", "cdp_host")
 """The services that a plan is asked of, of fields that `Settings` leave out."""

@@ -209,6 +209,10 @@ class Days(Struct, frozen=True, kw_only=True):
         over = today(self.zone) - _DAY
         return over if self.until is None else min(self.until, over)
 
+    def are_over(self, plan: EventsPlan, at: float | None = None) -> bool:
+        """Return whether the days of a plan are over now, or at a time in epoch seconds."""
+        return days_of(plan)[1] < today(self.zone, at)
+
     def after(self, state: SyncState | None) -> tuple[date, date] | None:
         """Return the first and the last day to bring; None if there are none."""
         first = self.since

@@ -42,7 +42,7 @@ from ..flow.slices import Slices, finish
 from ..models import Attempt, Stats
 from ..redaction import masked
 from ..wire.messages import Request, Response
-from ..wire.reading import checked
+from ..wire.reading import checked, read_date
 from .hooks import Hook, Observer, call_all, errors_logged
 from .limits import Cap, Turn
 from .reader import Reader
@@ -134,6 +134,7 @@ class Engine:
         self._whole: Deadline | None = None
         self._failed: Callable[[AltaProfilesError], object] | None = None
         self._retried: Callable[[AltaProfilesError], object] | None = None
+        self._dated: Callable[[Service, float], object] | None = None
 
     async def open(self) -> None:
         """Open the connection pool and start the host of background tasks."""
@@ -182,6 +183,7 @@ class Engine:
         tally: Stats,
         failed: Callable[[AltaProfilesError], object],
         retried: Callable[[AltaProfilesError], object],
+        dated: Callable[[Service, float], object],
     ) -> Engine:
         """Return this engine over the same connections, counting in `tally` as well.
 
@@ -192,11 +194,15 @@ class Engine:
             retried: called with the error of each attempt that has failed and is followed by
                 another. An answer that is not ready yet is not a failure, unless it takes long,
                 nor is a refused secret that is renewed.
+            dated: called for each answer that has the time of its service, with the service, and
+                the seconds by which this machine's clock is at least ahead of it, or if negative,
+                at most behind.
         """
         counting = copy(self)
         counting._tallies = [*self._tallies, tally]  # noqa: SLF001
         counting._failed = failed  # noqa: SLF001
         counting._retried = retried  # noqa: SLF001
+        counting._dated = dated  # noqa: SLF001
         return counting
 
     def viewed(
@@ -627,6 +633,8 @@ class Engine:
         """Return the response. Releases the slot, even after an error."""
         for tally in self._tallies:
             tally.requests += 1
+        # Not that of the answer, which may take minutes to arrive.
+        sent_at = time.time()
         try:
             response = await self._transport.send(
                 call.request, call.service.peer, self._options.limits, call.on_head, reader
@@ -639,6 +647,8 @@ class Engine:
                 raise
         else:
             call.service.answered(response)
+            if self._dated is not None and (date := read_date(response.headers)) is not None:
+                self._dated(call.service, sent_at - date)
             cap.release(turn, is_answered=True)
             for tally in self._tallies:
                 tally.bytes += response.size

@@ -69,6 +69,8 @@ class Kinds:
             guess = "" if close is None else f"; did you mean {close}?"
             if key.casefold() in CORE:
                 guess = f"; {key.casefold()!r} is a column without `flatten`"
+            elif close is None and "," in key:
+                guess = "; name each property by itself"
             sentences.append(f"nobody has the property {key!r}, so that its column is empty{guess}")
         return sentences
 

@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias, get_args
 
 from msgspec import Struct
 
-from ..base.checks import is_unicode, shown, shown_setting
+from ..base.checks import check_no_database, is_unicode, shown, shown_setting
 from ..errors import InvalidArgument
 
 __all__ = [
@@ -99,7 +99,8 @@ def check_flatten(flatten: object, *, reserved: Sequence[str] = CORE) -> dict[st
 
     Raises:
         ConfigurationError: `flatten` is neither a list of text nor a mapping to types, a key is
-            empty or holds a NUL or a lone surrogate, or two columns would have the same name.
+            empty, holds a NUL or a lone surrogate, or is the URL of a database, or two columns
+            would have the same name.
     """
     if isinstance(flatten, str) or not isinstance(flatten, Sequence | Mapping):
         one = "'plan', 'city'"
@@ -118,6 +119,7 @@ def check_flatten(flatten: object, *, reserved: Sequence[str] = CORE) -> dict[st
                 "flatten: expected profileData keys, each a text that is not empty, got "
                 f"{shown(key)}"
             )
+        check_no_database("flatten", key)
     # Plain text, even of a subclass such as NumPy's.
     keys = [*map(str.__str__, flatten)]
     seen: set[str] = set()
@@ -179,7 +181,7 @@ def check_lists(lists: object) -> Lists:
     for known in _LISTS:
         if isinstance(lists, str) and lists == known:
             return known
-    raise InvalidArgument(f"lists: expected 'list' or 'json', got {lists!r}")
+    raise InvalidArgument(f"lists: expected 'list' or 'json', got {shown(lists)}")
 
 
 def column_names(flatten: Sequence[str], *, reserved: Sequence[str] = CORE) -> list[str]:

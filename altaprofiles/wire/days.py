@@ -117,7 +117,7 @@ def check_day(name: str, value: object, fix: str = _FIX) -> int:
                 raise InvalidArgument(f"{name}: {text!r} is a time; pass its day, {of_time!r}")
             if (of_excel := day_of_excel(text)) is not None:
                 raise InvalidArgument(f"{name}: {text!r} is Excel's number of {of_excel}; {fix}")
-            raise InvalidArgument(f"{name}: {text!r} is not a day; {fix}")
+            raise InvalidArgument(f"{name}: {shown(text)} is not a day; {fix}")
         value = found
     if isinstance(value, date):
         if value.year < _FIRST_YEAR:

@@ -18,7 +18,16 @@ from typing import TYPE_CHECKING, Literal, SupportsFloat, TypeAlias, get_args
 from msgspec import Struct
 from msgspec.structs import force_setattr
 
-from ..base.checks import check_key, form_of, is_unicode, plain, shown, unknown, whole
+from ..base.checks import (
+    check_key,
+    check_no_database,
+    form_of,
+    is_unicode,
+    plain,
+    shown,
+    unknown,
+    whole,
+)
 from ..errors import ConfigurationError, InvalidArgument
 
 __all__ = [
@@ -157,12 +166,14 @@ def check_name(place: str, name: object) -> str:
     """Return the name of a property or of an event ([cql]).
 
     Raises:
-        ConfigurationError: it is missing, is not text, is empty, or holds a control character.
+        ConfigurationError: it is missing, is not text, is empty, holds a control character, or is
+            the URL of a database.
     """
     if name is None:
         raise InvalidArgument(f"{place}: missing; write the name as in the dashboard")
     if not isinstance(name, str):
         raise InvalidArgument(f"{place}: expected a name as text, got {shown(name)}")
+    check_no_database(place, name)
     try:
         return check_key(place, name, noun="name")
     except ConfigurationError as error:

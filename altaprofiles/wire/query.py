@@ -16,7 +16,15 @@ from typing import Any
 
 from msgspec import Struct, structs
 
-from ..base.checks import check_flag, check_key, check_whole, plain, shown, shown_setting
+from ..base.checks import (
+    check_flag,
+    check_key,
+    check_no_database,
+    check_whole,
+    plain,
+    shown,
+    shown_setting,
+)
 from ..errors import ConfigurationError, InvalidArgument
 from .days import Day, check_range, split_range, utc_date
 from .language import Filters
@@ -218,10 +226,12 @@ def check_event(event: object, argument: str = "event") -> str:
         argument: the argument that holds it, with the position in it if it holds several.
 
     Raises:
-        ConfigurationError: it is not text, is empty, or holds a control character.
+        ConfigurationError: it is not text, is empty, holds a control character, or is the URL of a
+            database.
     """
     if not isinstance(event, str):
         raise InvalidArgument(f"{argument}: expected the name of an event, got {shown(event)}")
+    check_no_database(argument, event)
     try:
         return check_key(argument, event, noun="name")
     except ConfigurationError as error:

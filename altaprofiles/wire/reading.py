@@ -49,6 +49,7 @@ __all__ = [
     "is_garbled",
     "kind_of",
     "read_code",
+    "read_date",
     "read_rate_limit",
     "read_retry_after",
     "status_error",
@@ -292,6 +293,14 @@ def _server_time(headers: Mapping[str, str], until: float) -> float:
     if sent is None or min(abs(sent - ours), abs(sent - until)) > _DAY:
         return ours
     return sent
+
+
+def read_date(headers: Mapping[str, str]) -> float | None:
+    """Return the Unix time at which the service has sent an answer, or None ([http], 6.6.1).
+
+    One that a cache has kept says nothing of the present time.
+    """
+    return None if "Age" in headers else _unix_time(headers.get("Date"))
 
 
 def _unix_time(date: str | None) -> float | None:

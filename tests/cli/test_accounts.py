@@ -24,10 +24,10 @@ import pytest
 from altaprofiles.cli import cli
 from altaprofiles.cli.commands.sync import sync
 from altaprofiles.emulator import Emulator
-from altaprofiles.export.outputs import outputs_at
 
 from ..support.forks import start
 from ..support.jobs import journal
+from ..support.outputs import folder_of
 from ..support.postgres import Server
 from ..support.terminals import (
     COMMAND,
@@ -863,8 +863,7 @@ def test_the_account_of_a_server_that_is_behind_is_seen(
         nowhere = url.replace(f":{postgres.port}/", f":{port}/")
         manifest = next(tmp_path.glob("*.manifest.json"))
         monkeypatch.chdir(tmp_path)
-        [state] = outputs_at(nowhere, table=None, spool=None, elsewhere=True)
-        manifest.rename(tmp_path / f"{state.folder.stem}.manifest.json")
+        manifest.rename(tmp_path / f"{folder_of(nowhere).stem}.manifest.json")
         done = run(env, "status", nowhere, cwd=tmp_path)
         assert lines_of(done.stdout.decode(), "  synced") == behind
         assert "by the manifest, as the table cannot be read: " in done.stdout.decode()

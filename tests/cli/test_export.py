@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
 import json
 import os
 import re
@@ -11,13 +12,16 @@ import signal
 import subprocess
 import sys
 import time
+from base64 import b64decode, b64encode
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, urlencode
 
 import click
 import msgspec
+import psycopg
 import pytest
 
 from altaprofiles import ExportReport
@@ -816,6 +820,72 @@ def test_a_password_on_the_command_line_is_not_printed(
         assert resumed.code == 0, resumed.stderr
         # And none at all is an error that says so.
         assert run(env, *again, cwd=tmp_path).code == 1
+
+
+def keys_of(postgres: Server) -> dict[str, str]:
+    """Return the keys by which libpq logs in without the password (RFC 5802, 3)."""
+    [(verifier,)] = postgres.rows("select rolpassword from pg_authid where rolname = 'owner'")
+    rounds, _, salt = verifier.split("$")[1].partition(":")
+    salted = hashlib.pbkdf2_hmac("sha256", PASSWORD.encode(), b64decode(salt), int(rounds))
+    return {
+        f"scram_{side}_key": b64encode(hmac.digest(salted, words, "sha256")).decode()
+        for side, words in (("client", b"Client Key"), ("server", b"Server Key"))
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "option",
+    [
+        "sslpassword",
+        pytest.param(
+            "scram_client_key",
+            marks=pytest.mark.skipif(
+                psycopg.pq.version() < 180000, reason="an option of libpq 18 and later"
+            ),
+        ),
+    ],
+)
+def test_a_key_in_the_url_is_passed_again_to_resume(
+    env: dict[str, str], small: Emulator, tmp_path: Path, postgres: Server, option: str
+) -> None:
+    url = postgres.url(f"by_{option}")
+    if option == "sslpassword":
+        secrets, url = {option: "hunter2secret"}, f"{url}?{option}=hunter2secret"
+    else:
+        secrets = keys_of(postgres)
+        url = f"postgresql://owner@{url.partition('@')[2]}?{urlencode(secrets)}"
+    arguments = (*WORDS, "-o", url, "--spool", str(tmp_path / "spool"))
+    (tmp_path / "spool").mkdir()
+
+    def is_begun() -> bool:
+        pages = "select coalesce(sum(pages), 0) from chains"
+        return any(journal(path, pages) > [(0,)] for path in tmp_path.glob("spool/*.export/*-*"))
+
+    with held(small, passing=3, holding=9) as (variables, let_pass):
+        env |= variables
+        with Terminal(env, *arguments) as terminal:
+            terminal.expect("records/s")
+            wait_until(is_begun)
+            terminal.press_ctrl_c()
+            assert terminal.ended().code == 130
+        again = command_in(terminal.text)
+        status = run(env, "status", "--spool", "spool", "--json", "-v", cwd=tmp_path)
+        let_pass()
+        # Without it there is no way in.
+        if option != "sslpassword":
+            assert run(env, *again, cwd=tmp_path).code == 1
+        stored = [path for path in tmp_path.glob("spool/**/*") if path.is_file()]
+        for secret in (text for value in secrets.values() for text in (value, quote(value, ""))):
+            assert secret not in terminal.text
+            assert secret not in status.stdout.decode() + status.stderr
+            assert not [path for path in stored if secret.encode() in path.read_bytes()]
+        again[again.index("--out") + 1] = url
+        done = run(env, *again, cwd=tmp_path)
+        assert done.code == 0, done.stderr
+        assert re.search(r"records +[0-9,]+ on .*, [0-9,]+ of them in earlier runs", done.stderr)
+        assert not [secret for secret in secrets.values() if secret in done.stderr]
+        assert postgres.rows(f"select count(*) from by_{option}")[0][0] > 0
 
 
 @pytest.mark.slow

@@ -45,6 +45,9 @@ def env(tmp_path: Path) -> dict[str, str]:
         ("export X --last 7 -o a.csv", "write --from -7d --to yesterday"),
         ("cdp --user u1", "Did you mean '--user-id'?"),
         ("status --discard", "Did you mean '--discard-unfinished'?"),
+        ("export X --columns a,b -o a.csv", "see `altaprofiles guide into-databases`"),
+        ("export X —from -7d --to yesterday -o a.csv", "'—from' has a long dash"),
+        ("export X –from 2026-01-01 --to 2026-01-02 -o a.csv", "write --from"),  # noqa: RUF001
         ("configure", "did you mean login?"),
         ("ls", "did you mean status?"),
     ],
@@ -100,6 +103,18 @@ def test_an_event_of_two_words_is_quoted(tmp_path: Path) -> None:
         done = run(env, *command, cwd=tmp_path)
         assert done.code == 2
         assert "If these words are one event, quote it: 'Category Viewed'." in done.stderr
+
+
+@pytest.mark.parametrize("event", [("“App Launched”",), ("“App", "Launched”"), ("«Charged»",)])
+def test_quotation_marks_of_a_word_processor_are_named(
+    tmp_path: Path, event: tuple[str, ...]
+) -> None:
+    with emulated(people=20) as emulator:
+        env = environment(tmp_path, emulator.environment)
+        done = run(env, "export", *event, *DAYS, "-o", "a.csv", cwd=tmp_path)
+    assert done.code == 2
+    assert "has put the quotation marks there, type straight ones." in done.stderr
+    assert "quote it" not in done.stderr
 
 
 def test_files_in_the_place_of_a_pattern_are_no_event(tmp_path: Path) -> None:

@@ -22,6 +22,8 @@ from altaprofiles.emulator import Emulator
 from ..support.disks import filled, mounted
 from ..support.forks import start, wait_until_stopped
 from ..support.jobs import journal
+from ..support.outputs import folder_of
+from ..support.postgres import PASSWORD, Server
 from ..support.terminals import (
     COMMAND,
     Done,
@@ -132,6 +134,41 @@ def test_the_night_after_one_that_was_killed(
         assert state["unfinished"] == []
         assert state["success"]["people"] == report["people"]
         assert not (tmp_path / f"{out}.export").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("asked", ["url", "option"])
+@pytest.mark.parametrize("exported", ["url", "option"])
+def test_the_command_that_finishes_names_a_table_once(
+    env: dict[str, str],
+    small: Emulator,
+    tmp_path: Path,
+    postgres: Server,
+    exported: str,
+    asked: str,
+) -> None:
+    postgres.run("CREATE SCHEMA crm")
+    named = {
+        "url": (postgres.url("crm.people"),),
+        "option": (postgres.url(), "--table", "crm.people"),
+    }
+    with held(small, passing=2, holding=9) as (variables, let_pass):
+        env = env | variables | {"PGPASSWORD": PASSWORD}
+        killed(env, tmp_path, *NIGHT, *MONDAY, "-o", *named[exported])
+        let_pass()
+        [state] = states(env, tmp_path, *named[asked])
+        # Without the output the same export is listed.
+        [listed] = states(env, tmp_path)
+        commands = [shlex.split(one["unfinished"][0]["command"]) for one in (listed, state)]
+        for words in commands:
+            assert words[-1] == "--finish-unfinished"
+            [found] = states(env, tmp_path, *words[2:-1])
+            assert found["unfinished"]
+        done = run(env, *commands[-1][1:], cwd=tmp_path)
+    assert done.code == 0, done.stderr
+    assert postgres.rows("SELECT count(*) > 0 FROM crm.people") == [(True,)]
+    [state] = states(env, tmp_path, *named[asked])
+    assert state["unfinished"] == []
 
 
 @pytest.mark.slow
@@ -445,7 +482,9 @@ def test_a_password_is_not_printed(env: dict[str, str], tmp_path: Path) -> None:
     assert "s3cret" not in done.stderr + done.stdout.decode()
 
 
-def test_lines_are_broken_at_words(env: dict[str, str], small: Emulator, tmp_path: Path) -> None:
+def test_lines_are_broken_at_words(
+    env: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The words of a driver hold line breaks of their own."""
     url = "postgresql://me@127.0.0.1:1/crm/people"
     manifest = {
@@ -457,8 +496,10 @@ def test_lines_are_broken_at_words(env: dict[str, str], small: Emulator, tmp_pat
         "altaprofiles": "1",
         "options": {"sync": {"account": "TEST-ACCOUNT-ID", "through": "2026-01-30"}},
     }
-    (tmp_path / "127.0.0.1_1_crm_people.manifest.json").write_text(json.dumps(manifest))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / f"{folder_of(url).stem}.manifest.json").write_text(json.dumps(manifest))
     whole = run(env, "status", url, cwd=tmp_path).stdout.decode()
+    assert "1,234,567 people" in whole
     assert "\\n" not in whole
     with Terminal(env, "status", url, columns=60, cwd=tmp_path) as terminal:
         assert terminal.ended().code == 0

@@ -111,6 +111,8 @@ def test_a_path_that_the_system_refuses(tmp_path: Path) -> None:
         ("pass write='append'", (), "pass --write append"),
         ("with `batch_size=100` or less", (), "with --batch-size 100 or less"),
         ("the service's `x=1`", (), None),
+        ("sync once with `late_days=7` or more", (), "sync once with --late-days 7 or more"),
+        ("or with `late_days` of all days", (), "or with --late-days of all days"),
         ("\"write='append'\": pass write='append'", (), "\"write='append'\": pass --write append"),
     ],
 )

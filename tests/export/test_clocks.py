@@ -7,14 +7,19 @@ import shutil
 import time
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
+from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import pytest
 
-from altaprofiles import ExportError, SyncReport
+from altaprofiles import ExportError, ExportProgress, Incomplete, SyncReport
 from altaprofiles.emulator import Emulator
+from altaprofiles.export.accounts import AccountsFailed
+from altaprofiles.export.output import Output
+from altaprofiles.export.sync import Syncs
+from altaprofiles.session import sync_part
 
 from ..support.postgres import Server
 from ..support.sessions import session_for
@@ -31,14 +36,32 @@ def charged(identity: str, day: date) -> dict[str, Any]:
     return {"identity": identity, "events": {"Charged": summary}}
 
 
+Clock = Callable[..., None]
+
+
 @pytest.fixture
-def set_clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[date], None]:
+def set_clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """Return a function that sets the clock of this process to two in the night of a day."""
 
-    def set_to(day: date) -> None:
-        at = datetime(day.year, day.month, day.day, 2, tzinfo=UTC).timestamp()
+    def set_to(day: date, hour: int = 2, minute: int = 0) -> None:
+        at = datetime(day.year, day.month, day.day, hour, minute, tzinfo=UTC).timestamp()
         monkeypatch.setattr(time, "time", lambda: at)
         monkeypatch.setattr(time, "time_ns", lambda: int(at * 1e9))
+
+    return set_to
+
+
+@pytest.fixture
+def set_service(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Return a function that sets the clock of the services likewise, or the text they send."""
+
+    def set_to(day: date | str, hour: int = 2, minute: int = 0) -> None:
+        text = day
+        if isinstance(day, date):
+            at = datetime(day.year, day.month, day.day, hour, minute, tzinfo=UTC)
+            text = format_datetime(at, usegmt=True)
+        # aiohttp dates each answer.
+        monkeypatch.setattr("aiohttp.web_response.rfc822_formatted_time", lambda: text)
 
     return set_to
 
@@ -63,14 +86,14 @@ def people(to: str, request: pytest.FixtureRequest) -> list[str]:
     return [one for (one,) in found]
 
 
-async def night(emulator: Emulator, to: str, **options: Any) -> SyncReport:
+async def night(emulator: Emulator, to: str, timezone: str = "UTC", **options: Any) -> SyncReport:
     async with session_for(emulator) as session:
-        return await session.sync("Charged", since=SINCE, to=to, timezone="UTC", **options)
+        return await session.sync("Charged", since=SINCE, to=to, timezone=timezone, **options)
 
 
 async def test_days_that_a_clock_has_passed_over_are_no_success(
     to: str,
-    set_clock: Callable[[date], None],
+    set_clock: Clock,
     request: pytest.FixtureRequest,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -104,7 +127,7 @@ async def test_days_that_a_clock_has_passed_over_are_no_success(
 
 
 async def test_a_clock_that_is_an_hour_behind_brings_a_day_that_is_gone(
-    set_clock: Callable[[date], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    set_clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     to = f"{tmp_path}/crm/"
     async with Emulator(people=0) as emulator:
@@ -118,3 +141,219 @@ async def test_a_clock_that_is_an_hour_behind_brings_a_day_that_is_gone(
         report = await night(emulator, to, late_days=9)
         assert not [text for text in report.warnings if "lacks" in text]
         assert Path(f"{to}day=2026-01-05").exists()
+
+
+async def test_a_clock_ahead_of_the_services_brings_nothing_in_that_night(
+    to: str,
+    set_clock: Clock,
+    set_service: Clock,
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A weekly job would later pass over the days that were not over then."""
+    monkeypatch.chdir(tmp_path)
+    async with Emulator(people=0) as emulator:
+        emulator.add(charged("1", date(2026, 1, 5)))
+        for day in (8, 17):
+            # The first night with the wrong clock is that of a new table.
+            set_service(date(2026, 1, day - 2))
+            set_clock(date(2026, 1, day + 3))
+            with pytest.raises(Incomplete) as caught:
+                await night(emulator, to)
+            text = str(caught.value)
+            assert f"it says 2026-01-{day + 3:02} 02:00 UTC" in text
+            assert f"that of the service 2026-01-{day - 2:02} 02:00 UTC" in text
+            assert "nothing of it has been kept" in text
+            set_service(date(2026, 1, day))
+            set_clock(date(2026, 1, day))
+            report = await night(emulator, to)
+            assert (report.through, report.complete) == (date(2026, 1, day - 1), True)
+            assert report.warnings == []
+            assert report.finished == 0
+            # One who was not there yet in the second wrong night.
+            emulator.add(charged("2", date(2026, 1, 16)))
+        assert people(to, request) == ["1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("service", "machine"),
+    [
+        pytest.param((date(2026, 1, 9), 23, 40), (date(2026, 1, 10), 0, 10), id="not over"),
+        pytest.param((date(2026, 1, 10), 4), (date(2026, 1, 10), 6), id="far"),
+    ],
+)
+async def test_a_clock_that_is_ahead_by_less_than_a_day_is_refused_where_it_matters(
+    tmp_path: Path,
+    set_clock: Clock,
+    set_service: Clock,
+    service: tuple[Any, ...],
+    machine: tuple[Any, ...],
+) -> None:
+    to = f"{tmp_path}/crm.duckdb"
+    set_service(*service)
+    set_clock(*machine)
+    async with Emulator(people=0) as emulator:
+        emulator.add(charged("1", date(2026, 1, 5)))
+        with pytest.raises(Incomplete, match="clock of this machine is ahead"):
+            await night(emulator, to)
+    assert not Path(to).exists()
+
+
+@pytest.mark.parametrize(
+    "service",
+    [
+        pytest.param((date(2026, 1, 9), 23, 58), id="usual"),
+        pytest.param((date(2026, 1, 12),), id="this clock is behind"),
+        pytest.param(("",), id="empty"),
+        pytest.param(("yesterday",), id="garbled"),
+        pytest.param(("Fri, 31 Feb 2026 02:00:00 GMT",), id="no such day"),
+    ],
+)
+async def test_other_times_of_the_service_decide_nothing(
+    tmp_path: Path, set_clock: Clock, set_service: Clock, service: tuple[Any, ...]
+) -> None:
+    to = f"{tmp_path}/crm.duckdb"
+    set_service(*service)
+    set_clock(date(2026, 1, 10), 0, 1)
+    async with Emulator(people=0) as emulator:
+        emulator.add(charged("1", date(2026, 1, 5)))
+        report = await night(emulator, to)
+    assert (report.through, report.warnings) == (date(2026, 1, 9), [])
+
+
+async def test_days_end_in_the_time_zone_of_the_project(
+    tmp_path: Path, set_clock: Clock, set_service: Clock
+) -> None:
+    """At two in the night in UTC it is the evening before in Los Angeles."""
+    to = f"{tmp_path}/crm.duckdb"
+    set_service(date(2026, 1, 10), 7, 40)
+    set_clock(date(2026, 1, 10), 8, 10)
+    async with Emulator(people=0) as emulator:
+        emulator.add(charged("1", date(2026, 1, 5)))
+        with pytest.raises(Incomplete, match="clock of this machine is ahead"):
+            await night(emulator, to, "America/Los_Angeles")
+        report = await night(emulator, to, "UTC")
+    assert report.through == date(2026, 1, 9)
+
+
+@pytest.mark.parametrize("zone", ["UTC", "America/Los_Angeles", "Asia/Kolkata"])
+async def test_a_day_that_was_brought_half_over_is_no_success(
+    to: str,
+    zone: str,
+    set_clock: Clock,
+    set_service: Clock,
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A clock was ahead by a little more than a day, of which the service said nothing."""
+    monkeypatch.chdir(tmp_path)
+    set_service("")
+    async with Emulator(people=0) as emulator:
+        emulator.add(charged("1", date(2026, 1, 5)))
+        set_clock(date(2026, 1, 10), 14)
+        assert (await night(emulator, to, zone, late_days=0)).through == date(2026, 1, 9)
+        emulator.add(charged("2", date(2026, 1, 9)))
+        # The day is over by the second one, and was not when it was brought.
+        texts = []
+        for day, hour in ((9, 10), (10, 13)):
+            set_clock(date(2026, 1, day), hour)
+            with pytest.raises(ExportError, match=r"through 2026-01-09 .* one was ahead") as caught:
+                await night(emulator, to, zone, late_days=0)
+            texts.append(str(caught.value))
+        assert "before 2026-01-10" in texts[0]
+        found = re.search(r"`late_days=(\d+)`", texts[1])
+        assert found is not None
+        report = await night(emulator, to, zone, late_days=int(found[1]))
+        assert (report.first, report.through) == (SINCE, date(2026, 1, 9))
+        assert people(to, request) == ["1", "2"]
+        assert (await night(emulator, to, zone, late_days=0)).warnings == []
+
+
+def interrupt(progress: ExportProgress) -> None:
+    if progress.records:
+        raise InterruptedError
+
+
+async def test_work_that_a_clock_ahead_has_begun_is_begun_anew(
+    to: str,
+    set_clock: Clock,
+    set_service: Clock,
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It asked for days that were not over, and has believed that nobody was there."""
+    monkeypatch.chdir(tmp_path)
+    set_service("")
+    async with Emulator(people=0) as emulator:
+        emulator.add(charged("1", date(2026, 1, 5)))
+        set_clock(date(2026, 1, 10), 14)
+        with pytest.raises(InterruptedError):
+            await night(emulator, to, on_progress=interrupt)
+        emulator.add(charged("9", date(2026, 1, 9)))
+        set_clock(date(2026, 1, 10), 13)
+        report = await night(emulator, to)
+        assert (report.finished, report.through) == (0, date(2026, 1, 9))
+        [warning] = report.warnings
+        assert "was begun by a clock that was ahead" in warning
+        assert people(to, request) == ["1", "9"]
+
+
+async def test_each_of_several_accounts_notices_that_the_clock_is_ahead(
+    to: str,
+    set_clock: Clock,
+    set_service: Clock,
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shop, outlet = Emulator(people=0, seed=1), Emulator(people=0, seed=2)
+
+    async def both() -> SyncReport:
+        async with session_for(shop) as first, session_for(outlet) as second:
+            parts = [
+                sync_part(
+                    session,
+                    "Charged",
+                    since=SINCE,
+                    until=None,
+                    late_days=2,
+                    timezone="UTC",
+                    name=name,
+                    output=Output(to=to),
+                    on_progress=None,
+                    event_properties=(),
+                    profile_fields=(),
+                    query=None,
+                    windows="auto",
+                    batch_size=92,
+                    app=False,
+                    event_summaries=True,
+                    profile=True,
+                    with_cdp=False,
+                    cdp_key="identity",
+                    cdp_by="user_id",
+                )
+                for name, session in (("shop", first), ("outlet", second))
+            ]
+            return await Syncs(parts, lambda _: None).run()
+
+    async with shop, outlet:
+        shop.add(charged("1", date(2026, 1, 5)))
+        outlet.add(charged("2", date(2026, 1, 5)))
+        set_service(date(2026, 1, 7))
+        set_clock(date(2026, 1, 12))
+        with pytest.raises(AccountsFailed) as caught:
+            await both()
+        errors = caught.value.errors
+        assert {*errors} == {"shop", "outlet"}
+        for error in errors.values():
+            assert isinstance(error, Incomplete)
+            assert "clock of this machine is ahead" in str(error)
+        set_service(date(2026, 1, 8))
+        set_clock(date(2026, 1, 8))
+        assert (await both()).through == date(2026, 1, 7)
+        assert people(to, request) == ["1", "2"]

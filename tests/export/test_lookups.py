@@ -374,6 +374,12 @@ async def test_files(
             "",
             r"column: .* 3 columns \('id', '', ''\), of which 2 are named ''; name exactly one",
         ),
+        (
+            "k.csv",
+            b"Partners 2026;\nE-Mail;Name\na@b.example;Ann\n",
+            "E-Mail",
+            r"column: .*; name exactly one, and remove what stands above the header, if anything",
+        ),
         ("k.csv", b"id,id\n1,2\n", "id", "column: .* 2 columns .*, of which 2 are named 'id'"),
         ("k.csv", b"", "id", "column: .* has 0 columns, of which none are named 'id'"),
         ("k.csv", b"id,name\n1,Ann\n2\n", "name", "keys: line 3 of .* has 1 column,"),

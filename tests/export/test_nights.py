@@ -24,11 +24,11 @@ import pytest
 from anyio.from_thread import start_blocking_portal
 from msgspec import Struct
 
-from altaprofiles.export.outputs import outputs_at
 from altaprofiles.export.unfinished import unfinished_at
 
 from ..support.exporting import Exporter, Job, exporter
 from ..support.nights import EVENTS, SINCE, Person, Project
+from ..support.outputs import folder_of
 from ..support.postgres import Server
 from ..support.terminals import Terminal, environment, run, stopping
 
@@ -256,9 +256,8 @@ def in_postgres(server: Server, folder: Path) -> Place:
         return times(server.rows(f"SELECT account, '', {columns} FROM nights")) if exists else []
 
     server.run("DROP SCHEMA public CASCADE", "CREATE SCHEMA public")
-    to, spool = server.url("nights"), str(folder)
-    [state] = outputs_at(to, table=None, spool=spool, elsewhere=True)
-    return Place(to, {"spool": spool}, state.folder, rows, Table)
+    to = server.url("nights")
+    return Place(to, {"spool": str(folder)}, folder_of(to, folder), rows, Table)
 
 
 # ------------------------------------------------------------------------------------------- nights

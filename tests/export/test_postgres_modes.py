@@ -650,8 +650,12 @@ def test_a_table_is_used_in_the_mode_it_was_made_in(postgres: Server, content: C
     for table, write, fix in [
         ("upsert", "append", "pass write='upsert' or write='replace', or name another table"),
         ("replace", "append", "pass write='upsert' or write='replace', or name another table"),
-        ("append", "upsert", "only an export with write='append' .*; name another table"),
-        ("append", "replace", "only an export with write='append' .*; name another table"),
+        ("append", "upsert", "only an export with write='append' .*; otherwise name another table"),
+        (
+            "append",
+            "replace",
+            "only an export with write='append' .*; otherwise name another table",
+        ),
     ]:
         with pytest.raises(ExportError, match=fix):
             target(table, write).check()

@@ -11,6 +11,7 @@ from altaprofiles.emulator import Emulator
 from altaprofiles.export.outputs import outputs_at
 
 from ..support.jobs import Halt
+from ..support.outputs import folder_of
 from ..support.postgres import Server
 from ..support.sessions import EVENT, RANGE, session_for
 
@@ -28,13 +29,6 @@ OTHERS = [
     "postgresql://u@127.0.0.1/db/T",
     "postgresql://u@127.0.0.2/db/t",
 ]
-
-
-def folder_of(to: str, spool: Path | None = None) -> Path:
-    [state] = outputs_at(
-        to, table=None, spool=None if spool is None else str(spool), elsewhere=True
-    )
-    return state.folder
 
 
 @pytest.fixture(autouse=True)

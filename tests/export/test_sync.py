@@ -200,6 +200,7 @@ async def test_a_table_that_does_not_begin_yet_gets_nothing(
 
 def at(monkeypatch: pytest.MonkeyPatch, moment: datetime) -> None:
     monkeypatch.setattr(time, "time", moment.timestamp)
+    monkeypatch.setattr(time, "time_ns", lambda: int(moment.timestamp() * 1e9))
 
 
 @pytest.mark.parametrize(

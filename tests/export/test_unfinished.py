@@ -595,6 +595,21 @@ def test_what_another_user_has_planted_is_not_opened(tmp_path: Path, planted: st
     assert sorted(names_in(tmp_path)) == ["mine.sqlite", "p.csv.export"]
 
 
+async def test_one_of_another_output_is_refused(to: Path) -> None:
+    async with at_script(EVENTS) as case:
+        await case.interrupt(to)
+        [one] = unfinished_in(to)
+        (spool := to.parent / "spool").mkdir()
+        async with case.session() as session:
+            other = to.with_name("q.ndjson")
+            with pytest.raises(InvalidArgument, match=r"^to: the unfinished export is in .*p\.ndj"):
+                await session.finish_unfinished(one, to=other)
+            with pytest.raises(InvalidArgument, match="the `spool` with which it was found"):
+                await session.finish_unfinished(one, to=to, spool=spool)
+        assert sorted(names_in(to.parent)) == ["p.ndjson.export", "spool"]
+        assert unfinished_in(to) == [one]
+
+
 @pytest.mark.parametrize("wrong", ["x", None, Path("p.csv.export"), []])
 async def test_what_is_not_an_unfinished_export_is_refused(wrong: Any) -> None:
     credentials = CleverTap("id", "passcode", base_url="http://127.0.0.1:9")

@@ -14,7 +14,7 @@ from altaprofiles import DecodeError, Forbidden, RateLimited, ServerError, Statu
 from altaprofiles.flow.slices import at_once
 from altaprofiles.wire import alta, clevertap
 from altaprofiles.wire.messages import Response
-from altaprofiles.wire.reading import checked
+from altaprofiles.wire.reading import checked, read_date
 
 MIB = 1 << 20
 BOM = codecs.BOM_UTF8
@@ -109,3 +109,16 @@ def test_an_error_status_keeps_its_meaning_without_a_readable_body(
         assert caught.value.status == status
         # The code in the body is not believed.
         assert caught.value.code is None
+
+
+@pytest.mark.parametrize(
+    ("headers", "time"),
+    [
+        pytest.param({"Date": "Sat, 10 Jan 2026 02:00:00 GMT"}, 1_768_010_400.0, id="usual"),
+        pytest.param({}, None, id="missing"),
+        pytest.param({"Date": "soon"}, None, id="garbled"),
+        pytest.param({"Date": "Sat, 10 Jan 2026 02:00:00 GMT", "Age": "86400"}, None, id="cached"),
+    ],
+)
+def test_an_answer_is_dated_by_its_service(headers: dict[str, str], time: float | None) -> None:
+    assert read_date(CIMultiDict(headers)) == time

@@ -52,9 +52,12 @@ class Run:
         threads: runs blocking calls.
         report: reports progress.
         grown: called when the store has more records.
+        check_clock: called before each commit with the seconds by which this machine's clock is
+            ahead of the service's, if they are known. An `ExportError` ends the run.
     """
 
     grown: Callable[[], None] = staticmethod(lambda: None)
+    check_clock: Callable[[float], None] = staticmethod(lambda ahead: None)
 
     def __init__(
         self,
@@ -106,7 +109,13 @@ class Run:
 
     @contextmanager
     def commit(self) -> Iterator[Journal]:
-        """Yield the journal, then commit all that was put into it, with the counters. Blocking."""
+        """Yield the journal, then commit all that was put into it, with the counters. Blocking.
+
+        Raises:
+            ExportError: `check_clock` refuses what has arrived.
+        """
+        if (ahead := self._reporting.ahead) is not None:
+            self.check_clock(ahead)
         journal = self.store.journal
         with journal.transaction():
             yield journal

@@ -17,7 +17,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from ...base.checks import check_flag, is_unicode, shown, unknown
+from ...base.checks import check_flag, check_no_database, is_unicode, shown, unknown
 from ...errors import AltaProfilesError, Forbidden, InvalidArgument
 from ...http.engine import Engine
 from ...http.service import Service
@@ -80,6 +80,7 @@ class Join(Struct, frozen=True):
             raise InvalidArgument(
                 f"cdp_key: expected 'identity' or a key of profileData, got {shown(key)}"
             )
+        check_no_database("cdp_key", key)
         if not isinstance(by, str) or by not in CDP.by:
             raise InvalidArgument(f"cdp_by: {unknown(by)}; use one of {', '.join(CDP.by)}")
         # Plain text, even of a subclass such as NumPy's.

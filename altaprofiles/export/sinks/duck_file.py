@@ -103,8 +103,8 @@ def obstacle(error: Exception) -> str:
     if "encrypted database" in text:
         return "is encrypted, and is not opened with a key; name a file that is not encrypted"
     return (
-        f"cannot be opened as a DuckDB file: it is not one, a newer DuckDB has written it, or it "
-        f"is damaged or read-only ({_reason(error)})"
+        f"cannot be opened as a DuckDB file: it is not one, a newer DuckDB has written it "
+        f"(pip install -U duckdb), or it is damaged or read-only ({_reason(error)})"
     )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
-from ...base.checks import check_flag, shown, shown_setting
+from ...base.checks import check_flag, check_no_database, shown, shown_setting
 from ...base.paths import absolute_path
 from ...errors import InvalidArgument
 from ...redaction import LOOKS_LIKE_DATABASE
@@ -64,6 +64,8 @@ def resolve(output: Output, content: Content) -> Target:
             is not installed.
     """
     text = text_of(output.to)
+    if isinstance(output.table, str):
+        check_no_database("table", output.table)
     _check_no_stream(text)
     is_sync = output.sync is not None
     if is_sync and (scheme := Remote.scheme_of(text)) is not None:
@@ -171,7 +173,7 @@ def text_of(to: object) -> str:
     """Return an output as text.
 
     Raises:
-        InvalidArgument: it is neither a path nor a URL.
+        InvalidArgument: it is neither a path nor a URL, or a URL in another form.
     """
     if not isinstance(to, str | os.PathLike):
         raise InvalidArgument(f"to: expected a path or a URL, got {shown(to)}")
@@ -184,6 +186,8 @@ def text_of(to: object) -> str:
         os.fsencode(text)
     except UnicodeEncodeError:
         raise InvalidArgument(f"to: {shown(text)} cannot be a file name; choose another") from None
+    if "://" not in text:
+        check_no_database("to", text)
     return text
 
 
