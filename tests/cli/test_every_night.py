@@ -232,6 +232,33 @@ def test_the_alarm_names_the_account_that_has_fallen_to_nothing(home: Home) -> N
     assert words.splitlines()[-1].startswith("far fewer records a day than last time: outlet.")
 
 
+def test_an_event_that_was_renamed_is_brought_under_both_names(home: Home) -> None:
+    accounts = home.path / ".config" / "altaprofiles" / "accounts.toml"
+    [script] = [text for text in blocks("sh") if "renamed" in text]
+    # The other days would be asked for one by one.
+    script = script.replace("--since 2026-01-01", "--since 2026-01-01 --until 2026-01-31")
+    once = {"count": 1, "first_seen": 1767600000, "last_seen": 1767600000}
+    records = [
+        {"identity": name, "events": {name: once}}
+        for name in ("Charged", "Order Placed", "App Launched")
+    ]
+    with emulated(records=records, seed=2) as renamed:
+        text = re.sub(
+            r'^base_url = ".*"',
+            f'base_url = "{renamed.url}"',
+            accounts.read_text(),
+            flags=re.MULTILINE,
+        )
+        accounts.write_text(text)
+        done = home.run("/bin/sh", "-c", script)
+    assert (done.returncode, done.stderr) == (0, "")
+    expected = [("Charged", ["Charged"]), ("Order Placed", ["Order Placed"])]
+    with duckdb.connect(home.crm / "crm.duckdb", read_only=True) as connection:
+        for table in ("orders", f"'{home.crm / 'renamed.parquet'}'"):
+            query = f"SELECT identity, matched FROM {table} ORDER BY identity"
+            assert connection.execute(query).fetchall() == expected
+
+
 def test_the_units_of_systemd(home: Home) -> None:
     service, timer = unit("Service"), unit("Timer")
     assert service["Service"]["Type"] == "oneshot"

@@ -19,7 +19,7 @@ import pytest
 from altaprofiles import Retry, Session
 from altaprofiles.emulator import Emulator
 
-from ..support.guides import block_of, function_of
+from ..support.guides import GUIDES, block_of, function_of
 from ..support.odd_people import ODD_PEOPLE, TIME, with_odd_people
 from ..support.sessions import EVENT, RANGE, session_for
 
@@ -213,6 +213,24 @@ async def test_identities_of_floats_are_joined_as_text_and_in_their_own_case() -
     assert [*names["result"]] == ["not found", "found"]
 
 
+@pytest.mark.anyio
+async def test_a_column_of_floats_and_text_is_joined_once_it_is_text() -> None:
+    mine = pd.DataFrame({"my_id": pd.Series([7.0, "000001", float("nan")], dtype=object)})
+    (line,) = re.findall(
+        r"`(mine\[.*key_of, na_action=.*)`", (GUIDES / "dataframes.md").read_text()
+    )
+    joined = recipe("joined")
+    async with (
+        Emulator(records=[{"identity": "7"}, {"identity": "000001"}]) as emulator,
+        Session(clevertap=emulator.clevertap) as session,
+    ):
+        with pytest.raises(AttributeError):
+            await joined(session, mine, "my_id", "identity")
+        exec(line, {"mine": mine, "key_of": recipe("key_of")})  # noqa: S102
+        out = await joined(session, mine, "my_id", "identity")
+    assert [*out["result"]] == ["found", "found", "no key"]
+
+
 # ------------------------------------------------------------------------------------- odd records
 
 
@@ -264,6 +282,8 @@ async def test_churn_has_a_row_for_everyone(
     with duckdb.connect() as database:
         database.execute("SET timezone = 'UTC'")
         found = database.execute(f"SELECT COLUMNS(* EXCLUDE person) FROM ({query})").fetchall()
+        # A HUGEINT would be a float in pandas.
+        assert database.execute(f"SELECT typeof(times) FROM ({query})").fetchone() == ("BIGINT",)
     last = datetime.fromtimestamp(TIME, UTC)
     assert found[0] == (6, last, ["iOS"], True)
     events = [(*row[:2],) for row in found[5:12]]

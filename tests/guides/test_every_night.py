@@ -152,6 +152,21 @@ async def test_an_alarm_names_the_accounts_without_a_success(
         [[account, _, through]] = rows
         assert account.endswith(" late")
         assert through == NIGHT["until"]
+    # In a schema of its own, with the words of the guide.
+    postgres.run("CREATE SCHEMA food")
+    try:
+        await sync(postgres.url("food.buyers"))
+        (words,) = re.findall(
+            r"`(FROM \S+ WHERE table_name = '\S+')`", (GUIDES / GUIDE).read_text()
+        )
+        of_buyers = re.sub(r"FROM \S+\nWHERE table_name = '\S+'", words, query)
+        assert postgres.rows(of_buyers) == []
+        postgres.run(
+            "UPDATE food.altaprofiles_sync SET synced_at = synced_at - INTERVAL '27 hours'"
+        )
+        assert len(postgres.rows(of_buyers)) == 1
+    finally:
+        postgres.run("DROP SCHEMA food CASCADE")
     # A success ends it, also one that finds nothing new.
     postgres.run("UPDATE altaprofiles_sync SET synced_at = synced_at - INTERVAL '27 hours'")
     assert len(postgres.rows(query)) == 2

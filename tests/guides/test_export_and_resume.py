@@ -92,3 +92,42 @@ async def test_odd_records_have_a_row_as_well(
     assert len(rows) == len(ODD_PEOPLE)
     assert {row[3] for row in rows} == {"false"}
     assert {row[4] for row in rows} == {"true", "false"}
+
+
+async def test_a_campaign_has_those_who_have_not_opted_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    gold = reachable("gus", "t", push=False)
+    gold["profileData"]["Customer Type"] = "Gold"
+    async with (
+        Emulator(records=[*PEOPLE, gold | {"ls": JANUARY}]) as emulator,
+        Session(clevertap=emulator.clevertap) as session,
+    ):
+        await export(session, "Charged", "people.parquet")
+    head, *rows = campaign()
+    assert head == ["First name", "E-mail", "Plan", "Last seen", "Push"]
+    assert rows == [
+        ["gus", "gus@example.com", "Gold", "2026-01-05 13:30:00", "no"],
+        ["ann", "ann@example.com", "", "", "yes"],
+        ["dan", "dan@example.com", "", "", "no"],
+        ["fay", "fay@example.com", "", "", "no"],
+    ]
+
+
+async def test_a_campaign_survives_odd_records(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    addresses = [one | {"email": f"{one['identity']}@example.com"} for one in ODD_PEOPLE]
+    async with with_odd_people(addresses) as session:
+        await export(session, "Charged", "people.parquet")
+    _, *rows = campaign()
+    assert len(rows) == len(ODD_PEOPLE)
+    assert {row[4] for row in rows} == {"yes", "no"}
+
+
+def campaign() -> list[list[str]]:
+    exec(block_of(GUIDE, "campaign.csv"), {})  # noqa: S102
+    with Path("campaign.csv").open(encoding="utf-8", newline="") as file:
+        return [*csv.reader(file)]

@@ -42,6 +42,7 @@ from altaprofiles import (
     Attempt,
     CleverTap,
     ConnectError,
+    ExportProgress,
     MissingCredentials,
     Profile,
     RateLimited,
@@ -51,11 +52,13 @@ from altaprofiles import (
     StatusError,
     Unauthorized,
     errors,
+    unfinished_in,
 )
 from altaprofiles.emulator import Emulator
 from altaprofiles.http.machine.commons import common_name, use_of
 
 from ..support.guides import GUIDES, block_of, document_at, write_programs
+from ..support.postgres import Server
 from ..support.servers import Scripted, always, http, in_turn, listening, scripted, tunnel
 from ..support.services import Served, served
 from ..support.tasks import PATIENCE
@@ -1146,6 +1149,53 @@ def files_of_nights(folder: Path) -> list[str]:
     """Return the days that have a file, in order."""
     names = sorted(path.name for path in folder.glob("nights/*.ndjson"))
     return [name.removeprefix("app-launched-").removesuffix(".ndjson") for name in names]
+
+
+@pytest.mark.anyio
+async def test_an_hour_begins_with_what_was_left_before_midnight(
+    folder: Path, postgres: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = (folder / "nightly.py").read_text("utf-8") + block_of(GUIDE, "HOURLY = ")
+    (tmp_path / "nightly.py").write_text(text, "utf-8")
+    program = module(tmp_path, "nightly")
+    records = [
+        {"identity": f"{day}", "events": {"App Launched": {"count": 1, **seen_on(day)}}}
+        for day in range(1, 9)
+    ]
+    for output in (program.HOURLY, postgres.url("hourly")):
+        monkeypatch.setattr(program, "HOURLY", output)
+        async with (
+            Emulator(records=records) as emulator,
+            Session(clevertap=emulator.clevertap) as session,
+        ):
+            await asyncio.to_thread(leave_unfinished, emulator, output)
+            for _ in range(2):
+                await program.bring(session, date(2026, 1, 8))
+                assert unfinished_in(output) == []
+    with duckdb.connect("hourly.duckdb", read_only=True) as connection:
+        in_duckdb = connection.execute("SELECT identity FROM profiles ORDER BY 1").fetchall()
+    in_postgres = postgres.rows("SELECT identity FROM hourly ORDER BY 1")
+    assert in_duckdb == in_postgres == [("6",), ("7",), ("8",)]
+
+
+def leave_unfinished(emulator: Emulator, to: str) -> None:
+    """Leave the export of the day before, as a kill does after its records have come."""
+
+    def stop(progress: ExportProgress) -> None:
+        if progress.records:
+            raise KeyError
+
+    async def main() -> None:
+        async with Session(clevertap=emulator.clevertap) as session:
+            days: dict[str, Any] = {"start": 20260106, "end": 20260107}
+            with pytest.raises(KeyError):
+                await session.export(
+                    "App Launched", **days, to=to, write="upsert", on_progress=stop
+                )
+
+    asyncio.run(main())
+    assert len(unfinished_in(to)) == 1
 
 
 # ------------------------------------------------------------------------------------------ health

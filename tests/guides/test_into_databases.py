@@ -132,6 +132,39 @@ def test_members_without_a_column_are_counted(
     assert re.search(r"\bnew\b\D+2\b[^\n]*\n[^\n]*\bls\b\D+1\b", printed)
 
 
+# ------------------------------------------------------------------------------- versions of DuckDB
+
+
+def version_of(path: str) -> bytes:
+    """Return the version of the format of a database, as its header has it."""
+    return Path(path).read_bytes()[12:20]
+
+
+def test_a_sync_goes_on_in_a_copy_for_older_versions_of_duckdb(
+    emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    async def sync(until: int) -> None:
+        async with Session(clevertap=emulator.clevertap) as session:
+            night: dict[str, Any] = {"since": 20260101, "timezone": "UTC", "to": "crm.duckdb"}
+            report = await session.sync("Charged", until=until, **night)
+        assert report.warnings == []
+
+    asyncio.run(sync(20260105))
+    exec(code_with("STORAGE_VERSION"), {})  # noqa: S102
+    version = version_of("older.duckdb")
+    # The first versions that kept their format had this one.
+    assert int.from_bytes(version, "little") == 64
+    Path("older.duckdb").replace("crm.duckdb")
+    asyncio.run(sync(20260106))
+    assert version_of("crm.duckdb") == version
+    with duckdb.connect("crm.duckdb", read_only=True) as database:
+        people = database.execute("SELECT identity FROM profiles ORDER BY ALL").fetchall()
+        through = database.execute("SELECT through::VARCHAR FROM altaprofiles_sync").fetchall()
+    assert (people, through) == ([("ann",), ("bob",), ("cy",)], [("2026-01-06",)])
+
+
 # -------------------------------------------------------------------------------- names of events
 
 

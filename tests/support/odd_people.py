@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -47,9 +47,11 @@ ODD_PEOPLE = [{"identity": str(number)} | one for number, one in enumerate(_MEMB
 
 
 @asynccontextmanager
-async def with_odd_people() -> AsyncIterator[Session]:
+async def with_odd_people(
+    people: Sequence[dict[str, Any]] = ODD_PEOPLE,
+) -> AsyncIterator[Session]:
     """Yield a session for a service that sends these people for every event."""
-    body = json.dumps({"status": "success", "records": ODD_PEOPLE}).encode()
+    body = json.dumps({"status": "success", "records": people}).encode()
 
     async def answer(head: bytes, writer: asyncio.StreamWriter) -> None:
         writer.write(http(b'{"status":"success","cursor":"c"}' if head[:4] == b"POST" else body))
