@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 __all__ = [
     "DATABASE_URL",
     "LOOKS_LIKE_DATABASE",
+    "POSTGRES_URL",
     "STARS",
     "Secret",
     "as_secret",
@@ -30,12 +31,16 @@ LOOKS_LIKE_DATABASE = re.compile("@|password|postgres", re.IGNORECASE)
 """A text that may be a mistyped URL, with a password in it, is not shown."""
 
 
+# Of one slash as well, as in a `Path` made of it.
+POSTGRES_URL = re.compile(r"\bpostgres(?:ql)?(?:\+\w+)?:/", re.IGNORECASE)
+"""A text that holds the URL of a PostgreSQL database."""
+
+
 DATABASE_URL = re.compile(
-    # Of one slash as well, as in a `Path` made of it.
-    r"\bpostgres(?:ql)?(?:\+\w+)?:/"
+    POSTGRES_URL.pattern
     # A user with a password, in a URL whose scheme may be misspelt. A drive has one letter, and
     # fsspec has github://owner:repository@branch/path.
-    r"|\b(?:(?!git(?:hub)?:)\w\w+:|postgres(?:ql)?)//?[^/\s:@]*:[^/\s@]+@"
+    + r"|\b(?:(?!git(?:hub)?:)\w\w+:|postgres(?:ql)?)//?[^/\s:@]*:[^/\s@]+@"
     r"|\A(?=.*\b(?:host|hostaddr|port|dbname|user|service)\s*=)"
     r"(?=.*\b(?:(?:ssl)?password|scram_\w+_key|oauth_client_secret)\s*=\s*[^\s;&])",
     re.IGNORECASE | re.DOTALL,

@@ -16,6 +16,7 @@ import pytest
 from altaprofiles import (
     Alta,
     CleverTap,
+    ConfigurationError,
     EventQuery,
     Filter,
     InvalidArgument,
@@ -26,6 +27,7 @@ from altaprofiles import (
 from altaprofiles.base.checks import shown
 from altaprofiles.base.paths import path_text
 from altaprofiles.cli import cli
+from altaprofiles.cli.app import CONDITIONS
 from altaprofiles.credentials.environment import _SECRETS, _SETTINGS
 from altaprofiles.emulator import Emulator
 
@@ -150,7 +152,9 @@ CREDENTIALS = {
 @pytest.mark.parametrize(("name", "param"), PARAMETERS)
 def test_in_every_option_of_every_command(folder: Path, name: str, param: click.Parameter) -> None:
     env = environment(folder, CREDENTIALS)
-    for text in (URL, TEXTS["conninfo"]):
+    # A condition has a value behind a =, which may be any text.
+    texts = (URL,) if param.name in CONDITIONS else (URL, TEXTS["conninfo"])
+    for text in texts:
         done = run(env, *words_for(name, param, text), cwd=folder)
         shows_no_password(done)
         stores_no_password(folder)
@@ -168,6 +172,41 @@ def test_in_each_form(folder: Path, text: str) -> None:
         assert f"{option}: looks like a database; only an output can be one" in done.stderr
         shows_no_password(done)
     stores_no_password(folder)
+
+
+@pytest.mark.parametrize("value", ["https://shop:8080@x", '"service = x and password = y"'])
+def test_values_in_conditions_may_be_addresses(folder: Path, value: str) -> None:
+    words = ("count", "Charged", "--from", "-3d", "--to", "-2d", "--retries", "0")
+    env = environment(folder, CREDENTIALS)
+    done = run(env, *words, "--where", f"Referrer = {value}", cwd=folder)
+    assert "database" not in done.stderr
+    assert "Connection refused" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'default = "{}"\n[accounts.a]\n',
+        '[accounts."{}"]\naccount_id = "TEST-1"\n',
+        '"{}" = "a"\n',
+        '[accounts.a]\n"{}" = "a"\n',
+        '[accounts.a]\n"{}" = 1.5\n',
+    ],
+)
+def test_in_the_credentials_file(folder: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = folder / "accounts.toml"
+    path.write_text(text.format(URL))
+    path.chmod(0o600)
+    env = environment(folder, {"ALTAPROFILES_CONFIG": str(path)})
+    for command in (("doctor",), ("count", "Charged", "--from", "-3d", "--to", "-2d")):
+        for options in ((), ("--account", "b")):
+            done = run(env, *command, *options, cwd=folder)
+            assert done.code in (2, 3)
+            shows_no_password(done)
+    monkeypatch.setenv("ALTAPROFILES_CONFIG", str(path))
+    with pytest.raises(ConfigurationError) as caught:
+        Session.from_account()
+    assert PASSWORD not in str(caught.value)
 
 
 VARIABLES = [

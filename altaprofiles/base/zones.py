@@ -10,10 +10,13 @@ from datetime import UTC, date, datetime, timedelta, timezone, tzinfo
 from ..errors import ConfigurationError, InvalidArgument
 from .checks import shown_setting
 
-__all__ = ["USUAL_SKEW", "is_to_come", "latest_day", "today", "zone_of"]
+__all__ = ["FAR_AHEAD", "USUAL_SKEW", "is_to_come", "latest_day", "today", "zone_of"]
 
 USUAL_SKEW = 300.0
 """Seconds by which clocks may differ without harm: events arrive as late as that."""
+
+FAR_AHEAD = 3600.0
+"""Seconds by which a clock may be ahead of another one, if the same days are over by both."""
 
 
 def zone_of(argument: str, name: object) -> tzinfo:
@@ -55,8 +58,8 @@ def today(zone: tzinfo, at: float | None = None) -> date:
 
 
 def is_to_come(at: float) -> bool:
-    """Return whether a time in epoch seconds, noted by some clock, is to come by this machine's."""
-    return at > time.time() + USUAL_SKEW
+    """Return whether a time in epoch seconds, noted by some clock, is far to come by this one."""
+    return at > time.time() + FAR_AHEAD
 
 
 def latest_day() -> date:

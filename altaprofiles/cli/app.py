@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from ..models import Attempt
     from ..session import Session
 
-__all__ = ["App", "Service", "has_conditions", "keeping"]
+__all__ = ["CONDITIONS", "App", "Service", "has_conditions", "keeping"]
 
 T = TypeVar("T")
 
@@ -772,9 +772,13 @@ def _is_folder_gone() -> bool:
     return False
 
 
+CONDITIONS = ("event_properties", "profile_fields")
+"""The names of the parameters that are conditions."""
+
+
 def has_conditions(context: click.Context) -> bool:
     """Return whether a command line holds conditions, whose values may be people's data."""
-    return any(context.params.get(name) for name in ("event_properties", "profile_fields"))
+    return any(map(context.params.get, CONDITIONS))
 
 
 def _is_kept(error: Exception) -> bool:

@@ -63,7 +63,7 @@ _ADVICE: dict[str, tuple[tuple[str, ...], str]] = {
         ("--days", "--last"), (("start",), "for seven days, write --from -7d --to yesterday")
     ),
     **dict.fromkeys(
-        ("--select", "--columns", "--fields"),
+        ("--select", "--columns", "--fields", "--rename", "--delimiter", "--sep", "--separator"),
         (
             ("flatten",),
             (

@@ -16,8 +16,8 @@ from click.core import ParameterSource
 
 from ..base.checks import NO_DATABASE, shown_setting, whole_in
 from ..base.wording import numbered
-from ..redaction import DATABASE_URL
-from .app import App
+from ..redaction import DATABASE_URL, POSTGRES_URL
+from .app import CONDITIONS, App
 from .exits import Exit
 from .numbers import number_in
 from .relative_days import resolve_days
@@ -80,7 +80,7 @@ class Command(click.Command):
         if rest and not ctx.resilient_parsing:
             unexpected = numbered(len(rest), "unexpected extra argument")
             advice = self._misplaced
-            if ctx.params.get("event_properties") or ctx.params.get("profile_fields"):
+            if any(map(ctx.params.get, CONDITIONS)):
                 advice = QUOTE_CONDITIONS
             ctx.fail(f"got {unexpected}; {advice}")
         return rest
@@ -345,7 +345,7 @@ def _check_given(command: click.Command, context: click.Context, args: list[str]
     for param in command.get_params(context):
         value = values.get(str(param.name))
         texts = value if isinstance(value, list | tuple) else (value,)
-        if not _may_be_database(param) and any(map(_is_database, texts)):
+        if any(_is_database(text, param) for text in texts):
             raise click.BadParameter(NO_DATABASE, context, param)
     first: dict[str | None, click.Parameter] = {}
     for option in order:
@@ -366,18 +366,20 @@ def _check_dashes(command: click.Command, context: click.Context, args: list[str
     """Raise `click.UsageError` for an option whose two dashes a word processor has made one of."""
     known = {text for one in command.params for text in (*one.opts, *one.secondary_opts)}
     for word in args:
-        meant = f"--{word[1:]}"
+        name = word[1:].partition("=")[0]
+        meant = f"--{name}" if len(name) > 1 else f"-{name}"
         if word.startswith(("–", "—")) and meant in known:  # noqa: RUF001
-            context.fail(f"{word!r} has a long dash, as word processors write two: write {meant}")
+            context.fail(f"{word[0]}{name} has a long dash, as word processors write: use {meant}")
 
 
-def _may_be_database(param: click.Parameter) -> bool:
+def _is_database(value: object, param: click.Parameter) -> bool:
+    """Return whether the value of a parameter is the URL of a database, by a slip."""
     # A file of keys is refused with better advice.
-    return "URL" in (param.metavar or "") or param.name == "keys"
-
-
-def _is_database(value: object) -> bool:
-    return isinstance(value, str) and DATABASE_URL.search(value) is not None
+    if not isinstance(value, str) or "URL" in (param.metavar or "") or param.name == "keys":
+        return False
+    # Values in conditions may be addresses of any kind.
+    pattern = POSTGRES_URL if param.name in CONDITIONS else DATABASE_URL
+    return pattern.search(value) is not None
 
 
 def _spellings(option: click.Option) -> list[list[str]]:

@@ -30,15 +30,15 @@ def with_options(text: str, command: click.Command) -> str:
 
     So are flags, numbers and mere names in backquotes, such as `late_days=7` and `late_days`.
 
-    Those that the command has no option for stay, but for `late_days`, and so do options whose
-    values are any text.
+    Those that the command has no option for stay, but for a few, and so do options whose values are
+    any text.
     """
     options = {one.name: one for one in command.params if isinstance(one, click.Option)}
 
     def as_option(match: re.Match[str]) -> str:
         name = match["name"] or match["flag"] or match["counted"] or match["bare"]
         option = options.get(name)
-        words = _OF_SYNC.get(name) if option is None else max(option.opts, key=len)
+        words = _OF_OTHERS.get(name) if option is None else max(option.opts, key=len)
         if words is not None and match["bare"]:
             return words
         if words is not None and match["counted"]:
@@ -55,8 +55,8 @@ def with_options(text: str, command: click.Command) -> str:
     return _NAMES.sub(as_option, text)
 
 
-# Advice on a table names it whatever command has written the rows.
-_OF_SYNC = {"late_days": "--late-days"}
+# Advice may name those of another command.
+_OF_OTHERS = {"late_days": "--late-days", "on_shortfall": "--on-shortfall"}
 
 # As `repr` and shells quote a value, unlike the apostrophe of "the service's".
 _QUOTED = r"(?<!\w)(?:'(?:[^'\\\n]|\\.)*'|\"(?:[^\"\\\n]|\\.)*\")(?!\w)"

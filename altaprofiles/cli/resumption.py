@@ -63,6 +63,9 @@ def resuming_line(context: click.Context) -> str:
 
 def _is_of_folder(to: str, context: click.Context) -> bool:
     """Return whether a command line means something else in another folder."""
+    program, *_ = _program()
+    if os.sep in program and not Path(program).is_absolute():
+        return True
     if "://" not in to:
         # What has been gathered is beside the output.
         if not Path(to).is_absolute():

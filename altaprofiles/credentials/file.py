@@ -529,11 +529,13 @@ def _checked(path: Path, content: dict[str, Any]) -> tuple[str | None, dict[str,
     for key in content:
         if key not in ("accounts", "default"):
             raise ConfigurationError(
-                f"{path}: unknown key {key!r}; use `default` and tables [accounts.NAME]"
+                f"{path}: unknown key {shown(key)}; use `default` and tables [accounts.NAME]"
             )
     if not isinstance(tables, dict) or not all(isinstance(one, dict) for one in tables.values()):
         raise ConfigurationError(f"{path}: accounts must be tables; write [accounts.NAME]")
     for name, table in tables.items():
+        for text in (name, *table):
+            check_no_database(f"{path}: the name of an account or a key", text)
         for key, value in table.items():
             where = f"{path}: account {name!r}: {key}"
             if key not in KEYS:
@@ -548,7 +550,7 @@ def _checked(path: Path, content: dict[str, Any]) -> tuple[str | None, dict[str,
                 raise InvalidSetting(f"{where}: expected {expected}, got {str(value).lower()}")
     if default is not None and (not isinstance(default, str) or default not in tables):
         raise ConfigurationError(
-            f"{path}: default is {default!r}, which is not an account in the file"
+            f"{path}: default is {shown(default)}, which is not an account in the file"
         )
     return default, tables
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from ..base.zones import is_to_come, latest_day
 from ..errors import ConfigurationError, MissingCredentials
 from ..http.engine import Engine
 from ..http.service import Service
@@ -22,6 +23,7 @@ from .part import Part
 from .plan import EventsPlan, KeysPlan, Plan
 from .reporting import Reporting
 from .sinks.postgres_url import SCHEMES, parse
+from .synced import days_of
 from .tables import Content
 from .unfinished import Unfinished
 
@@ -82,6 +84,8 @@ def finishing_job(
     """
     plan, arguments = check_finishable(unfinished), unfinished.arguments
     _check_account(unfinished, service, plan.account, plan.host)
+    if "sync" in arguments and isinstance(plan, EventsPlan):
+        _check_over(unfinished, plan)
     join = _join_of(unfinished, plan, alta)
     given = {name: arguments[name] for name in _OF_OUTPUTS if name in arguments}
     output = msgspec.structs.replace(output, **given | {"table": _table_of(output, arguments)})
@@ -123,6 +127,18 @@ def _table_of(output: Output, arguments: Mapping[str, Any]) -> str | None:
     if parse(to).table is not None:
         return None
     return table or parse(arguments.get("to", to)).table
+
+
+def _check_over(unfinished: Unfinished, plan: EventsPlan) -> None:
+    """Raise `ConfigurationError` if a sync's days may not have been over when it was begun."""
+    is_begun = unfinished.began is None or not is_to_come(unfinished.began)
+    # Wherever the project is.
+    if is_begun and days_of(plan)[1] < latest_day():
+        return
+    raise ConfigurationError(
+        f"{unfinished.path} was begun by a clock that was ahead, or the clock of this machine is "
+        f"behind; set the clock, and run the sync, which begins it anew"
+    )
 
 
 def _join_of(unfinished: Unfinished, plan: Plan, alta: Callable[[], Service]) -> Join | None:

@@ -865,11 +865,12 @@ class Job(Generic[R, S]):
             with suppress(ExportError):
                 state = await threads.run(partial(target.synced, part.account))
             if state is not None and not _covers(part.gathering.plan, state):
+                all_days = (state.through - state.since).days + 1
                 notes.append(
                     f"{target.label} is kept by a sync, through {state.through}: in the rows of "
                     f"this export, `matched` has its events and days only; to complete them, "
-                    f"export all events and days of the sync, or sync once with `late_days` of "
-                    f"all its days"
+                    f"export all events and days of the sync, or sync once with "
+                    f"`late_days={all_days}`"
                 )
                 self._kept_by.append(state)
         if notes:

@@ -371,7 +371,8 @@ class KeyFile:
         if found != 1:
             close = None if found else meant(self._column, known)
             # Only a header has a name in each column.
-            above = "" if all(first) else ", and remove what stands above the header, if anything"
+            is_header = all(first) and len(first) > 1
+            above = "" if is_header else ", and remove what stands above the header, if anything"
             raise InvalidArgument(
                 f"column: the {self._head} of {self.path} has {count}, of "
                 f"which {found or 'none'} {'is' if len(first) == 1 else 'are'} named "

@@ -132,6 +132,7 @@ class OutputState(Struct, frozen=True, kw_only=True):
     Attributes:
         name: the output, as it is given to `altaprofiles status`.
         table: its table, if it was named, or is not that of people.
+        option: its table as it is given beside the name; None if the name leads to it.
         folder: the folder of its unfinished exports, which need not exist.
         command: the command line that shows this state.
         success: its manifest, or None.
@@ -144,6 +145,7 @@ class OutputState(Struct, frozen=True, kw_only=True):
 
     name: str
     table: str | None
+    option: str | None = None
     folder: Path
     command: str
     success: Success | None
@@ -225,7 +227,7 @@ def outputs_at(
     if states or not (elsewhere and is_there):
         return states
     state = _state(usual, folder_of(spool, usual), to, table, spool)
-    return [msgspec.structs.replace(state, table=table)]
+    return [msgspec.structs.replace(state, table=table, option=table)]
 
 
 def unfinished_in(
@@ -309,7 +311,7 @@ def days_of(state: OutputState, to: str | None = None) -> SyncedDays:
     address = to if to is not None and "://" in state.name else state.name
     form = None if success is None else success.format
     try:
-        target = resolve(Output(to=address, table=state.table, format=form, sync=""), Content())
+        target = resolve(Output(to=address, table=state.option, format=form, sync=""), Content())
     except ConfigurationError as error:
         return by_manifest(f"as the table cannot be read: {error}")
     try:
@@ -355,12 +357,13 @@ def has_added(state: OutputState, one: Unfinished, to: str | None = None) -> boo
         return None
     address = to if to is not None and "://" in state.name else state.name
     content = Content(of="bindings") if one.account is None else Content()
-    form, table = one.arguments.get("format"), one.arguments.get("table")
+    form = one.arguments.get("format")
     try:
         if (origin := origin_in(one.path)) is None:
             return None
         run, began = origin
-        target = resolve(Output(to=address, format=form, table=table, write="append"), content)
+        output = Output(to=address, format=form, table=state.option, write="append")
+        target = resolve(output, content)
         return target.holds(Origin(run, (one.plan.account,), began))
     except (ConfigurationError, ExportError, OSError):
         return None
@@ -467,7 +470,8 @@ def _state(
         name=without_password(name),
         table=table,
         folder=folder,
-        command=status_command(name, named if "://" in name else table, spool),
+        option=(option := named if "://" in name else table),
+        command=status_command(name, option, spool),
         success=success,
         present=present,
         bytes_now=size,

@@ -16,7 +16,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from ..base.task_account import of_account
-from ..base.zones import USUAL_SKEW, is_to_come, today
+from ..base.zones import FAR_AHEAD, USUAL_SKEW, is_to_come, today
 from ..errors import AltaProfilesError, ConfigurationError, ExportError, Incomplete
 from .accounts import AccountsFailed, next_run, summed, united
 from .assemble import when_free
@@ -137,7 +137,7 @@ class Sync:
         for sentence in self._warnings:
             self._log(sentence)
         state = await self._state(workspaces, place.target, threads)
-        left = await threads.run(lambda: self._left(workspaces, place))
+        left, dubious = await threads.run(lambda: self._left(place))
         for plan in self._plans(left):
             if not self._settings.follows(state, plan):
                 # A backup of the table has been restored, which has not even the days before.
@@ -150,6 +150,7 @@ class Sync:
             days = None
         if state is not None and state.is_ahead:
             self._check_clock(state, days, place.target)
+        await threads.run(lambda: self._discard(workspaces, dubious))
         if days is not None:
             by_day = place.target.by_day
             plan = self._plan(*days, by_day)
@@ -235,10 +236,10 @@ class Sync:
         self.state = state
         return state
 
-    def _left(self, workspaces: Workspaces, place: Place) -> list[Unfinished]:
-        """Return what earlier runs of this sync have left. Blocking.
+    def _left(self, place: Place) -> tuple[list[Unfinished], list[Unfinished]]:
+        """Return what earlier runs of this sync have left, and what of it is dubious. Blocking.
 
-        What a clock that was ahead has begun is discarded: its days may not have been over.
+        If a clock that was ahead has begun it, its days may not have been over.
         """
         left = [
             one
@@ -248,16 +249,22 @@ class Sync:
             and not one.is_empty
             and self._settings.is_in(one.arguments.get("sync"))
         ]
-        ahead = [one for one in left if self._is_ahead(one)]
-        for one in ahead:
-            workspaces.discard(one.path.name)
-            self._warn(f"{one.title} was begun by a clock that was ahead, and is begun anew")
-        return [one for one in left if one not in ahead]
+        dubious = [one for one in left if self._fault_of(one) is not None]
+        return [one for one in left if one not in dubious], dubious
 
-    def _is_ahead(self, one: Unfinished) -> bool:
+    def _fault_of(self, one: Unfinished) -> str | None:
+        """Return what is wrong with the days of an unfinished export, in words, or None."""
         if one.began is not None and is_to_come(one.began):
-            return True
-        return isinstance(one.plan, EventsPlan) and not self._days.are_over(one.plan)
+            return f"was begun at {_moment(one.began)}, which is to come by this machine's clock"
+        if isinstance(one.plan, EventsPlan) and not self._days.are_over(one.plan):
+            return "has days that are not over"
+        return None
+
+    def _discard(self, workspaces: Workspaces, dubious: list[Unfinished]) -> None:
+        """Discard what earlier runs have left, for the sake of its days. Blocking."""
+        for one in dubious:
+            workspaces.discard(one.path.name)
+            self._warn(f"{one.title} {self._fault_of(one)}; it is begun anew")
 
     def _plans(self, left: list[Unfinished]) -> list[EventsPlan]:
         """Return the plans that this run can finish, by days."""
@@ -298,7 +305,7 @@ class Sync:
             ahead: the seconds by which the clock is ahead of the service's.
         """
         now = time.time()
-        if ahead <= _FAR_AHEAD and self._days.are_over(plan, now - ahead + USUAL_SKEW):
+        if ahead <= FAR_AHEAD and self._days.are_over(plan, now - ahead + USUAL_SKEW):
             return
         raise ExportError(
             f"the clock of this machine is ahead: it says {_moment(now)}, and that of the service "
@@ -313,7 +320,8 @@ class Sync:
         Those that were not over then are there in part, or not at all.
         """
         all_days = (state.through - self._days.since).days + 1
-        until = max(state.through, state.synced_at.date())
+        through = datetime.combine(state.through, datetime.min.time(), UTC).timestamp()
+        until = _moment(max(state.synced_at.timestamp() - FAR_AHEAD, through))
         since = f"brought at {_moment(state.synced_at.timestamp())}, which is to come"
         if state.through >= today(self._days.zone):
             since = "which are not over"
@@ -597,9 +605,6 @@ def _nothing(target: Target) -> Report:
 def _moment(at: float) -> str:
     return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M} UTC"
 
-
-_FAR_AHEAD = 3600.0
-"""Seconds that a clock may be ahead of the service's if the days are over by both."""
 
 _PLACES = ("host", "cdp_account", "cdp_host")
 """The services that a plan is asked of, of fields that `Settings` leave out."""

@@ -51,6 +51,7 @@ __all__ = [
     "of_changed_in_days",
     "of_left_out",
     "of_lost_rows",
+    "of_outdated",
     "of_text_on_days",
     "of_unfilled",
     "to_keep_values",
@@ -91,6 +92,21 @@ def of_left_out(label: str, columns: Sequence[str], origin: Origin, write: Write
         late = (last - first).days + 1
         again = f"sync once with `late_days={late}` (later more, back to {first})"
     return f"{note}; to fill {them}, name {them} there again, and {again}"
+
+
+def of_outdated(label: str, rows: int, content: Content, origin: Origin) -> str:
+    """Return the note on rows that stay as a later export has fetched them.
+
+    Args:
+        label: the table.
+        rows: their number.
+        content: the kind of rows.
+        origin: the export.
+    """
+    note = f"{label} keeps {numbered(rows, 'row')} as a later export has fetched them"
+    if content.has_events and origin.sync is None:
+        note += ", without the events of this one in `matched`"
+    return note
 
 
 def of_unfilled(label: str, added: Sequence[str], unfilled: Sequence[str]) -> str:

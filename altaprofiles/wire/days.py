@@ -136,7 +136,7 @@ def check_day(name: str, value: object, fix: str = _FIX) -> int:
             date_of(value)
         except ValueError:
             raise InvalidArgument(f"{name}: {value} is not a calendar day; {fix}") from None
-    elif (of_excel := day_of_excel(str(value))) is not None:
+    elif 10**4 <= value < 10**5 and (of_excel := day_of_excel(str(value))) is not None:
         raise InvalidArgument(f"{name}: {value} is Excel's number of {of_excel}; {fix}")
     elif not 10**9 <= value < 10**10:
         hint = ", and looks like milliseconds" if 10**12 <= value < 10**13 else ""

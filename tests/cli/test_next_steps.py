@@ -46,8 +46,10 @@ def env(tmp_path: Path) -> dict[str, str]:
         ("cdp --user u1", "Did you mean '--user-id'?"),
         ("status --discard", "Did you mean '--discard-unfinished'?"),
         ("export X --columns a,b -o a.csv", "see `altaprofiles guide into-databases`"),
-        ("export X —from -7d --to yesterday -o a.csv", "'—from' has a long dash"),
-        ("export X –from 2026-01-01 --to 2026-01-02 -o a.csv", "write --from"),  # noqa: RUF001
+        ("export X —from -7d --to yesterday -o a.csv", "—from has a long dash"),
+        ("export X --to yesterday —from=-7d -o a.csv", "use --from"),
+        ("export X --from -7d --to yesterday –o a.csv", "use -o"),  # noqa: RUF001
+        ("export X –from 2026-01-01 --to 2026-01-02 -o a.csv", "use --from"),  # noqa: RUF001
         ("configure", "did you mean login?"),
         ("ls", "did you mean status?"),
     ],

@@ -175,6 +175,7 @@ def test_a_line_that_resumes_in_one_folder_only_goes_there(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(sys.stderr, "isatty", lambda: in_terminal)
+    monkeypatch.setattr(sys, "argv", ["/opt/altaprofiles"])
     days = ["--from", "2026-01-01", "--to", "2026-01-31"]
     context, values = parsed(["export", "Charged", *days, "-o", to, *options])
     with context:
@@ -205,6 +206,7 @@ def test_a_line_that_resumes_a_file_goes_to_the_folder_of_a_relative_path(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(sys.stderr, "isatty", lambda: in_terminal)
+    monkeypatch.setattr(sys, "argv", ["/opt/altaprofiles"])
     # Whoever sees it in a terminal is there.
     is_of_folder = is_of_folder and not in_terminal
     days = ["--from", "2026-01-01", "--to", "2026-01-31"]
@@ -212,6 +214,18 @@ def test_a_line_that_resumes_a_file_goes_to_the_folder_of_a_relative_path(
     with context:
         line, words = command_line(context), resuming_line(context)
     assert words == (f"(cd {shlex.quote(str(tmp_path))} && {line})" if is_of_folder else line)
+
+
+def test_a_program_of_the_folder_is_found_in_any(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: False)
+    monkeypatch.setattr(sys, "argv", [".venv/bin/altaprofiles"])
+    days = ["--from", "2026-01-01", "--to", "2026-01-31"]
+    context, _ = parsed(["export", "Charged", *days, "-o", "/srv/people.csv"])
+    with context:
+        line = resuming_line(context)
+    assert line.startswith(f"(cd {shlex.quote(str(Path.cwd()))} && .venv/bin/altaprofiles export ")
 
 
 @pytest.mark.parametrize("file", ["-file.txt", "-"])

@@ -171,6 +171,44 @@ def test_the_command_that_finishes_names_a_table_once(
     assert state["unfinished"] == []
 
 
+@pytest.mark.parametrize("synced", ["url", "option"])
+def test_the_days_of_a_table_are_read_however_it_is_named(
+    env: dict[str, str], small: Emulator, tmp_path: Path, postgres: Server, synced: str
+) -> None:
+    postgres.run("CREATE SCHEMA crm")
+    named = {
+        "url": (postgres.url("crm.people"),),
+        "option": (postgres.url(), "--table", "crm.people"),
+    }
+    env = env | small.environment
+    nights = ("--since", "2026-01-01", "--until", "2026-01-03")
+    done = run(env, "sync", "App Launched", *nights, "-o", *named[synced], cwd=tmp_path)
+    assert done.code == 0, done.stderr
+    for words in named.values():
+        [state] = states(env, tmp_path, *words)
+        assert [*state["synced"].values()] == ["2026-01-03"]
+        assert state["synced_from"] == "output"
+
+
+def test_a_reader_is_told_of_the_right_to_read_only(
+    env: dict[str, str], small: Emulator, tmp_path: Path, postgres: Server
+) -> None:
+    to = postgres.url("people")
+    env = env | small.environment
+    nights = ("--since", "2026-01-01", "--until", "2026-01-03")
+    assert run(env, "sync", "App Launched", *nights, "-o", to, cwd=tmp_path).code == 0
+    (folder := tmp_path / "theirs").mkdir()
+    reader = f"reader_of_{postgres.database}"
+    postgres.run(f"CREATE ROLE {reader} LOGIN PASSWORD '{PASSWORD}'")
+    try:
+        read = postgres.url("people", user=reader)
+        shown = run(env, "status", read, cwd=folder).stdout.decode()
+    finally:
+        postgres.run(f"DROP ROLE {reader}")
+    assert f"GRANT SELECT ON public.altaprofiles_sync TO {reader}" in " ".join(shown.split())
+    assert "DELETE" not in shown
+
+
 @pytest.mark.slow
 def test_what_is_newer_is_replaced_after_a_yes_only(
     env: dict[str, str], small: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

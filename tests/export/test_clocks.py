@@ -14,7 +14,14 @@ from typing import Any
 import duckdb
 import pytest
 
-from altaprofiles import ExportError, ExportProgress, Incomplete, SyncReport
+from altaprofiles import (
+    ConfigurationError,
+    ExportError,
+    ExportProgress,
+    Incomplete,
+    SyncReport,
+    unfinished_in,
+)
 from altaprofiles.emulator import Emulator
 from altaprofiles.export.accounts import AccountsFailed
 from altaprofiles.export.output import Output
@@ -257,12 +264,12 @@ async def test_a_day_that_was_brought_half_over_is_no_success(
         emulator.add(charged("2", date(2026, 1, 9)))
         # The day is over by the second one, and was not when it was brought.
         texts = []
-        for day, hour in ((9, 10), (10, 13)):
+        for day, hour in ((9, 10), (10, 12)):
             set_clock(date(2026, 1, day), hour)
             with pytest.raises(ExportError, match=r"through 2026-01-09 .* one was ahead") as caught:
                 await night(emulator, to, zone, late_days=0)
             texts.append(str(caught.value))
-        assert "before 2026-01-10" in texts[0]
+        assert "do so before 2026-01-10 13:00 UTC" in texts[0]
         found = re.search(r"`late_days=(\d+)`", texts[1])
         assert found is not None
         report = await night(emulator, to, zone, late_days=int(found[1]))
@@ -293,12 +300,42 @@ async def test_work_that_a_clock_ahead_has_begun_is_begun_anew(
         with pytest.raises(InterruptedError):
             await night(emulator, to, on_progress=interrupt)
         emulator.add(charged("9", date(2026, 1, 9)))
-        set_clock(date(2026, 1, 10), 13)
+        set_clock(date(2026, 1, 10), 12)
+        [one] = unfinished_in(to)
+        async with session_for(emulator) as session:
+            with pytest.raises(ConfigurationError, match="begun by a clock that was ahead, or"):
+                await session.finish_unfinished(one, to=to)
         report = await night(emulator, to)
         assert (report.finished, report.through) == (0, date(2026, 1, 9))
         [warning] = report.warnings
-        assert "was begun by a clock that was ahead" in warning
+        assert "was begun at 2026-01-10 14:00 UTC, which is to come" in warning
         assert people(to, request) == ["1", "9"]
+
+
+async def test_a_clock_that_is_behind_by_minutes_changes_nothing(
+    to: str,
+    set_clock: Clock,
+    set_service: Clock,
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    set_service("")
+    async with Emulator(people=0) as emulator:
+        emulator.add(charged("1", date(2026, 1, 5)))
+        set_clock(date(2026, 1, 10), 14, 50)
+        with pytest.raises(InterruptedError):
+            await night(emulator, to, on_progress=interrupt)
+        set_clock(date(2026, 1, 10), 14)
+        report = await night(emulator, to)
+        assert report.warnings == []
+        assert report.finished == 1
+        # Neither does one that was ahead by as much when they were brought.
+        set_clock(date(2026, 1, 10), 14, 5)
+        report = await night(emulator, to, late_days=0)
+        assert (report.complete, report.first, report.warnings) == (True, None, [])
+        assert people(to, request) == ["1"]
 
 
 async def test_each_of_several_accounts_notices_that_the_clock_is_ahead(

@@ -484,7 +484,7 @@ async def test_rows_are_added_once_although_it_is_killed_at_a_step_of_its_end(
         outcome = await processes.run(job.but(begun=job.begun + 13 * 3600 * 10**9))
         assert outcome.report is not None, outcome
         assert emulator.stats.requests == asked
-        assert outcome.report["warnings"][-1].endswith("UTC, and is of then")
+        assert outcome.report["warnings"][-1].endswith("UTC, and its rows are of then")
 
 
 # ----------------------------------------------------------------------------- lookups at each step

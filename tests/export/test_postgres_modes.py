@@ -118,9 +118,11 @@ def test_a_row_is_not_replaced_by_one_fetched_earlier(postgres: Server) -> None:
         (None, [], 2, 2),
         ("later", ["a", "b"], 5, 5),
     ]
-    assert late.notes == [
-        f"{target_of(postgres.url('people')).name} keeps 2 rows as a later export has fetched them"
-    ]
+    [note] = late.notes
+    assert note == (
+        f"{target_of(postgres.url('people')).name} keeps 2 rows as a later export has fetched "
+        f"them, without the events of this one in `matched`"
+    )
     # At the same time, as by a run that is resumed.
     export(target, [named("1", name="again")], 5)
     assert days(postgres, "name")[0] == ("again", 5, 5)

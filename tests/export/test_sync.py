@@ -1200,6 +1200,12 @@ async def test_an_export_into_a_synced_table_says_what_it_replaces(tmp_path: Pat
         report = await session.export("Charged", start=20260101, end=20260105, to=to)
         [warning] = report.warnings
         assert "is kept by a sync, through 2026-01-05: in the rows of this export" in warning
+        # As many days as it has.
+        assert warning.endswith("or sync once with `late_days=5`")
+        report = await session.sync("App Launched", to=to, late_days=5, **days)
+        with duckdb.connect(to) as connection:
+            query = "SELECT count(*) FROM profiles WHERE list_contains(matched, 'App Launched')"
+            assert connection.execute(query).fetchall() == [(report.people,)]
         report = await session.export("Charged", start=20260101, end=20260105, to=to, table="other")
         assert report.warnings == []
 

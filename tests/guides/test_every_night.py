@@ -11,7 +11,7 @@ import duckdb
 import polars
 import pytest
 
-from altaprofiles import Session
+from altaprofiles import ExportProgress, Session
 from altaprofiles.emulator import Emulator
 
 from ..support.guides import GUIDES, block_of
@@ -59,6 +59,51 @@ def in_duckdb(query: str, database: str = ":memory:") -> list[tuple[Any, ...]]:
     with duckdb.connect(database) as connection:
         connection.execute("SET TimeZone = 'UTC'")
         return connection.execute(query).fetchall()
+
+
+@pytest.mark.parametrize("kind", ["duckdb", "postgres"])
+async def test_what_a_resumed_night_has_brought_is_new(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its rows are older than those that the last look has seen."""
+    monkeypatch.chdir(tmp_path)
+    script = block_of(GUIDE, "CREATE TABLE IF NOT EXISTS seen", "sql")
+    begin, end = script.split("-- once")
+    server: Server | None = None
+    if kind == "postgres":
+        server = request.getfixturevalue("postgres")
+    to = "crm.duckdb" if server is None else server.url("profiles")
+
+    def look() -> list[str]:
+        """Return who is new or changed, and take note of it."""
+        if server is not None:
+            server.run(*begin.split(";")[:2])
+            found = server.rows("SELECT identity FROM changed ORDER BY 1")
+            server.run(*end.partition("\n")[2].split(";")[:3])
+        else:
+            with duckdb.connect(to) as connection:
+                connection.execute(begin)
+                found = connection.execute("SELECT identity FROM changed ORDER BY 1").fetchall()
+                connection.execute(end.partition("\n")[2])
+        return [name for (name,) in found]
+
+    def halt(progress: ExportProgress) -> None:
+        if progress.records:
+            raise InterruptedError
+
+    export: dict[str, Any] = {"start": days_ago(60).date(), "end": days_ago(2).date(), "to": to}
+    async with (
+        Emulator(records=PEOPLE) as emulator,
+        Session(clevertap=emulator.clevertap) as session,
+    ):
+        with pytest.raises(InterruptedError):
+            await session.export("Charged", **export, on_progress=halt)
+        await session.export("Charged", **(export | {"start": days_ago(6).date()}))
+        assert look() == ["ann", "bob"]
+        assert look() == []
+        await session.export("Charged", **export)
+        assert look() == ["cat"]
+        assert look() == []
 
 
 async def test_a_folder_is_read_by_its_days(

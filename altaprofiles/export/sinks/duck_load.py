@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ...base.sql import quoted
-from ...base.wording import numbered
 from ...tables.layout import Column
 from ..formats import Write
 from ..state import Lost, SyncState
@@ -19,6 +18,7 @@ from ..tables import (
     of_added,
     of_left_out,
     of_lost_rows,
+    of_outdated,
     of_unfilled,
     under_other_keys,
 )
@@ -110,10 +110,8 @@ class Load:
                 self._note_added(people)
                 self._note_repeated(repeated)
                 if people.outdated:
-                    self.notes.append(
-                        f"{self._table.label} keeps {numbered(people.outdated, 'row')} as a later "
-                        f"export has fetched them"
-                    )
+                    label, outdated = self._table.label, people.outdated
+                    self.notes.append(of_outdated(label, outdated, self._content, self._origin))
             else:
                 self._note_other_accounts()
                 self._put()

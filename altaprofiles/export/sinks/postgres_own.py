@@ -77,15 +77,23 @@ class OwnTable(Struct, frozen=True):
             [[*_RIGHTS], place],
         )
 
-    def readable(self, table: PostgresTable, connection: psycopg.Connection[Any]) -> str | None:
+    def readable(
+        self, table: PostgresTable, connection: psycopg.Connection[Any], *, writes: bool
+    ) -> str | None:
         """Return this table in SQL if there is one. This user can read it.
+
+        Args:
+            table: a table that it is about.
+            connection: any connection.
+            writes: whether it is to be written as well, so that an error names all that it takes.
 
         Raises:
             ExportError: something else has made a table of this name, or this user may not read it.
         """
         place = self.find(table, connection)
         if place is not None and "SELECT" in (lacking := self.lacking(place, connection)):
-            raise self._error_of_rights(table, place, lacking, connection)
+            rights = lacking if writes else ["SELECT"]
+            raise self._error_of_rights(table, place, rights, connection)
         return place
 
     def require(self, table: PostgresTable, connection: psycopg.Connection[Any]) -> str:

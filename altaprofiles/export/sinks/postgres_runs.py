@@ -71,7 +71,7 @@ def recorded(
         ExportError: this user may not read the table of runs, or it is another table; or the record
             of rows that were written is gone, and they cannot be found.
     """
-    place = RUNS.readable(table, connection)
+    place = RUNS.readable(table, connection, writes=True)
     runs = None if place is None else escaped(place)
     row = None
     if runs is not None:

@@ -12,7 +12,6 @@ from contextlib import AbstractContextManager, suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ...base.wording import numbered
 from ...tables.layout import Column
 from ...tables.mended import Mended
 from ...tables.rows import Row, Table
@@ -23,6 +22,7 @@ from ..tables import (
     of_added,
     of_left_out,
     of_lost_rows,
+    of_outdated,
     of_unfilled,
     under_other_keys,
 )
@@ -337,8 +337,7 @@ class PostgresSink:
             self.notes.append(under_other_keys(self._table.label, repeated))
         if outdated:
             self.notes.append(
-                f"{self._table.label} keeps {numbered(outdated, 'row')} as a later export has "
-                f"fetched them"
+                of_outdated(self._table.label, outdated, self._table.content, self._origin)
             )
 
     def _note_added(self, load: Load, shape: Shape, outdated: int) -> None:

@@ -40,8 +40,9 @@ SYNC = OwnTable(
 def read(
     table: PostgresTable, connection: psycopg.Connection[Any], account: str
 ) -> SyncState | None:
-    """Return the state of the rows of one account; see `read_all`."""
-    return next((one for one in read_all(table, connection) if one.account == account), None)
+    """Return the state of the rows of one account, which may be written later; see `read_all`."""
+    states = (SyncState.of_row(*row) for row in _rows(table, connection, writes=True))
+    return next((one for one in states if one.account == account), None)
 
 
 def read_all(table: PostgresTable, connection: psycopg.Connection[Any]) -> list[SyncState]:
@@ -50,12 +51,12 @@ def read_all(table: PostgresTable, connection: psycopg.Connection[Any]) -> list[
     Raises:
         ExportError: this user may not read the states, or something else has made their table.
     """
-    return [SyncState.of_row(*row) for row in _rows(table, connection)]
+    return [SyncState.of_row(*row) for row in _rows(table, connection, writes=False)]
 
 
-def _rows(table: PostgresTable, connection: psycopg.Connection[Any]) -> list[Any]:
+def _rows(table: PostgresTable, connection: psycopg.Connection[Any], *, writes: bool) -> list[Any]:
     (exists,) = row_of(connection, "SELECT to_regclass(%s) IS NOT NULL", [table.quoted])
-    if not exists or (place := SYNC.readable(table, connection)) is None:
+    if not exists or (place := SYNC.readable(table, connection, writes=writes)) is None:
         return []
     return connection.execute(
         f"SELECT account, settings, through, {_number('synced_at')}"
@@ -95,7 +96,7 @@ def known_rows(
             place = SYNC.find(table, connection)
             if place is None or SYNC.lacking(place, connection):
                 return []
-    rows = [row for row in _rows(table, connection) if row[0] in origin.accounts]
+    rows = [row for row in _rows(table, connection, writes=True) if row[0] in origin.accounts]
     return [
         _known(table, connection, origin, SyncState.of_row(*row), Left.of(row[1])) for row in rows
     ]
