@@ -309,7 +309,8 @@ class Sync:
             return
         raise ExportError(
             f"the clock of this machine is ahead: it says {_moment(now)}, and that of the service "
-            f"{_moment(now - ahead)}, and which days are over depends on it; set the clock"
+            f"{_moment(now - ahead)}, and which days are over depends on it; set the clock, or if "
+            f"it is right, that of the proxy between"
         )
 
     def _check_clock(

@@ -215,6 +215,8 @@ def _advice(error: psycopg.Error) -> str:
             "; another session holds a lock on the table: wait until it is done, or find it in "
             "pg_locks"
         )
+    if state == _FORBIDDEN and (error.diag.message_primary or "").startswith(_OF_SCHEMA):
+        return "; let the owner of the schema run: GRANT USAGE ON SCHEMA … TO this user"
     if error.diag.source_function == "exec_stmt_raise" or state == _RAISED:
         return (
             "; the same run is refused again until that trigger or function allows these rows: "
@@ -227,6 +229,8 @@ def _advice(error: psycopg.Error) -> str:
 
 
 _LOCKED = "55P03"
+_FORBIDDEN = "42501"
+_OF_SCHEMA = "permission denied for schema"
 
 _RAISED = "P0001"
 """The class of what a function raises without naming another one."""
