@@ -529,7 +529,8 @@ def _checked(path: Path, content: dict[str, Any]) -> tuple[str | None, dict[str,
     for key in content:
         if key not in ("accounts", "default"):
             raise ConfigurationError(
-                f"{path}: unknown key {shown(key)}; use `default` and tables [accounts.NAME]"
+                f"{path}: unknown key {shown_setting(key)}; use `default` and tables "
+                f"[accounts.NAME]"
             )
     if not isinstance(tables, dict) or not all(isinstance(one, dict) for one in tables.values()):
         raise ConfigurationError(f"{path}: accounts must be tables; write [accounts.NAME]")
@@ -537,9 +538,12 @@ def _checked(path: Path, content: dict[str, Any]) -> tuple[str | None, dict[str,
         for text in (name, *table):
             check_no_database(f"{path}: the name of an account or a key", text)
         for key, value in table.items():
-            where = f"{path}: account {name!r}: {key}"
             if key not in KEYS:
-                raise ConfigurationError(f"{where} is unknown; use {one_of(KEYS, key)}")
+                raise ConfigurationError(
+                    f"{path}: account {name!r}: {shown_setting(key)} is unknown; use "
+                    f"{one_of(KEYS, key)}"
+                )
+            where = f"{path}: account {name!r}: {key}"
             if key == "shared" and isinstance(value, bool):
                 continue
             # Types that only TOML has are refused here, other wrong types where the value is used.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime
 from functools import partial
 from typing import Any
@@ -150,6 +150,7 @@ class Sync:
             days = None
         if state is not None and state.is_ahead:
             self._check_clock(state, days, place.target)
+        # Also if nothing is due: later its days will be over, and nothing tells it from sound work.
         await threads.run(lambda: self._discard(workspaces, dubious))
         if days is not None:
             by_day = place.target.by_day
@@ -236,10 +237,12 @@ class Sync:
         self.state = state
         return state
 
-    def _left(self, place: Place) -> tuple[list[Unfinished], list[Unfinished]]:
-        """Return what earlier runs of this sync have left, and what of it is dubious. Blocking.
+    def _left(self, place: Place) -> tuple[list[Unfinished], dict[str, str]]:
+        """Return what earlier runs of this sync have left. Blocking.
 
-        If a clock that was ahead has begun it, its days may not have been over.
+        Returns:
+            That, and the names of the folders of what is not to be finished, each with the reason:
+            if a clock that was ahead has begun it, its days may not have been over.
         """
         left = [
             one
@@ -249,8 +252,10 @@ class Sync:
             and not one.is_empty
             and self._settings.is_in(one.arguments.get("sync"))
         ]
-        dubious = [one for one in left if self._fault_of(one) is not None]
-        return [one for one in left if one not in dubious], dubious
+        faults = [self._fault_of(one) for one in left]
+        found = [*zip(left, faults, strict=True)]
+        dubious = {one.path.name: f"{one.title} {fault}" for one, fault in found if fault}
+        return [one for one, fault in found if fault is None], dubious
 
     def _fault_of(self, one: Unfinished) -> str | None:
         """Return what is wrong with the days of an unfinished export, in words, or None."""
@@ -260,11 +265,11 @@ class Sync:
             return "has days that are not over"
         return None
 
-    def _discard(self, workspaces: Workspaces, dubious: list[Unfinished]) -> None:
-        """Discard what earlier runs have left, for the sake of its days. Blocking."""
-        for one in dubious:
-            workspaces.discard(one.path.name)
-            self._warn(f"{one.title} {self._fault_of(one)}; it is begun anew")
+    def _discard(self, workspaces: Workspaces, dubious: Mapping[str, str]) -> None:
+        """Discard what `_left` calls dubious, so that its days are asked for anew. Blocking."""
+        for name, reason in dubious.items():
+            workspaces.discard(name)
+            self._warn(f"{reason}; it is discarded, and its days are asked for anew")
 
     def _plans(self, left: list[Unfinished]) -> list[EventsPlan]:
         """Return the plans that this run can finish, by days."""
@@ -309,7 +314,8 @@ class Sync:
             return
         raise ExportError(
             f"the clock of this machine is ahead: it says {_moment(now)}, and that of the service "
-            f"{_moment(now - ahead)}, and which days are over depends on it; set the clock"
+            f"{_moment(now - ahead)}, and which days are over depends on it; set the clock, or if "
+            f"it is right, that of the proxy between"
         )
 
     def _check_clock(

@@ -709,7 +709,7 @@ def command_of(*arguments: str) -> str:
 
 
 def test_the_command_that_goes_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(sys, "argv", ["altaprofiles"])
+    monkeypatch.setattr(sys, "argv", ["/opt/altaprofiles"])
     days = "--from 2026-01-01 --to 2026-01-31"
     out = "--out p.csv"
     for given, shown in (

@@ -389,6 +389,17 @@ def guest(postgres: Server) -> Iterator[Callable[[str], Target]]:
     postgres.run(f"DROP OWNED BY {name}", f"DROP ROLE {name}")
 
 
+def test_the_right_to_use_the_schema_is_named(
+    postgres: Server, guest: Callable[[str], Target]
+) -> None:
+    postgres.run("CREATE SCHEMA crm", "CREATE TABLE crm.people (identity text)")
+    words = "permission denied for schema crm .*; let the owner of the schema run: GRANT USAGE ON"
+    with pytest.raises(ExportError, match=words):
+        guest("crm.people").check()
+    with pytest.raises(ExportError, match=words):
+        guest("crm.people").states()
+
+
 def test_rights_that_are_missing_are_found_first(
     postgres: Server, guest: Callable[[str], Target]
 ) -> None:

@@ -77,9 +77,9 @@ async def test_what_a_resumed_night_has_brought_is_new(
     def look() -> list[str]:
         """Return who is new or changed, and take note of it."""
         if server is not None:
-            server.run(*begin.split(";")[:2])
+            server.run(begin)
             found = server.rows("SELECT identity FROM changed ORDER BY 1")
-            server.run(*end.partition("\n")[2].split(";")[:3])
+            server.run(end.partition("\n")[2])
         else:
             with duckdb.connect(to) as connection:
                 connection.execute(begin)
@@ -103,6 +103,44 @@ async def test_what_a_resumed_night_has_brought_is_new(
         assert look() == []
         await session.export("Charged", **export)
         assert look() == ["cat"]
+        assert look() == []
+
+
+async def test_a_night_that_adds_to_newer_rows_has_changed_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it adds to `matched` does not make the row newer."""
+    monkeypatch.chdir(tmp_path)
+    script = block_of(GUIDE, "CREATE TABLE IF NOT EXISTS seen", "sql")
+    begin, end = script.split("-- once")
+
+    def look() -> list[str]:
+        with duckdb.connect("crm.duckdb") as connection:
+            connection.execute(begin)
+            # As after a kill.
+            connection.execute(begin)
+            found = connection.execute("SELECT identity FROM changed ORDER BY 1").fetchall()
+            connection.execute(end.partition("\n")[2])
+        return [name for (name,) in found]
+
+    def halt(progress: ExportProgress) -> None:
+        if progress.records:
+            raise InterruptedError
+
+    ann = PEOPLE[0]
+    both = ann["events"] | {"Viewed": ann["events"]["Charged"]}
+    people = [ann | {"events": both}, *PEOPLE[1:]]
+    async with (
+        Emulator(records=people) as emulator,
+        Session(clevertap=emulator.clevertap) as session,
+    ):
+        with pytest.raises(InterruptedError):
+            await session.sync("Charged", to="crm.duckdb", on_progress=halt, **NIGHT)
+        days = {"start": NIGHT["since"], "end": NIGHT["until"]}
+        await session.export("Viewed", to="crm.duckdb", write="upsert", **days)
+        assert look() == ["ann"]
+        await session.sync("Charged", to="crm.duckdb", **NIGHT)
+        assert look() == ["ann", "bob", "cat"]
         assert look() == []
 
 

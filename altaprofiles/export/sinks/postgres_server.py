@@ -191,14 +191,13 @@ def _reason(error: psycopg.Error) -> str:
     name = type(error).__name__
     message = error.diag.message_primary
     # A trigger may raise any class with any message.
-    is_raised = error.diag.source_function == "exec_stmt_raise"
-    if message and state[:2] in _WITHOUT_VALUES and not is_raised:
-        return f"{message} (SQLSTATE {state})"
-    if is_raised or state == _RAISED:
+    if _is_raised(error):
         return (
             f"a trigger or function of the database raised {name} (SQLSTATE {state}); its message "
             f"is in the server's log, as it may hold values of the record"
         )
+    if message and state[:2] in _WITHOUT_VALUES:
+        return f"{message} (SQLSTATE {state})"
     parts = (("column", error.diag.column_name), ("constraint", error.diag.constraint_name))
     where = "".join(f", {kind} {text}" for kind, text in parts if text)
     return (
@@ -215,7 +214,9 @@ def _advice(error: psycopg.Error) -> str:
             "; another session holds a lock on the table: wait until it is done, or find it in "
             "pg_locks"
         )
-    if error.diag.source_function == "exec_stmt_raise" or state == _RAISED:
+    if state == _FORBIDDEN and (error.diag.message_primary or "").startswith(_OF_SCHEMA):
+        return "; let the owner of the schema run: GRANT USAGE ON SCHEMA … TO this user"
+    if _is_raised(error):
         return (
             "; the same run is refused again until that trigger or function allows these rows: "
             "alter it, or correct the values where they come from"
@@ -226,7 +227,14 @@ def _advice(error: psycopg.Error) -> str:
     return ""
 
 
+def _is_raised(error: psycopg.Error) -> bool:
+    """Return whether a function of the database, such as a trigger, has raised an error."""
+    return error.diag.source_function == "exec_stmt_raise" or error.sqlstate == _RAISED
+
+
 _LOCKED = "55P03"
+_FORBIDDEN = "42501"
+_OF_SCHEMA = "permission denied for schema"
 
 _RAISED = "P0001"
 """The class of what a function raises without naming another one."""
