@@ -51,9 +51,11 @@ Service: TypeAlias = Literal["clevertap", "alta", "both"]
 
 
 _TURN_EVERY = 0.2
-_TYPOGRAPHIC = re.compile("[\u2018-\u201f«»]")
 """Longest wait of the loop, in seconds: a signal that arrives just before it starts to wait for a
 socket does not wake it."""
+
+_TYPOGRAPHIC = re.compile("[\u2018-\u201f«»]")
+"""Quotation marks of word processors."""
 
 
 class App:

@@ -41,6 +41,15 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("-file.txt").touch()
 
 
+@pytest.fixture(params=[True, False])
+def in_terminal(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether a terminal shows what an installed program prints."""
+    shown: bool = request.param
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: shown)
+    monkeypatch.setattr(sys, "argv", ["/opt/altaprofiles"])
+    return shown
+
+
 def parsed(words: list[str]) -> tuple[click.Context, dict[str, object]]:
     """Return the context of a command line, and the values of all options."""
     app = App()
@@ -165,17 +174,13 @@ def test_the_line_that_shows_what_is_unfinished(
     ],
 )
 @pytest.mark.parametrize("to", ["postgresql://me@db/crm/buyers", "s3://people/buyers.parquet"])
-@pytest.mark.parametrize("in_terminal", [True, False])
+@pytest.mark.usefixtures("in_terminal")
 def test_a_line_that_resumes_in_one_folder_only_goes_there(
     tmp_path: Path,
     to: str,
     options: list[str],
     is_of_folder: bool,
-    in_terminal: bool,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: in_terminal)
-    monkeypatch.setattr(sys, "argv", ["/opt/altaprofiles"])
     days = ["--from", "2026-01-01", "--to", "2026-01-31"]
     context, values = parsed(["export", "Charged", *days, "-o", to, *options])
     with context:
@@ -197,16 +202,12 @@ def test_a_line_that_resumes_in_one_folder_only_goes_there(
         (["-o", "/srv/people.csv", "--query", "-file.txt"], True),
     ],
 )
-@pytest.mark.parametrize("in_terminal", [True, False])
 def test_a_line_that_resumes_a_file_goes_to_the_folder_of_a_relative_path(
     tmp_path: Path,
     options: list[str],
     is_of_folder: bool,
     in_terminal: bool,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: in_terminal)
-    monkeypatch.setattr(sys, "argv", ["/opt/altaprofiles"])
     # Whoever sees it in a terminal is there.
     is_of_folder = is_of_folder and not in_terminal
     days = ["--from", "2026-01-01", "--to", "2026-01-31"]

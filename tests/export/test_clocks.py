@@ -24,12 +24,11 @@ from altaprofiles import (
 )
 from altaprofiles.emulator import Emulator
 from altaprofiles.export.accounts import AccountsFailed
-from altaprofiles.export.output import Output
 from altaprofiles.export.sync import Syncs
-from altaprofiles.session import sync_part
 
 from ..support.postgres import Server
 from ..support.sessions import session_for
+from ..support.syncs import sync_part_of
 
 pytestmark = pytest.mark.anyio
 
@@ -73,6 +72,12 @@ def set_service(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     return set_to
 
 
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # What is gathered for a table of PostgreSQL is in the current folder.
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.fixture(params=["duckdb", "folder", "postgres"])
 def to(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "postgres":
@@ -102,10 +107,7 @@ async def test_days_that_a_clock_has_passed_over_are_no_success(
     to: str,
     set_clock: Clock,
     request: pytest.FixtureRequest,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.chdir(tmp_path)
     async with Emulator(people=0) as emulator:
         emulator.add(charged("1", date(2026, 1, 5)))
         set_clock(date(2026, 1, 8))
@@ -155,11 +157,8 @@ async def test_a_clock_ahead_of_the_services_brings_nothing_in_that_night(
     set_clock: Clock,
     set_service: Clock,
     request: pytest.FixtureRequest,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A weekly job would later pass over the days that were not over then."""
-    monkeypatch.chdir(tmp_path)
     async with Emulator(people=0) as emulator:
         emulator.add(charged("1", date(2026, 1, 5)))
         for day in (8, 17):
@@ -251,11 +250,8 @@ async def test_a_day_that_was_brought_half_over_is_no_success(
     set_clock: Clock,
     set_service: Clock,
     request: pytest.FixtureRequest,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A clock was ahead by a little more than a day, of which the service said nothing."""
-    monkeypatch.chdir(tmp_path)
     set_service("")
     async with Emulator(people=0) as emulator:
         emulator.add(charged("1", date(2026, 1, 5)))
@@ -288,11 +284,8 @@ async def test_work_that_a_clock_ahead_has_begun_is_begun_anew(
     set_clock: Clock,
     set_service: Clock,
     request: pytest.FixtureRequest,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It asked for days that were not over, and has believed that nobody was there."""
-    monkeypatch.chdir(tmp_path)
     set_service("")
     async with Emulator(people=0) as emulator:
         emulator.add(charged("1", date(2026, 1, 5)))
@@ -317,10 +310,7 @@ async def test_a_clock_that_is_behind_by_minutes_changes_nothing(
     set_clock: Clock,
     set_service: Clock,
     request: pytest.FixtureRequest,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.chdir(tmp_path)
     set_service("")
     async with Emulator(people=0) as emulator:
         emulator.add(charged("1", date(2026, 1, 5)))
@@ -343,37 +333,13 @@ async def test_each_of_several_accounts_notices_that_the_clock_is_ahead(
     set_clock: Clock,
     set_service: Clock,
     request: pytest.FixtureRequest,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.chdir(tmp_path)
     shop, outlet = Emulator(people=0, seed=1), Emulator(people=0, seed=2)
 
     async def both() -> SyncReport:
         async with session_for(shop) as first, session_for(outlet) as second:
             parts = [
-                sync_part(
-                    session,
-                    "Charged",
-                    since=SINCE,
-                    until=None,
-                    late_days=2,
-                    timezone="UTC",
-                    name=name,
-                    output=Output(to=to),
-                    on_progress=None,
-                    event_properties=(),
-                    profile_fields=(),
-                    query=None,
-                    windows="auto",
-                    batch_size=92,
-                    app=False,
-                    event_summaries=True,
-                    profile=True,
-                    with_cdp=False,
-                    cdp_key="identity",
-                    cdp_by="user_id",
-                )
+                sync_part_of(session, "Charged", name, to, since=SINCE, late_days=2)
                 for name, session in (("shop", first), ("outlet", second))
             ]
             return await Syncs(parts, lambda _: None).run()

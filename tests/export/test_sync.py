@@ -35,17 +35,16 @@ from altaprofiles import (
 )
 from altaprofiles.emulator import Emulator
 from altaprofiles.export.accounts import AccountsFailed
-from altaprofiles.export.output import Output
 from altaprofiles.export.outputs import days_of, outputs_at, unfinished_in
 from altaprofiles.export.report import ExportProgress
 from altaprofiles.export.sync import Syncs
-from altaprofiles.session import sync_part
 
 from ..support.exporting import Exporter, Job, exporter
 from ..support.jobs import EVENTS, Halt, Scripted, at_script, names_in, person, workspaces_of
 from ..support.joining import DOWN, both, user
 from ..support.servers import http
 from ..support.sessions import QUICK, session_for
+from ..support.syncs import sync_part_of
 from ..support.terminals import environment, run
 from ..support.thorough import THOROUGH, of_each_kind
 
@@ -827,27 +826,15 @@ class Pair:
             self.revoke(name)
         async with AsyncExitStack() as stack:
             parts = [
-                sync_part(
+                sync_part_of(
                     await stack.enter_async_context(self._session(name)),
                     "App Launched",
+                    name,
+                    self.to,
                     since=20260101,
                     until=20260100 + until,
-                    late_days=0,
-                    timezone="UTC",
-                    name=name,
-                    output=Output(to=self.to),
                     on_progress=partial(on_progress, name),
-                    event_properties=(),
-                    profile_fields=(),
-                    query=None,
-                    windows="auto",
                     batch_size=23,
-                    app=False,
-                    event_summaries=True,
-                    profile=True,
-                    with_cdp=False,
-                    cdp_key="identity",
-                    cdp_by="user_id",
                 )
                 for name in self.emulators
             ]

@@ -1,4 +1,4 @@
-"""What the library names for an output."""
+"""The names that the library gives to the files of an output."""
 
 from __future__ import annotations
 
