@@ -123,9 +123,7 @@ def test_a_region_that_is_nearly_right_is_suggested(region: str, meant: str) -> 
         f"https://ann:{PASSCODE}@gateway.example.com",
     ],
 )
-def test_an_address_as_region_is_named_as_one(
-    region: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_address_as_region_is_named_as_one(region: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigurationError) as caught:
         account(region=region)
     assert str(caught.value) == "region: looks like an address; pass it as `base_url`"
@@ -142,8 +140,14 @@ def test_an_address_as_region_is_named_as_one(
 @pytest.mark.parametrize(
     ("build", "words"),
     [
-        (lambda: account(base_url="In1"), "base_url: holds the name of a region; pass it as `region`"),
-        (lambda: key(base_url="sg"), "base_url: holds the name of a platform; pass it as `endpoint`"),
+        (
+            lambda: account(base_url="In1"),
+            "base_url: holds the name of a region; pass it as `region`",
+        ),
+        (
+            lambda: key(base_url="sg"),
+            "base_url: holds the name of a platform; pass it as `endpoint`",
+        ),
         (
             lambda: account(passcode="https://in1.api.clevertap.com"),
             "passcode: holds a URL; pass an address as `base_url`, and the passcode",

@@ -31,7 +31,6 @@ import httpx
 import pytest
 import trustme
 import uvicorn
-from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from fastapi import HTTPException
 from sybil import Example

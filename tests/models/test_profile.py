@@ -215,7 +215,8 @@ def test_decoded_parts_are_shared_and_no_part_of_what_a_profile_is() -> None:
     assert profile == same
     assert len({profile, same}) == 1
     assert profile.encode() == same.encode()
-    for other in (copy.deepcopy(profile), pickle.loads(pickle.dumps(profile))):
+    pickled = pickle.loads(pickle.dumps(profile))  # noqa: S301
+    for other in (copy.deepcopy(profile), pickled):
         assert (other.profile_data, other.events, other.platform_info) == expected
 
 
