@@ -123,8 +123,8 @@ def check_day(name: str, value: object, fix: str = _FIX) -> int:
                 raise InvalidArgument(f"{name}: {text!r} is Excel's number of {of_excel}; {fix}")
             if fix == _FIX and re.fullmatch("[1-9][0-9]{9}", text):
                 raise InvalidArgument(
-                    f"{name}: {text!r} is text, and epoch seconds are an int; pass {text}, or a day "
-                    f"as '2026-01-31'"
+                    f"{name}: {text!r} is text, and epoch seconds are an int; pass {text}, or a "
+                    "day as '2026-01-31'"
                 )
             raise InvalidArgument(f"{name}: {shown(text)} is not a day; {fix}")
         value = found
