@@ -129,8 +129,10 @@ def run_accounts(
             return report
 
         resume = prefix + resuming_line(click.get_current_context())
+        app.name_account(service)
         run_job(app, job, out=out, as_json=as_json, resume=resume, service=service)
         return
+    app.name_account(service)
     app.accounts = app.accounts or (app.usual_account(f"{ACCOUNT} in --out", service),)
     if ACCOUNT in out:
         _check_name(app, out, [filled(out, name) for name in app.accounts])

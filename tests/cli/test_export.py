@@ -590,6 +590,22 @@ def test_interrupted_and_gone_on_with(
         assert not resumed.stderr.startswith("reading: 0 records")
 
 
+def test_a_closed_terminal_loses_nothing(
+    env: dict[str, str], small: Emulator, tmp_path: Path, uninterrupted: str
+) -> None:
+    out = tmp_path / "p.ndjson"
+    with held(small, passing=4) as (variables, let_pass):
+        with Terminal(env | variables, *WORDS, "-o", str(out), cwd=tmp_path) as terminal:
+            terminal.expect(SOME_READ)
+            assert terminal.close() == 129
+        assert not out.exists()
+        let_pass()
+        resumed = run(env | variables, *WORDS, "-o", str(out), cwd=tmp_path)
+    assert resumed.code == 0, resumed.stderr
+    assert digest(out) == uninterrupted
+    assert not resumed.stderr.startswith("reading: 0 records")
+
+
 @pytest.mark.parametrize("kind", ["picture", "spinner"])
 def test_ctrl_z_clears_the_display_and_shows_the_cursor(
     env: dict[str, str], small: Emulator, tmp_path: Path, kind: str

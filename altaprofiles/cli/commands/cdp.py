@@ -143,6 +143,7 @@ def _print_lookups(
         raise InvalidArgument("column: stdin is read as text, a key a line; leave it out")
     waits = app.waits()
     session = app.session(service="alta", on_event=waits.note)
+    app.name_account("alta")
     console = output_console() if sys.stdout.isatty() else None
     total = 0
     failures = _Failures()
