@@ -223,3 +223,17 @@ async def test_a_table_is_resumed_and_shown_by_another_spelling(
         assert state.success is not None
         assert not state.unfinished
     assert len([*tmp_path.glob("*.manifest.json")]) == 1
+
+
+@pytest.mark.anyio
+async def test_the_default_tables_of_a_database_are_told_apart(postgres: Server) -> None:
+    url = postgres.url()
+    async with Emulator(people=9) as emulator, session_for(emulator) as session:
+        await session.export(EVENT, **RANGE, to=url)
+        await session.export_lookups(["nobody"], by="user_id", to=url)
+    people, bindings = outputs_at(url, table=None, spool=None)
+    assert people.option is None
+    assert bindings.option is not None
+    [found] = outputs_at(url, table=bindings.option, spool=None)
+    assert found.success == bindings.success
+    assert f"--table {bindings.option}" in bindings.command
