@@ -176,7 +176,7 @@ def test_the_log_of_json_lines_has_the_class_of_the_cause(tmp_path: Path) -> Non
         assert done.code == 4
         [line] = [line for line in map(json.loads, done.stderr.splitlines()) if "error" in line]
         assert (line["error"], line["cause"]) == ("Incomplete", "ExportError")
-        assert "remove this file; the next run brings the day again" in line["message"]
+        assert "remove it; the next run brings the day again" in line["message"]
         path.unlink()
         assert run(env, *words, "2026-01-03", cwd=tmp_path).code == 0
         assert path.exists()
