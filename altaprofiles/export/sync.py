@@ -16,6 +16,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from ..base.task_account import of_account
+from ..base.wording import failed_alone
 from ..base.zones import FAR_AHEAD, USUAL_SKEW, is_to_come, today
 from ..errors import AltaProfilesError, ConfigurationError, ExportError, Incomplete
 from .accounts import AccountsFailed, next_run, summed, united
@@ -522,7 +523,7 @@ class Syncs:
         except (AltaProfilesError, OSError) as error:
             self._errors[name] = error
             if self._errors.keys() | self._reports.keys() != self._syncs.keys():
-                logger.warning("%s has failed, which does not stop the other accounts", name)
+                logger.warning("%s", failed_alone(name))
             self._on_failure(name)
             report = getattr(error, "report", None)
             if not isinstance(report, SyncReport):
