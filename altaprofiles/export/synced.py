@@ -17,7 +17,7 @@ from ..wire.language import Filters
 from .plan import EventsPlan, in_words
 from .state import SyncState
 
-__all__ = ["Days", "Settings", "days_of"]
+__all__ = ["Days", "Settings", "check_order", "days_of"]
 
 _DAY = timedelta(days=1)
 
@@ -194,8 +194,8 @@ class Days(Struct, frozen=True, kw_only=True):
                 f"that the table should have"
             )
         last = None if until is None else _check_date("until", until)
-        if last is not None and last < first:
-            raise InvalidArgument(f"until: {last} is before `since`, {first}; swap them")
+        if last is not None:
+            check_order(first, last)
         return cls(
             since=first,
             until=last,
@@ -227,6 +227,12 @@ class Days(Struct, frozen=True, kw_only=True):
 def _plain(name: str, value: Any) -> Any:
     # As messages have events.
     return tuple(value or ()) if name == "events" else value
+
+
+def check_order(since: date, until: date) -> None:
+    """Raise `InvalidArgument` if the last day is before the first one."""
+    if until < since:
+        raise InvalidArgument(f"until: {until} is before `since`, {since}; swap them")
 
 
 def days_of(plan: EventsPlan) -> tuple[date, date]:
