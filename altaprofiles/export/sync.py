@@ -88,7 +88,7 @@ class Sync:
         self._warnings = [] if timezone else [_NO_ZONE]
         # Any days, to check the arguments with.
         self._some = plan(days.since, days.since, False)
-        self._settings = Settings.of(self._some, days.since)
+        self._settings = Settings.of(self._some, days.since, self._timezone)
         self._output = replace(output, write="upsert", sync=self._settings.encode())
         self._job = job
         self._reports: list[ExportReport] = []
@@ -138,6 +138,8 @@ class Sync:
         for sentence in self._warnings:
             self._log(sentence)
         state = await self._state(workspaces, place.target, threads)
+        if state is not None:
+            self._warn_of_zone(state, place.target)
         left, dubious = await threads.run(lambda: self._left(place))
         for plan in self._plans(left):
             if not self._settings.follows(state, plan):
@@ -346,6 +348,24 @@ class Sync:
         self._warn(
             f"{sentence}; they are brought again from {days[0]} on; if the clock was wrong before "
             f"that day, sync once more with `late_days` that reach back to then"
+        )
+
+    def _warn_of_zone(self, state: SyncState, target: Target) -> None:
+        """Warn if another time zone has decided when days are over, and they are not due again."""
+        before = self._settings.timezone_of(state)
+        if before is None or before == self._timezone:
+            return
+        first = self._days.shifted(before, state.through, are_kept=not target.by_day)
+        days = self._days.after(state)
+        if first is None or (days is not None and days[0] <= first):
+            return
+        late = (max(state.through, self._days.last) - first).days + 1
+        others = ", or have those of the day beside" if target.by_day else ""
+        self._warn(
+            f"`timezone` was {before!r} when the days through {state.through} of {self.account} "
+            f"were brought to {target.label}, and is now {self._timezone!r}: those from {first} on "
+            f"may lack the rows of some hours{others}; sync this account once with "
+            f"`late_days={late}` or more, which brings them again"
         )
 
     def _warn_of_lost_days(self, target: Target, through: date) -> None:
