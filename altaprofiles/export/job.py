@@ -270,8 +270,7 @@ class Job(Generic[R, S]):
 
         async def begin(part: Part[R, S]) -> None:
             await part.open(workspaces, place, threads, self._output, names)
-            if self.check_clock is not None:
-                part.run.check_clock = self.check_clock
+            part.run.check_clock = self.check_clock
             await threads.run(part.begin)
 
         is_checked = False

@@ -34,7 +34,7 @@ from .store.workspace import explaining_disk_errors
 from .store.workspaces import Workspaces
 from .synced import Days, Settings, days_of
 from .threads import Threads, run_all
-from .unfinished import Unfinished, unfinished_at
+from .unfinished import Unfinished, is_confirmed, unfinished_at
 
 __all__ = ["Sync", "Syncs"]
 
@@ -95,6 +95,7 @@ class Sync:
         self._brought: list[date] = []
         self._failures: list[Incomplete] = []
         self._finished: list[EventsPlan] = []
+        self._confirmed = 0.0
         self.last: Job[ExportReport, ExportProgress] | None = None
         self.seen = 0.0
         self.state: SyncState | None = None
@@ -151,7 +152,7 @@ class Sync:
         # Days that have just been brought are not late yet.
         if days is not None and self._finished and state is not None and state.through >= days[1]:
             days = None
-        if state is not None and state.is_ahead:
+        if state is not None and state.is_ahead and not self._is_confirmed(state):
             self._check_clock(state, days, place.target)
         # Also if nothing is due: later its days will be over, and nothing tells it from sound work.
         await threads.run(lambda: self._discard(workspaces, dubious))
@@ -245,7 +246,8 @@ class Sync:
 
         Returns:
             That, and the names of the folders of what is not to be finished, each with the reason:
-            if a clock that was ahead has begun it, its days may not have been over.
+            if a clock that was ahead has begun it, its days may not have been over. If the clock of
+            the service has confirmed it, that of this machine is behind instead.
         """
         left = [
             one
@@ -255,18 +257,40 @@ class Sync:
             and not one.is_empty
             and self._settings.is_in(one.arguments.get("sync"))
         ]
-        faults = [self._fault_of(one) for one in left]
-        found = [*zip(left, faults, strict=True)]
-        dubious = {one.path.name: f"{one.title} {fault}" for one, fault in found if fault}
-        return [one for one, fault in found if fault is None], dubious
+        dubious: dict[str, str] = {}
+        for one in left:
+            if (fault := self._fault_of(one)) is None:
+                continue
+            # It may also be of another time zone.
+            if not self._were_over(one) or not is_confirmed(one):
+                dubious[one.path.name] = f"{one.title} {fault}"
+                continue
+            self._confirmed = max(self._confirmed, one.began or 0.0)
+            self._warn(
+                f"{one.title} {fault}, and by that of the service it is sound: the clock of this "
+                f"machine is behind; set it"
+            )
+        return [one for one in left if one.path.name not in dubious], dubious
 
     def _fault_of(self, one: Unfinished) -> str | None:
         """Return what is wrong with the days of an unfinished export, in words, or None."""
         if one.began is not None and is_to_come(one.began):
             return f"was begun at {_moment(one.began)}, which is to come by this machine's clock"
         if isinstance(one.plan, EventsPlan) and not self._days.are_over(one.plan):
-            return "has days that are not over"
+            return "has days that are not over by this machine's clock"
         return None
+
+    def _were_over(self, one: Unfinished) -> bool:
+        """Return whether the days of an unfinished export were over when it was begun."""
+        plan, began = one.plan, one.began
+        if began is None or not isinstance(plan, EventsPlan):
+            return False
+        return self._days.are_over(plan, began)
+
+    def _is_confirmed(self, state: SyncState) -> bool:
+        """Return whether this machine's clock is behind, and a finished export has the state."""
+        over = today(self._days.zone, self._confirmed)
+        return state.synced_at.timestamp() <= self._confirmed and state.through < over
 
     def _discard(self, workspaces: Workspaces, dubious: Mapping[str, str]) -> None:
         """Discard what `_left` calls dubious, so that its days are asked for anew. Blocking."""

@@ -362,6 +362,53 @@ async def test_each_of_several_accounts_notices_that_the_clock_is_ahead(
         assert people(to, request) == ["1", "2"]
 
 
+async def test_a_clock_that_is_behind_finishes_what_the_services_clock_has_confirmed(
+    to: str,
+    set_clock: Clock,
+    set_service: Clock,
+    request: pytest.FixtureRequest,
+) -> None:
+    async with Emulator(people=0) as emulator:
+        emulator.add(charged("1", date(2026, 1, 5)))
+        set_service(date(2026, 1, 10))
+        set_clock(date(2026, 1, 10))
+        with pytest.raises(InterruptedError):
+            await night(emulator, to, on_progress=interrupt)
+        # By this clock the last day is not over.
+        set_clock(date(2026, 1, 9), 22)
+        report = await night(emulator, to)
+        assert (report.complete, report.finished, report.through) == (True, 1, date(2026, 1, 9))
+        assert "the clock of this machine is behind; set it" in " ".join(report.warnings)
+        assert "discarded" not in " ".join(report.warnings)
+        assert people(to, request) == ["1"]
+        # Of the table alone it does not know which clock was wrong.
+        report = await night(emulator, to)
+        assert "this machine is behind, or one was ahead" in " ".join(report.warnings)
+        emulator.add(charged("2", date(2026, 1, 10)))
+        set_service(date(2026, 1, 11))
+        set_clock(date(2026, 1, 11))
+        report = await night(emulator, to)
+        assert (report.warnings, report.through) == ([], date(2026, 1, 10))
+        assert people(to, request) == ["1", "2"]
+
+
+async def test_status_finishes_what_the_services_clock_has_confirmed(
+    tmp_path: Path, set_clock: Clock, set_service: Clock
+) -> None:
+    to = f"{tmp_path}/crm.duckdb"
+    async with Emulator(people=0) as emulator:
+        emulator.add(charged("1", date(2026, 1, 5)))
+        set_service(date(2026, 1, 10))
+        set_clock(date(2026, 1, 10))
+        with pytest.raises(InterruptedError):
+            await night(emulator, to, on_progress=interrupt)
+        set_clock(date(2026, 1, 9), 22)
+        [one] = unfinished_in(to)
+        async with session_for(emulator) as session:
+            report = await session.finish_unfinished(one, to=to)
+        assert report.complete
+
+
 WEST = "America/Los_Angeles"
 
 
@@ -387,6 +434,30 @@ async def test_a_day_that_was_over_in_another_time_zone_only_is_brought_again(
         set_clock(date(2026, 1, 12), 12)
         report = await night(emulator, to, WEST, late_days=0)
         assert (report.first, report.last) == (date(2026, 1, 11), date(2026, 1, 11))
+
+
+async def test_work_of_another_time_zone_whose_days_are_not_over_is_no_sound_work(
+    to: str,
+    set_clock: Clock,
+    set_service: Clock,
+    request: pytest.FixtureRequest,
+) -> None:
+    async with Emulator(people=0) as emulator:
+        emulator.add(charged("1", date(2026, 1, 5)))
+        set_service(date(2026, 1, 10))
+        set_clock(date(2026, 1, 10))
+        with pytest.raises(InterruptedError):
+            await night(emulator, to, on_progress=interrupt)
+        emulator.add(charged("2", date(2026, 1, 9)))
+        set_service(date(2026, 1, 10), 4)
+        set_clock(date(2026, 1, 10), 4)
+        report = await night(emulator, to, WEST)
+        assert (report.finished, report.through) == (0, date(2026, 1, 8))
+        assert "behind" not in " ".join(report.warnings)
+        set_service(date(2026, 1, 10), 12)
+        set_clock(date(2026, 1, 10), 12)
+        assert (await night(emulator, to, WEST, late_days=0)).through == date(2026, 1, 9)
+        assert people(to, request) == ["1", "2"]
 
 
 async def test_another_time_zone_than_before_is_told_once_with_what_to_do(
