@@ -281,9 +281,9 @@ def test_without_a_notebook_it_is_lines_on_stderr(capsys: pytest.CaptureFixture[
 async def test_a_line_promises_what_the_error_does(tmp_path: Path) -> None:
     async with scripted(always(http(b'{"status":"fail","code":2}'))) as server:
         async with session_at(server) as session:
+            show = Progress()
             # On a busy machine, a deadline may pass before anything is shown.
             for deadline in (0.3, 3, 30):
-                show = Progress()
                 with pytest.raises(Incomplete, match="nothing of it has been kept") as caught:
                     await session.export(
                         "Charged",
