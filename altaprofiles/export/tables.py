@@ -191,8 +191,8 @@ def of_lost_rows(label: str, account: str, origin: Origin, losses: Sequence[Lost
         f"{label} has {what}: somebody has deleted rows, restored an older backup of the table, or "
         f"merged people by an export that may not write its state (altaprofiles_sync), and no sync "
         f"fetches them again by itself; if they are to stay away, do nothing; to bring all, sync "
-        f"this account once with `late_days={lost.days}` or more, or, after a backup, with the days "
-        f"since it was made"
+        f"this account once with `late_days={lost.days}` or more, or, after a backup, with the "
+        f"days since it was made"
     )
 
 
