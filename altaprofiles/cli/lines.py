@@ -5,17 +5,20 @@ from __future__ import annotations
 import re
 import unicodedata
 
-__all__ = ["wrapped"]
+__all__ = ["Unbroken", "wrapped"]
 
 _WORD = r"""(?:'[^'\n]*'|"(?:[^"\\\n]|\\.)*"|[^\s;,'"]++)++"""
 """A word of a shell."""
 _MORE = rf"(?:(?<!\w\.) {_WORD})"
 """A further one, not behind the end of a sentence."""
+_PROGRAM = (
+    rf"""(?:uv run |uvx )?(?:{_WORD} -m )?(?:'[^'\n]*/altaprofiles'|[^\s;,'"]*altaprofiles)"""
+)
 _COPIED = (
     "`[^`\n]+`",
     "To resume: .+",
     rf"(?<=[Rr]un: ){_WORD}{_MORE}*+",
-    rf"(?<=: )(?:pip|(?:{_WORD} -m )?altaprofiles){_MORE}++",
+    rf"(?<=: )(?:\(cd {_WORD} && )?(?:pip|{_PROGRAM}){_MORE}++",
 )
 """Text to be copied. A comma or a semicolon that is not in quotation marks ends a command."""
 _PIECE = re.compile(rf"(\s*)((?:{'|'.join(_COPIED)}|\S)+)")
@@ -24,11 +27,19 @@ _PIECE = re.compile(rf"(\s*)((?:{'|'.join(_COPIED)}|\S)+)")
 _NAME = re.compile(r"\S+(?: \S+)?\s{2,}|\s+")
 
 
+class Unbroken(str):
+    """A line that is a command, with nothing else but blanks before it."""
+
+    __slots__ = ()
+
+
 def wrapped(text: str, width: int) -> str:
     """Return `text` with line breaks between words where a line is wider than `width` columns.
 
     A line begins below the value that it continues. What is to be copied stays in one piece.
     """
+    if isinstance(text, Unbroken):
+        return text
     return "\n".join(_wrapped(line, width) for line in text.split("\n"))
 
 

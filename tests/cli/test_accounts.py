@@ -1189,6 +1189,10 @@ def test_a_part_of_a_replaced_output_is_not_finished_alone(
     words = words[words.index("export") :]
     assert words == ["export", "App Launched", *DAYS, "--out", "people.csv", *BOTH]
     assert f" {left['command']}\n" in shown
+    # In a terminal as well: what is pasted of a broken one runs without its last options.
+    for finish in ((), ("--finish-unfinished",)):
+        with Terminal(env, "status", "people.csv", *finish, cwd=tmp_path) as terminal:
+            terminal.expect(f"{left['command']}\n")
     folder = tmp_path / "elsewhere"
     folder.mkdir()
     lines = run(env, "status", "../people.csv", "--json", cwd=folder).stdout.splitlines()

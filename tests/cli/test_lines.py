@@ -19,6 +19,10 @@ COMMANDS = [
     ("others read it; run: ", "chmod 600 '/home/a b/credentials of it'", ", and count again"),
     ("it needs the extra; install it with: ", "pip install --upgrade 'altaprofiles[a,b]'", ""),
     ("no extra: ", "altaprofiles doctor --account 'a b c'", "; or install it"),
+    ("run it again: ", "/a/bin/altaprofiles export -o 'a, b.csv' --account a", ""),
+    ("run it again: ", "'/a b/bin/altaprofiles' export -o a.csv --account a", ""),
+    ("run it again: ", "uv run altaprofiles export -o a.csv --account a", ""),
+    ("run it again: ", "(cd '/a b' && altaprofiles export --account a -o a.csv)", ""),
     ("warning: the disk is full. ", "To resume: (cd /a && altaprofiles export x, y)", ""),
     (
         "it is held. End it: ",

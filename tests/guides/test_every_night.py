@@ -301,7 +301,10 @@ async def test_the_next_night_does_not_warn_of_rows_that_were_deleted_as_in_the_
         assert people() == {"ann", "bob"}
         assert await night([ANN, BOB], 4) == []
     else:
-        run(block_of(GUIDE, "INSERT INTO forgotten", "sql").replace("5555555555", "ann"))
+        async with Emulator(records=[]) as emulator:
+            account = emulator.clevertap.account_id
+        listing = block_of(GUIDE, "INSERT INTO forgotten", "sql")
+        run(listing.replace("5555555555", "ann").replace("TEST-123-456-789Z", account))
         [line] = [line for line in script.splitlines() if line.startswith("CREATE TEMP")]
         script = script.replace(f"{line}\n", block_of(GUIDE, "&& ARRAY", "sql"))
         run(script)
@@ -311,7 +314,7 @@ async def test_the_next_night_does_not_warn_of_rows_that_were_deleted_as_in_the_
         assert {"ann", "bob"} <= people()
         run(script)
         assert people() == {"bob", "cat"}
-        run("INSERT INTO forgotten VALUES ('phone')")
+        run(f"INSERT INTO forgotten VALUES ('{account}', 'phone')")
         assert await night([BOB, NOBODY], 1) == []
         assert people() == {"bob", "cat", None}
         run(script)
@@ -320,6 +323,40 @@ async def test_the_next_night_does_not_warn_of_rows_that_were_deleted_as_in_the_
     run("DELETE FROM profiles WHERE identity = 'bob'")
     [warning] = await night([NOBODY], 1)
     assert "of 2 after the last run: somebody has deleted rows" in warning
+
+
+@pytest.mark.parametrize("kind", ["duckdb", "postgres"])
+async def test_a_person_of_another_account_is_not_forgotten(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    server: Server | None = None
+    if kind == "postgres":
+        server = request.getfixturevalue("postgres")
+    to = "crm.duckdb" if server is None else server.url("profiles")
+    owners = []
+    for seed in (1, 2):
+        async with (
+            Emulator(records=[ANN, BOB, NOBODY], seed=seed) as emulator,
+            Session(clevertap=emulator.clevertap) as session,
+        ):
+            owners.append(emulator.clevertap.account_id)
+            await session.sync("Charged", to=to, **NIGHT)
+    listing = block_of(GUIDE, "INSERT INTO forgotten", "sql")
+    script = block_of(GUIDE, "INTERVAL '90 days'", "sql")
+    [line] = [line for line in script.splitlines() if line.startswith("CREATE TEMP")]
+    for text in (
+        listing.replace("5555555555", "ann").replace("TEST-123-456-789Z", owners[0]),
+        script.replace(f"{line}\n", block_of(GUIDE, "&& ARRAY", "sql")),
+    ):
+        if server is None:
+            in_duckdb(text, "crm.duckdb")
+        else:
+            server.run(text)
+    query = "SELECT account, identity FROM profiles"
+    rows = in_duckdb(query, "crm.duckdb") if server is None else server.rows(query)
+    left = [(owners[0], "bob"), (owners[1], "ann"), (owners[1], "bob"), (owners[1], None)]
+    assert sorted(rows, key=str) == sorted(left, key=str)
 
 
 async def test_the_oldest_days_of_a_folder_are_removed_without_a_warning(
@@ -358,9 +395,15 @@ async def test_a_person_is_forgotten_in_files_and_folders(
         Emulator(records=[ANN, BOB, odd, NOBODY]) as emulator,
         Session(clevertap=emulator.clevertap) as session,
     ):
+        account = emulator.clevertap.account_id
         for file in files:
             await session.export("Charged", **days, to=file)
-            forget(str(file), ids)
+            whole = file.read_bytes()
+            if file.suffix != ".ndjson":
+                forget(str(file), "another account", ids)
+                assert in_duckdb(f"SELECT count(*) FROM '{file}'") == [(4,)]
+            file.write_bytes(whole)
+            forget(str(file), account, ids)
             if file.suffix == ".parquet":
                 found = in_duckdb(f"SELECT identity FROM '{file}' ORDER BY 1")
                 assert found == [("bob",), ("cat",)]
@@ -371,7 +414,7 @@ async def test_a_person_is_forgotten_in_files_and_folders(
                 )
         assert not [*tmp_path.glob(".*")]
         await session.sync("Charged", to="crm/", **NIGHT)
-        forget("crm/*/*.parquet", ids)
+        forget("crm/*/*.parquet", account, ids)
         query = "SELECT DISTINCT identity FROM 'crm/*/*.parquet' ORDER BY 1"
         assert in_duckdb(query) == [("bob",), ("cat",)]
         report = await session.sync("Charged", to="crm/", **(NIGHT | {"until": days_ago(1).date()}))

@@ -13,6 +13,7 @@ import click
 from ..app import App, Service
 from ..command import Command
 from ..exits import Exit, Failure, Interrupted, worst
+from ..lines import Unbroken
 
 if TYPE_CHECKING:
     from ...export.outputs import OutputState, SyncedDays
@@ -326,17 +327,17 @@ def _lines(state: OutputState, synced: SyncedDays) -> list[str]:
         if one.obstacle is not None:
             lines.append(f"              it {one.obstacle}")
             if one.command is not None and not state.is_running:
-                lines.append(f"              {one.command}")
+                lines.append(Unbroken(f"              {one.command}"))
         elif not state.is_running and one.plan is not None:
             if state.is_lost_by(one):
                 lines.append(
                     "              it is older than what is written, which it replaces when it is "
                     "finished; to keep that:"
                 )
-                lines.append(f"              {state.command} --discard-unfinished")
+                lines.append(Unbroken(f"              {state.command} --discard-unfinished"))
                 lines.append("              To finish it and replace that:")
-            lines.append(f"              {state.command} --finish-unfinished")
-    return [harmless(line) for line in lines]
+            lines.append(Unbroken(f"              {state.command} --finish-unfinished"))
+    return [type(line)(harmless(line)) for line in lines]
 
 
 def _of_account(account: str | None, synced: SyncedDays) -> str:
