@@ -328,7 +328,7 @@ def test_a_name_that_leads_elsewhere(
         (
             ("--account", "shop", "--account", "twin"),
             2,
-            "same CleverTap account ID; leave one of them out, or start each emulator with a --seed",
+            "CleverTap account ID; leave one of them out, or start each emulator with a --seed",
         ),
     ],
 )
