@@ -13,8 +13,9 @@ def main() -> None:
     """Run the command line, or exit with advice if its dependencies are not installed."""
     # Until a command runs there is nothing to clean up, and a `KeyboardInterrupt` could be raised
     # anywhere: it would leave an import as a traceback, or be swallowed by one.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        if signal.getsignal(number) is not signal.SIG_IGN:
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _exit)
     if missing := missing_modules("cli"):
         sys.stderr.write(

@@ -168,7 +168,7 @@ def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
 
 @pytest.fixture(scope="session", autouse=True)
 def heeded() -> Iterator[None]:
-    """Heed SIGINT and SIGTERM, in this process and in those it starts.
+    """Heed SIGINT, SIGTERM and SIGHUP, in this process and in those it starts.
 
     Processes inherit what is ignored. `nohup`, and a shell that starts pytest in the background,
     ignore signals that tests send.
@@ -176,6 +176,7 @@ def heeded() -> Iterator[None]:
     before = {
         signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler),
         signal.SIGTERM: signal.signal(signal.SIGTERM, signal.SIG_DFL),
+        signal.SIGHUP: signal.signal(signal.SIGHUP, signal.SIG_DFL),
     }
     yield
     for number, handler in before.items():

@@ -112,6 +112,61 @@ def test_a_region_that_is_nearly_right_is_suggested(region: str, meant: str) -> 
 
 
 @pytest.mark.parametrize(
+    "region",
+    [
+        "https://in1.api.clevertap.com",
+        "HTTPS://in1.api.clevertap.com/",
+        "in1.api.clevertap.com",
+        "//gateway.example.com/clevertap",
+        "localhost:8080",
+        "http://127.0.0.1:8080",
+        f"https://ann:{PASSCODE}@gateway.example.com",
+    ],
+)
+def test_an_address_as_region_is_named_as_one(region: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        account(region=region)
+    assert str(caught.value) == "region: looks like an address; pass it as `base_url`"
+    monkeypatch.setenv("CLEVERTAP_ACCOUNT_ID", "W9R")
+    monkeypatch.setenv("CLEVERTAP_PASSCODE", PASSCODE)
+    monkeypatch.setenv("CLEVERTAP_REGION", region)
+    with pytest.raises(ConfigurationError) as caught:
+        CleverTap.from_env()
+    assert str(caught.value) == (
+        "CLEVERTAP_REGION: looks like an address; pass it as CLEVERTAP_BASE_URL"
+    )
+
+
+@pytest.mark.parametrize(
+    ("build", "words"),
+    [
+        (
+            lambda: account(base_url="In1"),
+            "base_url: holds the name of a region; pass it as `region`",
+        ),
+        (
+            lambda: key(base_url="sg"),
+            "base_url: holds the name of a platform; pass it as `endpoint`",
+        ),
+        (
+            lambda: account(passcode="https://in1.api.clevertap.com"),
+            "passcode: holds a URL; pass an address as `base_url`, and the passcode",
+        ),
+        (
+            lambda: account(account_id="https://in1.api.clevertap.com"),
+            "account_id: holds a URL; pass an address as `base_url`, and the account ID",
+        ),
+    ],
+)
+def test_an_address_in_the_place_of_another_argument_is_named(
+    build: Callable[[], object], words: str
+) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        build()
+    assert str(caught.value) == words
+
+
+@pytest.mark.parametrize(
     ("endpoint", "name", "url"),
     [
         ("altatech", "altatech", "https://altatech.ai"),
@@ -678,6 +733,7 @@ MISTAKES: dict[str, Callable[[], object]] = {
     "endpoint": lambda: Alta(TOKEN, endpoint="mars"),
     "endpoint and base_url": lambda: Alta(TOKEN, "https://example.com", endpoint="sg"),
     "account swapped": lambda: CleverTap(PASSCODE, "W9R-654-865Z"),
+    "address as region": lambda: CleverTap("W9R", "o", f"https://ann:{PASSCODE}@example.com"),
     "region swapped": lambda: CleverTap("W9R", "IN1", PASSCODE),
     "token as base_url": lambda: Alta("agent-1", TOKEN),
     "token before a query": lambda: Alta("agent-1", TOKEN + "?a=1"),

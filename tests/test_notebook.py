@@ -281,18 +281,21 @@ def test_without_a_notebook_it_is_lines_on_stderr(capsys: pytest.CaptureFixture[
 async def test_a_line_promises_what_the_error_does(tmp_path: Path) -> None:
     async with scripted(always(http(b'{"status":"fail","code":2}'))) as server:
         async with session_at(server) as session:
-            # Nothing has come by then.
             show = Progress()
-            with pytest.raises(Incomplete, match="nothing of it has been kept") as caught:
-                await session.export(
-                    "Charged",
-                    start=20260101,
-                    end=20260101,
-                    to=tmp_path / "people.ndjson",
-                    deadline=0.3,
-                    on_progress=show,
-                )
-    assert "resume" not in str(caught.value)
+            # On a busy machine, a deadline may pass before anything is shown.
+            for deadline in (0.3, 3, 30):
+                with pytest.raises(Incomplete, match="nothing of it has been kept") as caught:
+                    await session.export(
+                        "Charged",
+                        start=20260101,
+                        end=20260101,
+                        to=tmp_path / "people.ndjson",
+                        deadline=deadline,
+                        on_progress=show,
+                    )
+                assert "resume" not in str(caught.value)
+                if str(show) != "nothing yet":
+                    break
     assert str(show).startswith("incomplete; nothing of it has been kept. At the end it was ")
 
 

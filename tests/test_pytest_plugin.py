@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from .support.guides import GUIDES
+from .support.guides import GUIDES, block_of
 from .support.tasks import PATIENCE
 from .support.terminals import environment
 
@@ -256,3 +256,24 @@ def test_the_example_of_the_guide_runs_as_it_stands(inner: pytest.Pytester) -> N
     Path("test_app.py").write_text(files["test_app"].replace('"ann"', '"eve"', 1), "utf-8")
     done = inner.run(sys.executable, "-m", "pytest", "-q", timeout=PATIENCE)
     assert done.parseoutcomes()["failed"] == 1, done.stdout.str()
+
+
+def test_a_program_with_two_accounts_meets_two_emulators(inner: pytest.Pytester) -> None:
+    test = """
+import asyncio
+from altaprofiles import Session
+
+@pytest.mark.altaprofiles(prefix="IN1_", records=[{"identity": "ann"}])
+def test_both(altaprofiles_emulator, eu1):
+    accounts = altaprofiles_emulator.clevertap.account_id, eu1.clevertap.account_id
+    assert len(set(accounts)) == 2
+
+    async def main():
+        async with Session.from_env("IN1_") as india, Session.from_env("EU1_") as europe:
+            for session, known, unknown in ((india, "ann", "cy"), (europe, "cy", "ann")):
+                assert await session.profiles.get(identity=known)
+                assert await session.profiles.get(identity=unknown) is None
+
+    asyncio.run(main())
+"""
+    run(inner, block_of("testing.md", "def eu1(") + test, passed=1)

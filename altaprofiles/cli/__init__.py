@@ -68,6 +68,7 @@ def cli(context: click.Context) -> None:
         4    incomplete; run the same command again to resume, unless the error
              says that it is refused again
         5    not found (get, cdp, who)
+        129  the terminal was closed (SIGHUP)
         130  interrupted by Ctrl-C (SIGINT)
         141  the reader of the output closed it
         143  terminated (SIGTERM)

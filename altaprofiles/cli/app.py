@@ -23,7 +23,7 @@ import click
 
 from .exits import Exit, Failure, Interrupted, OutOfTime, exit_code, worst
 from .option_names import outside_texts, rewritten, with_options
-from .streams import heeded_signals, terminal_width
+from .streams import abandon_closed_terminals, heeded_signals, terminal_width
 from .waits import Waits, remedy
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from ..models import Attempt
     from ..session import Session
 
-__all__ = ["CONDITIONS", "App", "Service", "has_conditions", "keeping"]
+__all__ = ["CONDITIONS", "TYPOGRAPHIC", "App", "Service", "has_conditions", "keeping"]
 
 T = TypeVar("T")
 
@@ -54,7 +54,7 @@ _TURN_EVERY = 0.2
 """Longest wait of the loop, in seconds: a signal that arrives just before it starts to wait for a
 socket does not wake it."""
 
-_TYPOGRAPHIC = re.compile("[\u2018-\u201f«»]")
+TYPOGRAPHIC = re.compile("[\u2018-\u201f«»]")
 """Quotation marks of word processors."""
 
 
@@ -302,6 +302,7 @@ class App:
         """
         with self._retry_status() as status:
             session = self.session(service=service, on_event=status or self.waits().note)
+            self.name_account(service)
 
             async def main() -> T:
                 async with session:
@@ -419,6 +420,33 @@ class App:
             )
         return name
 
+    def name_account(self, service: Service) -> None:
+        """Log which saved account is asked, if none is named and others could be.
+
+        Args:
+            service: the service that is asked, or "both".
+        """
+        from ..accounts import Accounts
+        from ..credentials import is_in_environment
+        from ..errors import ConfigurationError
+
+        main = "alta" if service == "alta" else "clevertap"
+        if self.accounts or is_in_environment(main.upper()):
+            return
+        try:
+            known = Accounts.read()
+            name = known.pick(None)
+        except ConfigurationError:
+            # Not what the command is about, which has its credentials.
+            return
+        can_be_asked = known.names_alta if main == "alta" else known.names_clevertap
+        others = [other for other in known.tables if other != name and can_be_asked(other)]
+        if others:
+            listed = ", ".join(others[:_LISTED])
+            if len(others) > _LISTED:
+                listed += f" and {len(others) - _LISTED:,} more"
+            self.info(f"account {name} (the default); also saved: {listed}")
+
     def _retry_status(self) -> AbstractContextManager[Callable[[Attempt], None] | None]:
         """Return a context with a hook that shows retries on a terminal, or None elsewhere."""
         if not self.interactive:
@@ -437,7 +465,7 @@ class App:
     ) -> T:
         """Return the result of `main`, run in a new event loop.
 
-        SIGINT or SIGTERM cancels it; a second signal ends the process at once.
+        SIGINT, SIGTERM or SIGHUP cancels it; a second signal ends the process at once.
 
         Args:
             main: the command's work.
@@ -464,7 +492,13 @@ class App:
             assert task is not None  # noqa: S101
 
             def stop(number: int, frame: FrameType | None) -> None:
+                hang_up = getattr(signal, "SIGHUP", None)
+                if number == hang_up:
+                    abandon_closed_terminals()
                 if received:
+                    if received[0] == hang_up == number:
+                        # The shell and the system may both send it for one terminal.
+                        return
                     self._exit_now(number)
                 received.append(number)
                 if not committed():
@@ -652,7 +686,7 @@ class App:
         events = params.get("events") or tuple(filter(None, [params.get("event")]))
         if not isinstance(error, BadRequest):
             return None
-        if any(_TYPOGRAPHIC.search(event) for event in events):
+        if any(TYPOGRAPHIC.search(event) for event in events):
             return "If a word processor has put the quotation marks there, type straight ones."
         if len(events) < 2:
             return None
@@ -743,12 +777,14 @@ class App:
     def _exit_now(self, number: int) -> NoReturn:
         if self.interactive:
             # A progress display hides the cursor, and gets no chance to show it again.
-            os.write(2, b"\x1b[?25h\n")
+            with suppress(OSError):
+                os.write(2, b"\x1b[?25h\n")
         if self.log_format == "text":
             message = f"error: {Interrupted(number)}\n"
             if self._resume is not None:
                 message += f"To resume: {self._resume}\n"
-            os.write(2, message.encode(errors="backslashreplace"))
+            with suppress(OSError):
+                os.write(2, message.encode(errors="backslashreplace"))
         os._exit(128 + number)
 
 
@@ -756,6 +792,10 @@ _SERVICES: dict[str, tuple[Literal["CleverTap", "Alta"], str]] = {
     "clevertap": ("CleverTap", "CLEVERTAP_ACCOUNT_ID and CLEVERTAP_PASSCODE"),
     "alta": ("Alta", "ALTA_TOKEN"),
 }
+
+
+_LISTED = 5
+"""Most names of accounts in a line."""
 
 
 _ARGUMENTS = {"event": "EVENT", "events": "EVENT", "keys": "FILE", "to": "FILE|URL"}

@@ -10,7 +10,7 @@ from difflib import SequenceMatcher
 
 import click
 
-__all__ = ["COMMANDS", "advice_on", "suggested"]
+__all__ = ["COMMANDS", "NO_PHONES", "PHONES", "advice_on", "suggested"]
 
 _FIRST, _LAST = ("--from", "--since"), ("--to", "--until")
 
@@ -47,6 +47,15 @@ _OPTIONS: dict[str, tuple[str, ...]] = {
 }
 """Those of one meaning, each the first that the command has."""
 
+NO_PHONES = (
+    "no service looks up phones; to match a list of them with an export, see `altaprofiles guide "
+    'look-ups`, "A list of phones"'
+)
+"""Advice to someone who has phones for keys."""
+
+PHONES = ("phone", "phone-number", "mobile", "msisdn")
+"""Names of such keys."""
+
 _AGAIN = "leave it out: the same command resumes what is unfinished"
 _EVENT = ("event", "events")
 _ADVICE: dict[str, tuple[tuple[str, ...], str]] = {
@@ -76,6 +85,7 @@ _ADVICE: dict[str, tuple[tuple[str, ...], str]] = {
     "--email": (("keys",), "write --by email, and the file of the keys"),
     "--identity": (("keys",), "write --by identity, and the file of the keys"),
     "--object-id": (("keys",), "write --by object-id, and the file of the keys"),
+    **dict.fromkeys((f"--{name}" for name in PHONES), (("identity", "keys", "user_id"), NO_PHONES)),
     "--region": ((), "`altaprofiles login` saves the region"),
 }
 """Advice on those that are no option here, for a command with one of these parameters, or any."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import signal
 import sys
@@ -17,7 +18,7 @@ from click.core import ParameterSource
 from ..base.checks import NO_DATABASE, shown_setting, whole_in
 from ..base.wording import numbered
 from ..redaction import DATABASE_URL, POSTGRES_URL
-from .app import CONDITIONS, App
+from .app import CONDITIONS, TYPOGRAPHIC, App
 from .exits import Exit
 from .numbers import number_in
 from .relative_days import resolve_days
@@ -82,6 +83,11 @@ class Command(click.Command):
             advice = self._misplaced
             if any(map(ctx.params.get, CONDITIONS)):
                 advice = QUOTE_CONDITIONS
+            if any(map(TYPOGRAPHIC.search, given)):
+                advice = (
+                    "some quotation marks are those of a word processor, which no shell knows: "
+                    "type straight ones"
+                )
             ctx.fail(f"got {unexpected}; {advice}")
         return rest
 
@@ -115,7 +121,7 @@ class Command(click.Command):
     def invoke(self, ctx: click.Context) -> Any:
         app = ctx.ensure_object(App)
         if len(app.accounts) > 1 and not self._several:
-            ctx.fail(f"{self.name} takes one --account, got {len(app.accounts)}")
+            ctx.fail(f"{_one_account(self)}, got {len(app.accounts)}; {_each_account(self)}")
         app.start_logging()
         app.start_clock()
         try:
@@ -359,17 +365,40 @@ def _check_given(command: click.Command, context: click.Context, args: list[str]
         is_plain_flag = option.is_flag and not option.secondary_opts
         if order.count(option) > 1 and not is_plain_flag:
             names = " or ".join(max(opts, key=len) for opts in _spellings(option))
-            context.fail(f"{names} is given {order.count(option)} times; give it once")
+            fix = "give it once"
+            if option.name == "accounts":
+                fix = f"{_one_account(command)}; {_each_account(command)}"
+            context.fail(f"{names} is given {order.count(option)} times; {fix}")
+
+
+def _one_account(command: click.Command) -> str:
+    return f"{command.name} takes one --account"
+
+
+def _each_account(command: click.Command) -> str:
+    """Return what to do with a command that takes one account, for someone who has several."""
+    advice = "run it once for each"
+    if {"identity", "user_id"}.isdisjoint(one.name for one in command.params):
+        return advice
+    return f"{advice}, or write the keys into a file for lookup, which takes several"
+
+
+_LONG_DASHES = re.compile("-?[\u2012-\u2015\u2212][-\u2012-\u2015\u2212]*")
 
 
 def _check_dashes(command: click.Command, context: click.Context, args: list[str]) -> None:
-    """Raise `click.UsageError` for an option whose two dashes a word processor has made one of."""
+    """Raise `click.UsageError` for an option with a dash of a word processor."""
     known = {text for one in command.params for text in (*one.opts, *one.secondary_opts)}
     for word in args:
-        name = word[1:].partition("=")[0]
+        dashes = _LONG_DASHES.match(word)
+        if dashes is None:
+            continue
+        name = word[dashes.end() :].partition("=")[0]
         meant = f"--{name}" if len(name) > 1 else f"-{name}"
-        if word.startswith(("–", "—")) and meant in known:  # noqa: RUF001
-            context.fail(f"{word[0]}{name} has a long dash, as word processors write: use {meant}")
+        if meant in known:
+            context.fail(
+                f"{dashes[0]}{name} has a long dash, as word processors write: use {meant}"
+            )
 
 
 def _is_database(value: object, param: click.Parameter) -> bool:

@@ -17,6 +17,7 @@ from ..credentials import ENDPOINTS, REGIONS, Alta, CleverTap, renamed
 from ..errors import ConfigurationError
 from ..redaction import Secret
 from .exits import Failure, Interrupted
+from .streams import heeded_signals
 
 __all__ = ["ask_credentials", "why_silent"]
 
@@ -46,7 +47,7 @@ def ask_credentials(before: dict[str, Any]) -> dict[str, Any]:
 
     Raises:
         Failure: the input ended before the last answer.
-        Interrupted: SIGTERM.
+        Interrupted: SIGTERM or SIGHUP.
         KeyboardInterrupt: SIGINT.
     """
     with _raising_signals():
@@ -183,7 +184,7 @@ def _read_line(prompt: str) -> str:
 
 @contextmanager
 def _raising_signals() -> Iterator[None]:
-    """Let SIGINT and SIGTERM raise, so that a hidden answer's terminal echo is restored.
+    """Let SIGINT, SIGTERM and SIGHUP raise, so that a hidden answer's terminal echo is restored.
 
     A timer signal wakes each read every 0.1 s: a signal that arrives just before a read begins is
     not handled until the next one interrupts the read.
@@ -192,6 +193,9 @@ def _raising_signals() -> Iterator[None]:
         signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler),
         signal.SIGTERM: signal.signal(signal.SIGTERM, _raise_interrupted),
     }
+    hang_up = getattr(signal, "SIGHUP", None)
+    if hang_up in heeded_signals():
+        before[hang_up] = signal.signal(hang_up, _raise_interrupted)
     has_timer = hasattr(signal, "setitimer")
     if has_timer:
         before[signal.SIGALRM] = signal.signal(signal.SIGALRM, lambda *_: None)

@@ -10,7 +10,10 @@ __all__ = ["Exit", "Failure", "Interrupted", "OutOfTime", "exit_code", "worst"]
 
 
 class Exit(IntEnum):
-    """Exit codes besides 0 and those of signals: 130 for SIGINT, 143 for SIGTERM."""
+    """Exit codes besides 0 and those of signals.
+
+    These are 129 for SIGHUP, 130 for SIGINT and 143 for SIGTERM.
+    """
 
     FAILED = 1
     USAGE = 2
@@ -35,7 +38,7 @@ class OutOfTime(Failure):
 
 
 class Interrupted(Exception):
-    """A command was ended by SIGINT or SIGTERM."""
+    """A command was ended by SIGINT, SIGTERM or SIGHUP."""
 
     def __init__(self, number: int) -> None:
         super().__init__(f"interrupted by {signal.Signals(number).name}")

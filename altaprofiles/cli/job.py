@@ -20,7 +20,7 @@ from ..export.accounts import AccountsFailed
 from ..export.job import Job
 from ..export.output import Output
 from ..export.part import Part
-from ..export.report import Report
+from ..export.report import Report, SyncReport
 from ..export.sinks.postgres_url import without_password
 from ..export.threads import run_all
 from ..redaction import readable
@@ -129,8 +129,10 @@ def run_accounts(
             return report
 
         resume = prefix + resuming_line(click.get_current_context())
+        app.name_account(service)
         run_job(app, job, out=out, as_json=as_json, resume=resume, service=service)
         return
+    app.name_account(service)
     app.accounts = app.accounts or (app.usual_account(f"{ACCOUNT} in --out", service),)
     if ACCOUNT in out:
         _check_name(app, out, [filled(out, name) for name in app.accounts])
@@ -301,7 +303,7 @@ def _finish(app: App, report: Report, *, as_json: bool, account: str | None = No
     summarize(app, report, account)
     if as_json:
         write_report(app, report, account)
-    elif getattr(report, "has_output", True):
+    elif not isinstance(report, SyncReport) or report.has_output:
         # A file's name is bytes, independent of the locale.
         name = report.output.encode() if report.bytes is None else os.fsencode(report.output)
         app.write(name + b"\n")

@@ -26,6 +26,7 @@ __all__ = [
 T = TypeVar("T", date, date | int, date | None, date | int | None)
 
 _BEFORE = re.compile(r"-([0-9]{1,5})d")
+_LONG_DASH = re.compile("[\u2010-\u2015\u2212]")
 _WORDS = {"today": 0, "yesterday": 1}
 _SYNC = "sync"
 """The command that warns of a project without a time zone in any case."""
@@ -75,6 +76,10 @@ def day(text: str) -> date | RelativeDay:
 
     if (absolute := day_in(text)) is not None:
         return absolute
+    if (typed := _LONG_DASH.sub("-", text)) != text:
+        raise click.BadParameter(
+            f"{text!r} has a long dash, as word processors write; write {typed}"
+        )
     before = _WORDS.get(text)
     if match := _BEFORE.fullmatch(text):
         before = int(match[1])

@@ -24,6 +24,10 @@ def command_line(context: click.Context) -> str:
 
     `resuming_line` works in any folder.
     """
+    return _line(context, _program())
+
+
+def _line(context: click.Context, program: list[str]) -> str:
     arguments: list[str] = []
     options: list[str] = []
     for param in context.command.params:
@@ -43,7 +47,7 @@ def command_line(context: click.Context) -> str:
     words = [*arguments, *options]
     if any(text.startswith("-") and text != "-" for text in arguments):
         words = [*options, "--", *arguments]
-    return " ".join(map(quoted_word, [*_program(), context.info_name or "", *words]))
+    return " ".join(map(quoted_word, [*program, context.info_name or "", *words]))
 
 
 def resuming_line(context: click.Context) -> str:
@@ -52,18 +56,18 @@ def resuming_line(context: click.Context) -> str:
     Whoever reads it in a terminal is in that folder, as the name of a file tells; a log or a mail
     is read in any.
     """
-    line = command_line(context)
+    program = _program()
+    line = _line(context, program)
     to = str(context.params.get("to") or context.params.get("out"))
     is_seen_there = "://" not in to and sys.stderr.isatty()
-    if is_seen_there or not _is_of_folder(to, context):
+    if is_seen_there or not _is_of_folder(to, context, program[0]):
         return line
     # In parentheses, because keys may be piped into it.
     return f"(cd {quoted_word(str(Path.cwd()))} && {line})"
 
 
-def _is_of_folder(to: str, context: click.Context) -> bool:
+def _is_of_folder(to: str, context: click.Context, program: str) -> bool:
     """Return whether a command line means something else in another folder."""
-    program, *_ = _program()
     if os.sep in program and not Path(program).is_absolute():
         return True
     if "://" not in to:

@@ -128,13 +128,19 @@ class KeptKeys(_Lines):
                 yield key
 
 
+_TO_UTF_8 = (
+    "save it as UTF-8, or, if it is Windows-1252 (as Excel's plain CSV), pipe it through: iconv "
+    "-f WINDOWS-1252 -t UTF-8"
+)
+
+
 def _batches() -> Iterator[list[str]]:
     """Yield lines in batches as they arrive."""
     is_empty = True
     # Not `sys.stdin`: it decodes by the locale, and the interpreter waits for it at exit.
     pieces = iter(lambda: os.read(0, _CHUNK), b"")
     try:
-        for lines in split_lines(pieces, "standard input"):
+        for lines in split_lines(pieces, "standard input", _TO_UTF_8):
             is_empty = False
             # A mark in the middle is left over from files that were joined.
             yield [line.rstrip("\r\n").removeprefix("\ufeff") for line in lines]

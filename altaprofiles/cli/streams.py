@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
 from io import TextIOWrapper
 from typing import TextIO
 
-__all__ = ["abandon_broken_streams", "heeded_signals", "settle_streams", "terminal_width"]
+__all__ = [
+    "abandon_broken_streams",
+    "abandon_closed_terminals",
+    "heeded_signals",
+    "settle_streams",
+    "terminal_width",
+]
 
 
 def heeded_signals() -> list[signal.Signals]:
     """Return the signals that interrupt a command, except those the parent process ignores."""
-    numbers = (signal.SIGINT, signal.SIGTERM)
+    # Windows has no SIGHUP. `nohup` ignores it.
+    known = (getattr(signal, name, None) for name in ("SIGINT", "SIGTERM", "SIGHUP"))
+    numbers = [number for number in known if number is not None]
     return [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
 
 
@@ -47,3 +56,15 @@ def abandon_broken_streams() -> None:
             stream.flush()
         except OSError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def abandon_closed_terminals() -> None:
+    """Redirect to /dev/null each stream whose terminal is closed, where each write would fail."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            os.get_terminal_size(stream.fileno())
+        except ValueError:
+            continue
+        except OSError as error:
+            if error.errno in (errno.EIO, errno.ENXIO):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -22,6 +22,7 @@ __all__ = [
     "checked_base_url",
     "hide_login",
     "is_custom",
+    "looks_like_address",
     "platform",
     "same_host",
 ]
@@ -154,6 +155,11 @@ _ADDRESS = re.compile(
 )
 
 
+def looks_like_address(text: str) -> bool:
+    """Return whether a setting that should be a word is a URL or a host."""
+    return "://" in text or bool(text.strip() and _ADDRESS.fullmatch(text.strip().lower()))
+
+
 def hide_login(url: T) -> T | Secret:
     """Return an argument `base_url` in a form that messages and tracebacks may show.
 
@@ -182,6 +188,14 @@ def checked_base_url(url: object) -> str:
     try:
         parts = split_address(url)
     except ValueError as error:
+        if url.strip().lower() in REGIONS:
+            raise InvalidArgument(
+                "base_url: holds the name of a region; pass it as `region`"
+            ) from None
+        if url.strip().lower() in ENDPOINTS:
+            raise InvalidArgument(
+                "base_url: holds the name of a platform; pass it as `endpoint`"
+            ) from None
         raise InvalidArgument(
             f"base_url: {shown(url)} {error}; write https://HOST or https://HOST:PORT"
         ) from None

@@ -335,6 +335,10 @@ class AccountsFile:
             copy += f" and pass --account {shlex.quote(into)}"
         return f"{copy}, or {login}"
 
+    def names_clevertap(self, name: str) -> bool:
+        """Return whether the account `name` has the account ID of a project at CleverTap."""
+        return "account_id" in self.tables[name]
+
     def names_alta(self, name: str) -> bool:
         """Return whether the account `name` has a key that belongs to Alta alone."""
         return any(key in _ALTA and key not in _CLEVERTAP for key in self.tables[name])

@@ -14,7 +14,14 @@ from ..base.wording import one_of
 from ..base.zones import zone_of
 from ..errors import InvalidArgument
 from ..redaction import Secret, as_secret
-from .addresses import ENDPOINTS, REGIONS, checked_base_url, hide_login, platform
+from .addresses import (
+    ENDPOINTS,
+    REGIONS,
+    checked_base_url,
+    hide_login,
+    looks_like_address,
+    platform,
+)
 from .environment import (
     check_prefix,
     naming_variables,
@@ -52,6 +59,9 @@ def check_passcode(passcode: str, kind: str, source: Source = "argument") -> Non
         is_returned = source == "function"
         fix = "return the passcode" if is_returned else "swap `passcode` and `region`"
         raise InvalidArgument(f"passcode: holds the name of a region; {fix}")
+    if "://" in passcode:
+        fix = "return" if source == "function" else "pass an address as `base_url`, and"
+        raise InvalidArgument(f"passcode: holds a URL; {fix} the passcode")
 
 
 def check_api_key(token: str, kind: str, source: Source = "argument") -> None:
@@ -143,6 +153,10 @@ class CleverTap:
             )
         check_token("account_id", account_id, type(account_id).__name__)
         check_no_database("account_id", account_id)
+        if "://" in account_id:
+            raise InvalidArgument(
+                "account_id: holds a URL; pass an address as `base_url`, and the account ID"
+            )
         if passcode.lower() in REGIONS:
             # The region is likely to be the passcode, and must not be shown.
             region = as_secret(region)
@@ -151,6 +165,9 @@ class CleverTap:
         is_shown = isinstance(region, str) and not isinstance(region, Secret)
         name = region.strip().lower() if is_shown else ""
         if name not in REGIONS:
+            if isinstance(region, str) and looks_like_address(region):
+                # Not shown: there may be a login in it.
+                raise InvalidArgument("region: looks like an address; pass it as `base_url`")
             raise InvalidArgument(
                 f"region: {unknown(region, 'region')}; use one of {one_of(REGIONS, name)}"
             )

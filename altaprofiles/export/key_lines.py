@@ -26,7 +26,9 @@ _SIGNS = (
 """The first bytes of files that are not text in UTF-8, and the fix."""
 
 
-def split_lines(pieces: Iterable[bytes], source: str) -> Iterator[list[str]]:
+def split_lines(
+    pieces: Iterable[bytes], source: str, to_utf_8: str = "save it as UTF-8"
+) -> Iterator[list[str]]:
     r"""Yield the lines of a text in batches, as soon as they are complete.
 
     A line ends with `\n`, `\r` or `\r\n`, which it keeps. The other characters that Unicode counts
@@ -35,6 +37,7 @@ def split_lines(pieces: Iterable[bytes], source: str) -> Iterator[list[str]]:
     Args:
         pieces: the bytes of the text.
         source: the text in messages.
+        to_utf_8: advice on text in another encoding of single bytes.
 
     Raises:
         ConfigurationError: the bytes are not text in UTF-8, or a line is too long.
@@ -55,7 +58,7 @@ def split_lines(pieces: Iterable[bytes], source: str) -> Iterator[list[str]]:
         rest += open_
         size += sum(map(len, open_))
         if not _is_faultless(text):
-            _raise_fault([*lines, "".join(rest)], number, source)
+            _raise_fault([*lines, "".join(rest)], number, source, to_utf_8)
         number += len(lines)
         if size > LONGEST:
             raise InvalidArgument(
@@ -93,10 +96,10 @@ def _is_faultless(text: str) -> bool:
     return "\0" not in text and is_unicode(text)
 
 
-def _raise_fault(lines: list[str], before: int, source: str) -> None:
+def _raise_fault(lines: list[str], before: int, source: str, to_utf_8: str) -> None:
     for number, line in enumerate(lines, before + 1):
         if not is_unicode(line):
-            raise InvalidArgument(f"keys: line {number} of {source} is not UTF-8; save it as UTF-8")
+            raise InvalidArgument(f"keys: line {number} of {source} is not UTF-8; {to_utf_8}")
         if "\0" in line:
             raise InvalidArgument(
                 f"keys: line {number} of {source} holds a NUL byte, as files do that are not text, "

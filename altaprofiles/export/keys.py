@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import shlex
 import stat
 from bisect import bisect_right
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Iterator, Sequence
@@ -44,6 +45,9 @@ __all__ = [
 ]
 
 logger = logging.getLogger("altaprofiles")
+
+_TITLES = 10
+"""Most lines above a header, which are looked for in advice only."""
 
 Keys: TypeAlias = Items[Key] | str | os.PathLike[str]
 """Identifiers, or the path of a file of identifiers."""
@@ -254,9 +258,23 @@ class KeyFile:
         with self.path.open("rb", buffering=0) as file:
             before = os.fstat(file.fileno())
             pieces = iter(lambda: file.read(_PIECE), b"")
-            yield from enumerate(chain.from_iterable(split_lines(pieces, str(self.path))), 1)
+            yield from enumerate(chain.from_iterable(self._split(pieces)), 1)
             if _version(before) != _version(os.fstat(file.fileno())):
                 raise self._changed()
+
+    def _split(self, pieces: Iterable[bytes]) -> Iterator[list[str]]:
+        in_excel = ", in Excel as CSV UTF-8" if self.path.suffix.lower() in _CSV else ""
+        converted = self._shell_command("iconv -f WINDOWS-1252 -t UTF-8", "utf-8")
+        return split_lines(
+            pieces,
+            str(self.path),
+            f"save it as UTF-8{in_excel}, or, if it is Windows-1252, run: {converted}",
+        )
+
+    def _shell_command(self, command: str, to: str) -> str:
+        """Return a command line that writes the file anew, beside itself."""
+        new = self.path.with_name(f"{self.path.stem}-{to}{self.path.suffix}")
+        return f"{command} {shlex.quote(str(self.path))} > {shlex.quote(str(new))}"
 
     def _text(self) -> Iterator[str]:
         lines = self._lines()
@@ -372,15 +390,33 @@ class KeyFile:
             close = None if found else meant(self._column, known)
             # Only a header has a name in each column.
             is_header = all(first) and len(first) > 1
-            above = "" if is_header else ", and remove what stands above the header, if anything"
+            fix = "name exactly one" if close is None else f"did you mean {close}?"
+            if not is_header:
+                below = None if found or self._head != "first line" else self._header_below()
+                if below is None:
+                    fix += ", and remove what stands above the header, if anything"
+                else:
+                    header = self._shell_command(f"tail -n +{below}", "list")
+                    fix = f"line {below} has it: to remove what stands above it, run: {header}"
             raise InvalidArgument(
                 f"column: the {self._head} of {self.path} has {count}, of "
                 f"which {found or 'none'} {'is' if len(first) == 1 else 'are'} named "
-                f"{self._column!r}; "
-                f"{'name exactly one' if close is None else f'did you mean {close}?'}{above}",
+                f"{self._column!r}; {fix}",
                 value=first,
             )
         return first.index(self._column)
+
+    def _header_below(self) -> int | None:
+        """Return the number of the first line below the first one that names the column."""
+        if self.is_pipe:
+            return None
+        for number, line in islice(self._lines(), 1, _TITLES + 1):
+            for separator in _BETWEEN:
+                with suppress(InvalidArgument):
+                    for _, row, _ in csv_rows([(number, line)], str(self.path), separator):
+                        if [self._column] == [one for one in row if one == self._column]:
+                            return number
+        return None
 
     def _ndjson(self) -> Iterator[str | None]:
         for number, line in self._lines():

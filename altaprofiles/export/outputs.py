@@ -208,13 +208,12 @@ def outputs_at(
         # The default table depends on the kind of rows.
         kinds = (Content(), Content(of="bindings"))
         usual, other = (stem_of(resolve(Output(to=to, table=table), kind), spool) for kind in kinds)
-        stems = {usual, other}
-        is_there = True
+        stems, is_there = {usual}, True
     else:
         path = absolute_path("to", to)
         if not path.name:
             return []
-        usual = stem_of_file(path, table)
+        usual = other = stem_of_file(path, table)
         stems, is_there = {usual}, path.exists()
         if table is None and path.suffix.lower() == ".duckdb":
             stems.update(_stems(path.parent, f"{path.name}."))
@@ -222,12 +221,14 @@ def outputs_at(
                 found = _stems(Path(spool), f"{path.name}.")
                 stems.update(path.with_name(stem.name) for stem in found)
     states = _states({stem: folder_of(spool, stem) for stem in stems}, to, table, spool)
+    if other != usual:
+        of_bindings = Content(of="bindings").default_table
+        states += _states({other: folder_of(spool, other)}, to, of_bindings, spool)
     if not states and table is not None and "://" not in to:
         check_table(to)
     if states or not (elsewhere and is_there):
         return states
-    state = _state(usual, folder_of(spool, usual), to, table, spool)
-    return [msgspec.structs.replace(state, table=table, option=table)]
+    return [_state(usual, folder_of(spool, usual), to, table, spool)]
 
 
 def unfinished_in(
@@ -308,7 +309,7 @@ def days_of(state: OutputState, to: str | None = None) -> SyncedDays:
 
     if "://" in state.name and to is None:
         return by_manifest("to read the database, pass its URL")
-    address = to if to is not None and "://" in state.name else state.name
+    address = _address(state, to)
     form = None if success is None else success.format
     try:
         target = resolve(Output(to=address, table=state.option, format=form, sync=""), Content())
@@ -328,6 +329,11 @@ def days_of(state: OutputState, to: str | None = None) -> SyncedDays:
     times: dict[str, datetime | None] = dict.fromkeys(days)
     times |= {one.account: one.synced_at for one in states}
     return SyncedDays(days=days, times=times, names=names)
+
+
+def _address(state: OutputState, to: str | None) -> str:
+    """Return an output as it is opened, from its URL with the password or None."""
+    return to if to is not None and "://" in state.name else state.name
 
 
 def _time(text: str | None) -> datetime | None:
@@ -355,7 +361,7 @@ def has_added(state: OutputState, one: Unfinished, to: str | None = None) -> boo
         return False
     if "://" in state.name and to is None:
         return None
-    address = to if to is not None and "://" in state.name else state.name
+    address = _address(state, to)
     content = Content(of="bindings") if one.account is None else Content()
     form = one.arguments.get("format")
     try:
@@ -454,6 +460,8 @@ def _state(
     if table is None and kind == "duckdb" and stem.name.endswith(table_ending(own)):
         # The default one, as that of people in the same file is.
         table = own
+    # The output may have been written with a URL that names the table.
+    table = named if table is None else table
     given = name = to or arguments.get("to") or (success and success.output) or stem.name
     if to is None and name == arguments.get("to"):
         # A URL may name the table itself, in the export as well as here.

@@ -249,19 +249,20 @@ def stem_of(target: Target, parent: str | os.PathLike[str] | None) -> Path:
     if target.path is not None:
         # Tables of one file are exported side by side, so that each has files of its own.
         return stem_of_file(target.path, target.inner_table)
-    if target.spellings and not _PLAIN_PLACE.fullmatch(name := target.spellings[0]):
+    name = target.spellings[0]
+    if not _PLAIN_PLACE.fullmatch(name):
         # Two must not become one because files lack what tells them apart, the slashes above all.
         # Options may be too long, and are nobody's business.
         safe = _without_odd(name.partition("?")[0])[:_LONGEST_STEM]
         return absolute_path("to", _told_apart(safe, name))
-    own, *others = (
+    usual, *earlier = (
         # One for each table of each server, without the characters that file names cannot hold.
         absolute_path("to", _without_odd(name))
-        for name in (target.name.partition("://")[2], *target.spellings)
+        for name in target.spellings
     )
     # Earlier runs, also of earlier versions, may have had another spelling of the same URL.
-    known = (one for one in (own, *others) if _is_known(one, parent))
-    return next(known, others[0] if others else own)
+    known = (one for one in earlier if _is_known(one, parent))
+    return next(known, usual)
 
 
 _PLAIN_PLACE = re.compile(r"[A-Za-z0-9.-]*/[A-Za-z][A-Za-z0-9-]*/[\w.-]+")

@@ -370,11 +370,12 @@ class Sync:
         if not damaged:
             return
         late = (through - min(damaged)).days + 1
-        files, them, days = "a damaged file", "it", "the day"
+        # In the place of a file may be something else.
+        found, them, days = "a day", "it", "the day"
         if len(damaged) > 1:
-            files, them, days = f"{len(damaged):,} damaged files", "them", "the days"
+            found, them, days = f"{len(damaged):,} days", "them", "the days"
         self._warn(
-            f"{target.label} has {files}, which no reader can open: {', '.join(damaged.values())}; "
+            f"{target.label} has {found} that no reader can open: {', '.join(damaged.values())}; "
             f"remove {them}, and sync this account once with `late_days={late}` or more, which "
             f"brings {days} again"
         )

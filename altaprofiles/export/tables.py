@@ -190,8 +190,9 @@ def of_lost_rows(label: str, account: str, origin: Origin, losses: Sequence[Lost
     return (
         f"{label} has {what}: somebody has deleted rows, restored an older backup of the table, or "
         f"merged people by an export that may not write its state (altaprofiles_sync), and no sync "
-        f"fetches them again by itself; to bring all, sync this account once with "
-        f"`late_days={lost.days}` or more, or, after a backup, with the days since it was made"
+        f"fetches them again by itself; if they are to stay away, do nothing; to bring all, sync this "
+        f"account once with `late_days={lost.days}` or more, or, after a backup, with the days since "
+        f"it was made"
     )
 
 

@@ -40,7 +40,8 @@ class CdpUser(Struct, frozen=True, gc=False):
 
     Attributes:
         user_id: the developer's own ID for this user, or an ID that Alta generated.
-        anonymous_ids: the anonymous IDs bound to the user, in the order sent; at most 100.
+        anonymous_ids: the anonymous IDs bound to the user, in the order sent; at most 100. The list
+            belongs to this user, and a `copy.copy` shares it. Because of it users have no hash.
     """
 
     user_id: str

@@ -66,7 +66,10 @@ class Profile(Struct, frozen=True, eq=False, omit_defaults=True, gc=False):
     on first access, and raise `DecodeError` each time if they cannot be decoded, or do not have the
     documented shape. Unknown keys are kept in `raw`.
 
-    Profiles cannot be changed, and are equal if their bytes are equal. To store or send one, use
+    A profile is the bytes in `raw`: by them it is equal to another one and has its hash, and a
+    pickle or a `copy.deepcopy` is made of them. Its attributes cannot be set. `profile_data`,
+    `events` and `platform_info` are decoded once, and whoever holds the profile, or a `copy.copy`
+    of it, gets the same objects: copy these before you change them. To store or send a profile, use
     `encode()`: the fields of the struct itself are private.
 
     >>> profile = Profile.decode(b'{"identity": 7, "profileData": {"plan": "gold"}}')

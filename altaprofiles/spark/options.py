@@ -79,7 +79,8 @@ class Options:
             reserved=("account", PERSON, *CORE),
         )
         # Now, rather than on the executors.
-        self.first, self.last = check_range(self.start, self.end or self.start)
+        days = self.start, self.end or self.start
+        self.first, self.last = check_range(*days, fix="write it as 2026-01-31")
         self.parts(self.first, self.last)
 
     def parts(self, first: int, last: int) -> list[Part]:

@@ -38,20 +38,27 @@ The service takes both forms of int ([profiles], Body Parameters).
 """
 
 
+_FIX = "pass a date, '2026-01-31', or a whole number: YYYYMMDD, or epoch seconds"
+
+
 def check_range(
-    start: object, end: object, names: tuple[str, str] = ("start", "end")
+    start: object,
+    end: object,
+    names: tuple[str, str] = ("start", "end"),
+    fix: str = _FIX,
 ) -> tuple[int, int]:
     """Return both ends of a range in the form in which they are sent ([profiles], Body Parameters).
 
     Args:
         start, end: the ends, both inclusive.
         names: the arguments that hold them.
+        fix: the advice in an error of an end.
 
     Raises:
         ConfigurationError: an end is not a day, their forms differ, or `end` is before `start`.
     """
     of_start, of_end = names
-    first, last = check_day(of_start, start), check_day(of_end, end)
+    first, last = check_day(of_start, start, fix), check_day(of_end, end, fix)
     if is_day(first) != is_day(last):
         raise InvalidArgument(
             f"{of_end}: {end} does not have the form of `{of_start}`, {start}; use dates for both, "
@@ -88,9 +95,6 @@ def windows(start: Day, end: Day, n: int) -> list[tuple[int, int]]:
     return split_range(*check_range(start, end), check_whole("n", n, least=1))
 
 
-_FIX = "pass a date, '2026-01-31', or a whole number: YYYYMMDD, or epoch seconds"
-
-
 def check_day(name: str, value: object, fix: str = _FIX) -> int:
     """Return one end of a range in the form in which it is sent ([profiles], Body Parameters).
 
@@ -117,6 +121,11 @@ def check_day(name: str, value: object, fix: str = _FIX) -> int:
                 raise InvalidArgument(f"{name}: {text!r} is a time; pass its day, {of_time!r}")
             if (of_excel := day_of_excel(text)) is not None:
                 raise InvalidArgument(f"{name}: {text!r} is Excel's number of {of_excel}; {fix}")
+            if fix == _FIX and re.fullmatch("[1-9][0-9]{9}", text):
+                raise InvalidArgument(
+                    f"{name}: {text!r} is text, and epoch seconds are an int; pass {text}, or a "
+                    "day as '2026-01-31'"
+                )
             raise InvalidArgument(f"{name}: {shown(text)} is not a day; {fix}")
         value = found
     if isinstance(value, date):

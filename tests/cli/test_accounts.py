@@ -372,6 +372,60 @@ def test_commands_of_one_account(env: dict[str, str], command: tuple[str, ...]) 
     assert f"{command[0]} takes one --account, got 2" in done.stderr
 
 
+NOTE = "account shop (the default); also saved: outlet\n"
+
+
+def with_default(accounts: Accounts) -> None:
+    text = accounts.path.read_text()
+    accounts.path.write_text(f'default = "shop"\n{text}')
+
+
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        (("count", "Charged", *DAYS, "--json"), 0),
+        (("get", "--identity", "nobody"), 5),
+        (("who", "--identity", "nobody"), 5),
+        (("cdp", "--user-id", "nobody"), 5),
+        (("cdp", "--file", "keys.txt", "--by", "user-id"), 0),
+        (("lookup", "keys.txt", "--by", "identity", "-o", "found.csv"), 0),
+        (("export", "App Launched", *DAYS, "-o", "people.csv"), 0),
+        (("export", "App Launched", *DAYS, "-o", "{account}.csv"), 0),
+        (("sync", "App Launched", "--since", "2026-01-01", "--until", "2026-01-02", "-o", "c/"), 0),
+    ],
+)
+def test_the_default_account_is_named_where_others_are_saved(
+    env: dict[str, str], accounts: Accounts, tmp_path: Path, command: tuple[str, ...], code: int
+) -> None:
+    with_default(accounts)
+    (tmp_path / "keys.txt").write_text("nobody\n")
+    (tmp_path / "c").mkdir()
+    done = run(env, *command, cwd=tmp_path)
+    assert done.code == code, done.stderr
+    assert done.stderr.count(NOTE) == 1
+    assert NOTE.strip().encode() not in done.stdout
+
+
+def test_the_account_is_not_named_where_there_is_no_choice(
+    env: dict[str, str], accounts: Accounts, outlet: Emulator, tmp_path: Path
+) -> None:
+    with_default(accounts)
+    command = ("count", "Charged", *DAYS)
+    assert run(env, *command, "--quiet", cwd=tmp_path).stderr == ""
+    assert run(env, *command, "--account", "shop", cwd=tmp_path).stderr == ""
+    assert run(env | outlet.environment, *command, cwd=tmp_path).stderr == ""
+    # An account of Alta alone has nobody to count.
+    for key in ("account_id", "passcode", "base_url"):
+        del accounts.tables["outlet"][key]
+    accounts.write()
+    with_default(accounts)
+    assert run(env, *command, cwd=tmp_path).stderr == ""
+    assert NOTE in run(env, "cdp", "--user-id", "nobody", cwd=tmp_path).stderr
+    del accounts.tables["outlet"]
+    accounts.write()
+    assert run(env, *command, cwd=tmp_path).stderr == ""
+
+
 def test_lines_need_a_path_for_each(
     env: dict[str, str], accounts: Accounts, tmp_path: Path
 ) -> None:

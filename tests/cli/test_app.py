@@ -144,7 +144,9 @@ def test_a_mistake_of_ours_stays_a_traceback(env: dict[str, str]) -> None:
     assert "KeyError: 'bug'" in done.stderr
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
 def test_a_signal_cancels_and_says_how_to_go_on(
     env: dict[str, str], number: signal.Signals, code: int
 ) -> None:
@@ -190,6 +192,39 @@ def test_a_second_signal_does_not_wait(
     process.send_signal(number)
     told = f"error: interrupted by {number.name}\n{GO_ON}"
     assert finished(process) == (code, b"", told)
+
+
+def test_the_end_of_a_terminal_comes_once_or_twice(env: dict[str, str]) -> None:
+    """The shell and the system may both send SIGHUP."""
+    slow = MAIN.replace('app.info("cleaning up")', 'app.info("cleaning up"); await hung_up()')
+    slow = slow.replace(
+        "@click.command",
+        "async def hung_up():\n"
+        "    import os, signal\n"
+        "    os.kill(os.getpid(), signal.SIGHUP)\n"
+        "    await asyncio.sleep(0.5)\n"
+        "    click.echo('cleaned', err=True)\n\n"
+        "@click.command",
+        1,
+    )
+    process = begin(env, "sleep", program=slow)
+    assert process.stderr is not None
+    process.stderr.readline()
+    process.send_signal(signal.SIGHUP)
+    done = finished(process)
+    assert done == (129, b"", f"cleaning up\ncleaned\nerror: interrupted by SIGHUP\n{GO_ON}")
+
+
+def test_nohup_goes_on(env: dict[str, str]) -> None:
+    ignoring = f"import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n{MAIN}"
+    process = begin(env, "sleep", program=ignoring)
+    assert process.stderr is not None
+    process.stderr.readline()
+    process.send_signal(signal.SIGHUP)
+    process.send_signal(signal.SIGTERM)
+    done = finished(process)
+    assert done.code == 143
+    assert "interrupted by SIGTERM" in done.stderr
 
 
 def test_a_signal_that_is_ignored_stays_so(env: dict[str, str]) -> None:

@@ -404,17 +404,28 @@ def test_the_line_for_cron_of_a_month_runs_after_its_end() -> None:
     assert 1 < int(fields[1]) < int(fields[2]) < 28
 
 
+def cells_of(line: str) -> list[str]:
+    return line.split(",")
+
+
 def test_people_are_counted_month_by_month(home: Home) -> None:
+    accounts = home.path / ".config" / "altaprofiles" / "accounts.toml"
+    shop = accounts.read_text()
+    accounts.write_text(shop + shop.replace("accounts.shop", "accounts.outlet"))
     command = script_on(date(2026, 3, 31), "range(6)")
     done = home.run(*command)
     assert (done.returncode, done.stderr) == (0, "")
-    rows = dict(line.split(",") for line in done.stdout.splitlines())
-    assert [*rows] == ["2026-02", "2026-01", "2025-12", "2025-11", "2025-10", "2025-09"]
+    rows = {(month, name): cells for month, name, *cells in map(cells_of, done.stdout.splitlines())}
+    months = ["2026-02", "2026-01", "2025-12", "2025-11", "2025-10", "2025-09"]
+    assert [*rows] == [(month, name) for month in months for name in ("shop", "outlet")]
     for month, last in (("2026-02", "28"), ("2025-09", "30")):
         program = str(home.crm / ".venv/bin/altaprofiles")
-        days = ("--from", f"{month}-01", "--to", f"{month}-{last}")
-        assert home.run(program, "count", "Charged", *days).stdout == f"{rows[month]}\n"
-    accounts = home.path / ".config" / "altaprofiles" / "accounts.toml"
+        days = ("--from", f"{month}-01", "--to", f"{month}-{last}", "--account", "outlet")
+        *counts, share = map(int, rows[month, "outlet"])
+        for event, people in zip(("App Launched", "Charged"), counts, strict=True):
+            assert home.run(program, "count", event, *days).stdout == f"{people}\n"
+        launched, charged = counts
+        assert share == (charged * 100 // launched if launched else 0)
     accounts.write_text(re.sub('passcode = ".*"', 'passcode = "wrong"', accounts.read_text()))
     failed = home.run(*command)
     assert (failed.returncode, failed.stdout) == (Exit.CREDENTIALS, "")
@@ -460,7 +471,7 @@ def test_every_exit_code_has_a_verdict() -> None:
     all_of = [codes(verdict) for verdict in ("all is well", "try again", "look at it")]
     assert sum(map(len, all_of)) == len(set.union(*all_of))
     # There is no reader whom a scheduled run could lose.
-    assert set.union(*all_of) == {0, 130, 143, *Exit} - {Exit.PIPE, Exit.NOT_FOUND}
+    assert set.union(*all_of) == {0, 129, 130, 143, *Exit} - {Exit.PIPE, Exit.NOT_FOUND}
     prevented = unit("Service")["Service"]["RestartPreventExitStatus"]
     assert {*map(int, prevented.split())} == codes("look at it")
 

@@ -176,7 +176,7 @@ def test_the_log_of_json_lines_has_the_class_of_the_cause(tmp_path: Path) -> Non
         assert done.code == 4
         [line] = [line for line in map(json.loads, done.stderr.splitlines()) if "error" in line]
         assert (line["error"], line["cause"]) == ("Incomplete", "ExportError")
-        assert "remove this file; the next run brings the day again" in line["message"]
+        assert "remove it; the next run brings the day again" in line["message"]
         path.unlink()
         assert run(env, *words, "2026-01-03", cwd=tmp_path).code == 0
         assert path.exists()
@@ -588,6 +588,22 @@ def test_interrupted_and_gone_on_with(
     assert digest(out) == uninterrupted
     if stage != "opening":
         assert not resumed.stderr.startswith("reading: 0 records")
+
+
+def test_a_closed_terminal_loses_nothing(
+    env: dict[str, str], small: Emulator, tmp_path: Path, uninterrupted: str
+) -> None:
+    out = tmp_path / "p.ndjson"
+    with held(small, passing=4) as (variables, let_pass):
+        with Terminal(env | variables, *WORDS, "-o", str(out), cwd=tmp_path) as terminal:
+            terminal.expect(SOME_READ)
+            assert terminal.close() == 129
+        assert not out.exists()
+        let_pass()
+        resumed = run(env | variables, *WORDS, "-o", str(out), cwd=tmp_path)
+    assert resumed.code == 0, resumed.stderr
+    assert digest(out) == uninterrupted
+    assert not resumed.stderr.startswith("reading: 0 records")
 
 
 @pytest.mark.parametrize("kind", ["picture", "spinner"])

@@ -50,6 +50,19 @@ def env(tmp_path: Path) -> dict[str, str]:
         ("export X --to yesterday —from=-7d -o a.csv", "use --from"),
         ("export X --from -7d --to yesterday –o a.csv", "use -o"),  # noqa: RUF001
         ("export X –from 2026-01-01 --to 2026-01-02 -o a.csv", "use --from"),  # noqa: RUF001
+        ("count Charged –-from yesterday –-to yesterday", "–-from has a long dash"),  # noqa: RUF001
+        ("count Charged -–from yesterday", "use --from"),  # noqa: RUF001
+        ("count Charged --from –7d --to yesterday", "'–7d' has a long dash"),  # noqa: RUF001
+        ("count Charged --from=−7d --to yesterday", "write -7d"),  # noqa: RUF001
+        ("count “App Launched” --from yesterday", "type straight ones"),
+        ("count „App Launched“ --from yesterday", "type straight ones"),
+        ("who kunde302@example.de", "--email ADDRESS"),
+        ("get --phone +4917155501", "no service looks up phones"),
+        ("who --phone +4917155501", 'see `altaprofiles guide look-ups`, "A list of phones"'),
+        ("lookup tel.csv --by phone -o a.csv", "--by: no service looks up phones"),
+        ("get --account a --account b --email e", "run it once for each, or write the keys"),
+        ("--account a --account b who --email e", "got 2; run it once for each, or write the keys"),
+        ("doctor --account a --account b", "run it once for each; see"),
         ("configure", "did you mean login?"),
         ("ls", "did you mean status?"),
     ],

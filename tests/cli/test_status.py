@@ -184,10 +184,14 @@ def test_the_days_of_a_table_are_read_however_it_is_named(
     nights = ("--since", "2026-01-01", "--until", "2026-01-03")
     done = run(env, "sync", "App Launched", *nights, "-o", *named[synced], cwd=tmp_path)
     assert done.code == 0, done.stderr
-    for words in named.values():
+    for asked, words in named.items():
         [state] = states(env, tmp_path, *words)
         assert [*state["synced"].values()] == ["2026-01-03"]
         assert state["synced_from"] == "output"
+        heading = run(env, "status", *words, cwd=tmp_path).stdout.decode().splitlines()[0]
+        assert heading == state["output"] + ("" if len(words) == 1 else ", table crm.people")
+        assert heading.count("crm.people") == 1
+        assert state["table"] == ("crm.people" if "option" in (synced, asked) else None)
 
 
 def test_a_reader_is_told_of_the_right_to_read_only(

@@ -5,19 +5,27 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
+import sqlite3
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import pytest
 
-from altaprofiles import ExportError, ExportLocked, ExportProgress, Incomplete
+from altaprofiles import (
+    ExportError,
+    ExportLocked,
+    ExportProgress,
+    Incomplete,
+    InvalidArgument,
+)
 from altaprofiles.cli.exits import Exit, exit_code
 from altaprofiles.emulator import Emulator
+from altaprofiles.export.keys import KeyFile
 from altaprofiles.export.sinks.duck import DuckDbTarget
 from altaprofiles.export.tables import Origin
 
@@ -184,6 +192,20 @@ async def test_an_encrypted_file_is_not_called_damaged(tmp_path: Path, case: Emu
     with pytest.raises(ExportError, match=r"p\.duckdb is encrypted"):
         await case.run(path)
     assert case.requests == 0
+
+
+async def test_a_file_of_sqlite_is_named_as_one(tmp_path: Path, case: Emulated) -> None:
+    path = tmp_path / "p.duckdb"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE people AS SELECT 1 AS id")
+        connection.commit()
+    content = path.read_bytes()
+    text = r"p\.duckdb is a file of SQLite and not of DuckDB; name another one$"
+    with pytest.raises(ExportError, match=text):
+        await case.run(path)
+    assert (case.requests, path.read_bytes()) == (0, content)
+    with pytest.raises(InvalidArgument, match=rf"^keys: .*{text}"):
+        list(KeyFile(path, "identity", None))
 
 
 def test_the_fix_of_a_result_that_a_notebook_has_shown_works(tmp_path: Path) -> None:

@@ -496,7 +496,7 @@ async def test_the_error_of_a_damaged_day_says_what_brings_it_again(
         await synced(emulator, folder, 5, timezone="UTC", late_days=2)
     [line] = [line for line in str(caught.value).splitlines() if "pyarrow" in line]
     assert line.startswith(f"  {path}: pyarrow cannot read it: ")
-    assert line.endswith("; remove this file; the next run brings the day again")
+    assert line.endswith("; remove it; the next run brings the day again")
     path.unlink()
     report = await synced(emulator, folder, 6, timezone="UTC", late_days=0)
     assert report.warnings == []
@@ -516,19 +516,44 @@ async def test_damaged_days_are_named_until_they_are_back(
         report = await synced(emulator, folder, until, timezone="UTC", late_days=0)
         [warning] = report.warnings
         assert warning == (
-            f"{folder}/ has a damaged file, which no reader can open: {paths[1]}; remove it, "
+            f"{folder}/ has a day that no reader can open: {paths[1]}; remove it, "
             f"{again} `late_days={until - 1}` or more, which brings the day again"
         )
     spoil(paths[0], how)
     report = await synced(emulator, folder, 5, timezone="UTC", late_days=0)
     [warning] = report.warnings
     assert warning == (
-        f"{folder}/ has 2 damaged files, which no reader can open: {paths[0]}, {paths[1]}; remove "
-        f"them, {again} `late_days=6` or more, which brings the days again"
+        f"{folder}/ has 2 days that no reader can open: {paths[0]}, {paths[1]}; remove them, "
+        f"{again} `late_days=6` or more, which brings the days again"
     )
     for path in paths:
         path.unlink()
+    # Also that of the oldest day, which nobody has meant to remove.
+    report = await synced(emulator, folder, 5, timezone="UTC", late_days=0)
+    [warning] = report.warnings
+    assert f"lacks the rows of 2 days from {day(0)} to {day(2)}, " in warning
+    assert warning.endswith(f"{again.removeprefix('and ')} `late_days=6` or more")
     report = await synced(emulator, folder, 5, timezone="UTC", late_days=6)
+    assert report.warnings == []
+    assert people(folder) == in_emulator(emulator.population, range(6))
+
+
+async def test_a_folder_in_the_place_of_a_day_s_file_is_named_until_the_day_is_back(
+    emulator: Emulator, tmp_path: Path
+) -> None:
+    folder = tmp_path / "crm"
+    await synced(emulator, folder, 4, timezone="UTC")
+    path = folder / f"day={day(4)}" / "people.parquet"
+    path.unlink()
+    path.mkdir()
+    report = await synced(emulator, folder, 4, timezone="UTC", late_days=0)
+    [warning] = report.warnings
+    assert f"/ has a day that no reader can open: {path}; remove it, and sync" in warning
+    assert "file" not in warning.replace(str(path), "")
+    with pytest.raises(ExportError, match="is a directory; remove it; the next run brings the day"):
+        await synced(emulator, folder, 5, timezone="UTC", late_days=1)
+    path.rmdir()
+    report = await synced(emulator, folder, 5, timezone="UTC", late_days=1)
     assert report.warnings == []
     assert people(folder) == in_emulator(emulator.population, range(6))
 

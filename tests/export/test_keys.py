@@ -369,6 +369,11 @@ def test_text_is_read_line_by_line(tmp_path: Path, data: bytes, keys: list[str])
     [
         ("k.txt", b"1\n2\0\n3\n", "line 2 of .* holds a NUL byte"),
         ("k.txt", b"1\n2\n\xe9\n", "line 3 of .* is not UTF-8"),
+        (
+            "k.csv",
+            b"id;name\r\n1;J\xf6rg\r\n",
+            r"line 2 of .* CSV UTF-8, .*: iconv -f WINDOWS-1252 -t UTF-8 .*k.csv > .*k-utf-8.csv$",
+        ),
         ("k.txt", "1\n2\n".encode("utf-16"), "is not UTF-8 but UTF-16; save it as UTF-8"),
         ("k.csv", "identity\n2\n".encode("utf-16"), "is not UTF-8 but UTF-16; save it as UTF-8"),
         ("k.ndjson", "1\n2\n".encode("utf-32"), "is not UTF-8 but UTF-32; save it as UTF-8"),

@@ -378,6 +378,18 @@ async def test_files(
             "k.csv",
             b"Partners 2026;\nE-Mail;Name\na@b.example;Ann\n",
             "E-Mail",
+            r"column: .* named 'E-Mail'; line 2 has it: .*: tail -n \+2 \S*k.csv > \S*k-list.csv$",
+        ),
+        (
+            "k.csv",
+            b"Liste vom 3.11.\n\nName\tE-Mail\nAnn\ta@b.example\n",
+            "E-Mail",
+            "column: .*n \\+3",
+        ),
+        (
+            "k.csv",
+            b"Partners 2026;\nE-Mail;Name\na@b.example;Ann\n",
+            "Mail",
             r"column: .*; name exactly one, and remove what stands above the header, if anything",
         ),
         ("k.csv", b"id,id\n1,2\n", "id", "column: .* 2 columns .*, of which 2 are named 'id'"),

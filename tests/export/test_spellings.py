@@ -33,7 +33,8 @@ OTHERS = [
 
 @pytest.fixture(autouse=True)
 def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("PGPORT", raising=False)
+    for name in ("PGHOST", "PGHOSTADDR", "PGPORT", "PGOPTIONS", "PGSERVICE"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
 
 
@@ -63,7 +64,7 @@ def test_tables_whose_names_differ_in_what_files_cannot_hold_are_apart() -> None
         "postgresql://h/d/t?options=-csearch_path%3Ds",
         "postgresql:///d/t?host=one",
         "postgresql:///d/t?host=two",
-        "postgresql://h/d/t?port=6000",
+        "postgresql://h/d/t?port=6001",
         "postgresql://h/d_d/a_b",
         "postgresql://h/d/d_a_b",
         "postgresql://h:6000/d/t",
@@ -116,6 +117,64 @@ def test_the_usual_port_is_that_of_the_environment(monkeypatch: pytest.MonkeyPat
     assert folder_of(without) == folder_of(own) != folder_of(usual)
 
 
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("h:6000/d/t", "h/d/t?port=6000"),
+        ("h:6000/d/t", "/d/t?host=h&port=6000"),
+        ("h/d/t", "/d/t?host=h"),
+        ("h/d/t", "other/d/t?host=H"),
+        ("h/d/t", "other/d/t?hostaddr=h"),
+        ("h/d/t", "h:6000/d/t?port=5432"),
+        ("h:6000,i:6000/d/t", "h,i/d/t?port=6000"),
+        ("[::1]/d/t", "/d/t?host=::1"),
+        ("%2Frun%2Fpg/d/t", "/d/t?host=/run/pg"),
+    ],
+)
+def test_options_of_a_url_name_the_place_as_well(tmp_path: Path, one: str, other: str) -> None:
+    assert folder_of(f"postgresql://{one}") == folder_of(f"postgresql://{other}")
+    # That of the host which the option replaces is another table's.
+    (tmp_path / "other_d_t.export").mkdir()
+    (tmp_path / "h_6000_d_t.export").mkdir()
+    assert folder_of(f"postgresql://{one}") == folder_of(f"postgresql://{other}")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "same"),
+    [
+        ("PGHOST", "h", "h/d/t"),
+        ("PGHOST", "/run/pg", "%2Frun%2Fpg/d/t"),
+        ("PGHOSTADDR", "127.0.0.9", "127.0.0.9/d/t"),
+        ("PGPORT", "6000", ":6000/d/t"),
+        ("PGOPTIONS", "-c search_path=crm", "/d/t?options=-c%20search_path%3Dcrm"),
+        ("PGSERVICE", "crm", "/d/t?service=crm"),
+    ],
+)
+def test_the_environment_stands_for_what_a_url_leaves_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, same: str
+) -> None:
+    short = "postgresql:///d/t"
+    without = folder_of(short)
+    without.mkdir()
+    monkeypatch.setenv(variable, value)
+    assert folder_of(short) != without
+    # Whatever it is, what the URL says itself counts.
+    own = "postgresql://a:5432/d/t?hostaddr=10.0.0.1&options=-cwork_mem%3D64MB&service=one"
+    with_own = folder_of(own)
+    by_environment = folder_of(short)
+    monkeypatch.delenv(variable)
+    assert folder_of(f"postgresql://{same}") == by_environment
+    assert folder_of(own) == with_own
+
+
+def test_other_options_of_the_environment_lead_to_the_same_table(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    without = folder_of(URL)
+    monkeypatch.setenv("PGOPTIONS", "-c statement_timeout=0")
+    assert folder_of(URL) == without
+
+
 @pytest.mark.parametrize("left", ["127.0.0.1_5432_db_t", "127.0.0.1_db_t"])
 @pytest.mark.parametrize("by", ["manifest", "unfinished", "spool"])
 def test_what_earlier_runs_have_left_is_found_by_any_spelling(
@@ -164,3 +223,17 @@ async def test_a_table_is_resumed_and_shown_by_another_spelling(
         assert state.success is not None
         assert not state.unfinished
     assert len([*tmp_path.glob("*.manifest.json")]) == 1
+
+
+@pytest.mark.anyio
+async def test_the_default_tables_of_a_database_are_told_apart(postgres: Server) -> None:
+    url = postgres.url()
+    async with Emulator(people=9) as emulator, session_for(emulator) as session:
+        await session.export(EVENT, **RANGE, to=url)
+        await session.export_lookups(["nobody"], by="user_id", to=url)
+    people, bindings = outputs_at(url, table=None, spool=None)
+    assert people.option is None
+    assert bindings.option is not None
+    [found] = outputs_at(url, table=bindings.option, spool=None)
+    assert found.success == bindings.success
+    assert f"--table {bindings.option}" in bindings.command

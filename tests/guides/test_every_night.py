@@ -14,7 +14,7 @@ import pytest
 from altaprofiles import ExportProgress, Session
 from altaprofiles.emulator import Emulator
 
-from ..support.guides import GUIDES, block_of
+from ..support.guides import GUIDES, block_of, function_of
 from ..support.odd_people import ODD_PEOPLE, with_odd_people
 from ..support.postgres import Server
 
@@ -250,6 +250,132 @@ async def test_an_alarm_names_the_accounts_without_a_success(
     assert len(postgres.rows(query)) == 2
     await sync(postgres.url("profiles"))
     assert len(postgres.rows(query)) == 1
+
+
+ANN = did("ann", 50, 5) | {"platformInfo": [{"objectId": "phone"}, {"objectId": "tablet"}]}
+BOB = did("bob", 8, 5) | {"platformInfo": [{"objectId": "tablet"}]}
+NOBODY = did("", 8, 1) | {"platformInfo": [{"objectId": "phone"}]}
+del NOBODY["identity"]
+
+
+@pytest.mark.parametrize("kind", ["duckdb", "postgres"])
+@pytest.mark.parametrize("reason", ["age", "person"])
+async def test_the_next_night_does_not_warn_of_rows_that_were_deleted_as_in_the_guide(
+    kind: str,
+    reason: str,
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    server: Server | None = None
+    if kind == "postgres":
+        server = request.getfixturevalue("postgres")
+    to = "crm.duckdb" if server is None else server.url("profiles")
+
+    def run(text: str) -> None:
+        if server is None:
+            in_duckdb(text, "crm.duckdb")
+        else:
+            server.run(text)
+
+    def people() -> set[str | None]:
+        query = "SELECT identity FROM profiles"
+        rows = in_duckdb(query, "crm.duckdb") if server is None else server.rows(query)
+        return {name for (name,) in rows}
+
+    async def night(records: list[dict[str, Any]], days: int) -> list[str]:
+        async with (
+            Emulator(records=records) as emulator,
+            Session(clevertap=emulator.clevertap) as session,
+        ):
+            until = days_ago(days).date()
+            report = await session.sync("Charged", to=to, **(NIGHT | {"until": until}))
+        return [*report.warnings]
+
+    assert await night([ANN, BOB, PEOPLE[2]], 5) == []
+    script = block_of(GUIDE, "INTERVAL '90 days'", "sql")
+    if reason == "age":
+        run("UPDATE profiles SET fetched_at = now() - INTERVAL '91 days' WHERE identity = 'cat'")
+        run(script)
+        assert people() == {"ann", "bob"}
+        assert await night([ANN, BOB], 4) == []
+    else:
+        run(block_of(GUIDE, "INSERT INTO forgotten", "sql").replace("5555555555", "ann"))
+        [line] = [line for line in script.splitlines() if line.startswith("CREATE TEMP")]
+        script = script.replace(f"{line}\n", block_of(GUIDE, "&& ARRAY", "sql"))
+        run(script)
+        assert people() == {"bob", "cat"}
+        # The service has not deleted all of it yet.
+        assert await night([ANN, BOB, NOBODY], 2) == []
+        assert {"ann", "bob"} <= people()
+        run(script)
+        assert people() == {"bob", "cat"}
+        run("INSERT INTO forgotten VALUES ('phone')")
+        assert await night([BOB, NOBODY], 1) == []
+        assert people() == {"bob", "cat", None}
+        run(script)
+        assert people() == {"bob", "cat"}
+    # Of rows that are gone without it, the night still warns.
+    run("DELETE FROM profiles WHERE identity = 'bob'")
+    [warning] = await night([NOBODY], 1)
+    assert "of 2 after the last run: somebody has deleted rows" in warning
+
+
+async def test_the_oldest_days_of_a_folder_are_removed_without_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    await sync("crm/")
+    function_of(GUIDE, "keep_days")("crm", 30)
+    days = sorted(path.name for path in Path("crm").glob("day=*"))
+    assert (NOON.date() - date.fromisoformat(days[0][4:])).days == 30
+    async with (
+        Emulator(records=PEOPLE) as emulator,
+        Session(clevertap=emulator.clevertap) as session,
+    ):
+        report = await session.sync("Charged", to="crm/", late_days=10, **NIGHT)
+    assert report.warnings == []
+
+
+async def test_a_person_is_forgotten_in_files_and_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    days: dict[str, Any] = {"start": NIGHT["since"], "end": NIGHT["until"]}
+    odd = PEOPLE[2] | {"profileData": {"Note": 'two\nlines, "ann"'}}
+    forget, ids = function_of(GUIDE, "forget"), ["ann", "phone", "tablet"]
+    files = [Path(f"p.{ending}") for ending in ("csv", "ndjson", "parquet")]
+    expected = {}
+    async with (
+        Emulator(records=[BOB, odd]) as emulator,
+        Session(clevertap=emulator.clevertap) as session,
+    ):
+        for file in files:
+            await session.export("Charged", **days, to=file)
+            expected[file] = file.read_text() if file.suffix != ".parquet" else ""
+    async with (
+        Emulator(records=[ANN, BOB, odd, NOBODY]) as emulator,
+        Session(clevertap=emulator.clevertap) as session,
+    ):
+        for file in files:
+            await session.export("Charged", **days, to=file)
+            forget(str(file), ids)
+            if file.suffix == ".parquet":
+                found = in_duckdb(f"SELECT identity FROM '{file}' ORDER BY 1")
+                assert found == [("bob",), ("cat",)]
+            else:
+                # Each export has a time of its own.
+                assert re.sub(r"\d{4}-\d\d-\d\dT[^\"]*", "", file.read_text()) == re.sub(
+                    r"\d{4}-\d\d-\d\dT[^\"]*", "", expected[file]
+                )
+        assert not [*tmp_path.glob(".*")]
+        await session.sync("Charged", to="crm/", **NIGHT)
+        forget("crm/*/*.parquet", ids)
+        query = "SELECT DISTINCT identity FROM 'crm/*/*.parquet' ORDER BY 1"
+        assert in_duckdb(query) == [("bob",), ("cat",)]
+        report = await session.sync("Charged", to="crm/", **(NIGHT | {"until": days_ago(1).date()}))
+        assert report.warnings == []
 
 
 async def test_files_of_a_folder_that_are_damaged_are_found(

@@ -172,6 +172,8 @@ def values() -> dict[str, Any]:
         "column": "my_id",
         "path": "given.sqlite",
         "folder": "crm",
+        "days": 90,
+        "pattern": "crm/*/*.parquet",
         "keys": ["7"],
         "lookup": Lookup("7"),
         "results": [],

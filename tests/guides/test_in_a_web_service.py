@@ -16,7 +16,7 @@ import time
 import urllib.request
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import ExitStack, asynccontextmanager, closing, contextmanager
+from contextlib import ExitStack, asynccontextmanager, closing, contextmanager, suppress
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from types import ModuleType
@@ -31,7 +31,6 @@ import httpx
 import pytest
 import trustme
 import uvicorn
-from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from fastapi import HTTPException
 from sybil import Example
@@ -226,15 +225,10 @@ async def test_every_error_has_the_status_of_the_table(
     by_name, timed = statuses()
     [name, *_] = (base.__name__ for base in kind.__mro__ if base.__name__ in by_name)
     answer = await program.failed(None, error)
-
-    async def handler(request: object) -> Any:
-        raise error
-
-    with pytest.raises(web.HTTPException) as raised:
-        await web_program.errors(None, handler)
+    raised = web_program.answer(error)
     for status, headers in (
         (answer.status_code, answer.headers),
-        (raised.value.status, raised.value.headers),
+        (raised.status, raised.headers),
     ):
         assert status == by_name[name]
         assert ("Retry-After" in headers) is (name in timed)
@@ -284,11 +278,7 @@ async def test_the_error_of_a_function_of_a_secret_is_in_the_log(
         with pytest.raises(MissingCredentials) as caught:
             await session.profiles.get(identity="9876543210")
 
-    async def handler(request: object) -> Any:
-        raise caught.value
-
-    with pytest.raises(web.HTTPInternalServerError):
-        await web_program.errors(None, handler)
+    assert web_program.answer(caught.value).status == 500
     for answer in (
         await program.failed(None, caught.value),
         await module(folder, "health").missing(None, caught.value),
@@ -433,6 +423,120 @@ async def test_a_slow_client_does_not_hold_up_the_end(
         writer.close()
 
 
+# ------------------------------------------------------------------------------------ aiohttp.web
+
+
+@asynccontextmanager
+async def streaming_web(folder: Path, **constants: float) -> AsyncIterator[TestClient[Any, Any]]:
+    """Serve the program of aiohttp.web, with other constants, as it serves itself."""
+    program = module(folder, "web")
+    for name, value in constants.items():
+        assert hasattr(program, name)
+        setattr(program, name, value)
+    async with TestClient(TestServer(program.app, handler_cancellation=True)) as client:
+        yield client
+
+
+LATER_FAULTS = {
+    "garbled": http(b"<html>"),
+    "refused": http(b'{"status":"fail","error":"No","code":400}', "400 Bad Request"),
+    "down": http(b"", "503 Service Unavailable"),
+}
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("fault", LATER_FAULTS)
+async def test_a_stream_of_aiohttp_that_fails_later_is_cut(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, fault: str
+) -> None:
+    monkeypatch.setattr(Session, "from_env", session_without_retries)
+    pages = pages_of(b'{"identity":"7"}')
+    async with scripted(in_turn(*pages, *[LATER_FAULTS[fault]] * 9)) as server:
+        set_credentials(monkeypatch, server.url)
+        async with streaming_web(folder) as client, client.get(CHARGED) as response:
+            assert response.status == 200
+            assert response.content_type == "application/x-ndjson"
+            assert await response.content.readline() == b'{"identity":"7"}\n'
+            with anyio.fail_after(PATIENCE), pytest.raises(aiohttp.ClientPayloadError):
+                # Nothing more comes, a second response least of all.
+                assert await response.content.readline() == b""
+    cut = [line for line in caplog.messages if line.startswith("a stream was cut: ")]
+    assert len(cut) == 1
+    assert [record for record in caplog.records if record.exc_info] == []
+
+
+def session_without_retries() -> Session:
+    return Session(clevertap=CleverTap.from_env(), retry=Retry(attempts=1))
+
+
+@pytest.mark.anyio
+async def test_a_stream_of_aiohttp_to_a_client_that_does_not_read_is_cut_in_time(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    # More than the buffers of the system hold.
+    big = b'{"identity":"1","profileData":{"x":"%b"}}' % (b"x" * (16 << 20))
+    last = http(b'{"status":"success","records":[]}')
+    async with scripted(in_turn(*pages_of(big, big), last)) as server:
+        set_credentials(monkeypatch, server.url)
+        async with streaming_web(folder, SECONDS_A_STREAM=2.0) as client:
+            assert client.port is not None
+            reader, writer = await asyncio.open_connection("127.0.0.1", client.port, limit=1024)
+            writer.write(f"GET {CHARGED} HTTP/1.1\r\nHost: h\r\n\r\n".encode())
+            with anyio.fail_after(PATIENCE):
+                await until(lambda: "a stream was cut: it took too long" in caplog.messages)
+                body = await read_all(reader)
+            assert not body.endswith(b"0\r\n\r\n")
+            writer.close()
+    assert [record for record in caplog.records if record.exc_info] == []
+
+
+async def read_all(reader: asyncio.StreamReader) -> bytes:
+    """Return what comes until the end, however the connection ends."""
+    received = b""
+    with suppress(ConnectionError):
+        while data := await reader.read(1 << 16):
+            received = received[-64:] + data
+    return received
+
+
+@pytest.mark.anyio
+async def test_a_stream_of_aiohttp_brings_everyone_and_its_first_page_decides_the_status(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with Emulator(people=3000) as emulator:
+        for name, value in emulator.environment.items():
+            monkeypatch.setenv(name, value)
+        async with streaming_web(folder) as client:
+            expected = emulator.population.active("Charged", 20260101, 20260131)
+            async with client.get(CHARGED) as response:
+                body = await response.read()
+            assert len([json.loads(line) for line in body.splitlines()]) == len(expected)
+            for path, status in {
+                "/charged/2026-01-31/2026-01-01": 422,
+                "/charged/9000-01-01/9000-01-02": 422,
+                "/charged/soon/2026-01-01": 400,
+            }.items():
+                async with client.get(path) as response:
+                    assert response.status == status
+            right, emulator.passcode = emulator.passcode, "another"
+            async with client.get(CHARGED) as response:
+                assert response.status == 500
+            emulator.passcode = right
+            # A client that leaves ends its requests.
+            emulator.think = PATIENCE
+            leaving = asyncio.ensure_future(client.get(CHARGED))
+            await until(lambda: emulator.stats.in_flight["clevertap"] > 0)
+            leaving.cancel()
+            await until(lambda: emulator.stats.in_flight["clevertap"] == 0)
+            emulator.think = 0.0
+            # HTTP/1.0 has no last chunk.
+            assert client.port is not None
+            reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
+            writer.write(f"GET {CHARGED} HTTP/1.0\r\nHost: h\r\n\r\n".encode())
+            assert b" 500 " in await reader.readline()
+            writer.close()
+
+
 def pages_of(*records: bytes) -> list[bytes]:
     """Return the answers to a chain of pages of one record each, which goes on."""
     page = b'{"status":"success","records":[%b],"next_cursor":"c%d"}'
@@ -530,7 +634,7 @@ async def test_a_cache_keeps_answers_for_a_while_and_no_failures(
         Emulator(people=5) as emulator,
         Session(clevertap=emulator.clevertap, retry=Retry(attempts=1)) as session,
     ):
-        emulator.add({"identity": "ann", "name": "Ann"})
+        emulator.add({"identity": "ann", "name": "Ann", "profileData": {"Plan": "pro"}})
 
         async def name_of(identity: str) -> str | None:
             person: Profile | None = await people.get(session, identity)
@@ -543,6 +647,10 @@ async def test_a_cache_keeps_answers_for_a_while_and_no_failures(
         for _ in range(2):
             assert await name_of("ann") == "Ann"
             assert await name_of("nobody") is None
+        assert emulator.stats.requests["profile"] == 3
+        # What one request does with an answer is not seen by another one.
+        for _ in range(2):
+            assert (await people.get(session, "ann")).profile_data.pop("Plan") == "pro"
         assert emulator.stats.requests["profile"] == 3
         emulator.add({"identity": "ann", "name": "Anna"})
         assert await name_of("ann") == "Ann"

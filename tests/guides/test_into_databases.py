@@ -254,6 +254,35 @@ def test_a_spreadsheet_opens_renamed_columns_in_utf_8_and_runs_no_cell(
     ]
 
 
+def test_a_double_click_opens_semicolons_and_decimal_commas(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    events = {"Charged": {"count": 3, "first_seen": 1767600000, "last_seen": 1769800000}}
+    odd = {"Charged": {"count": 1, "first_seen": 1767600000, "last_seen": 9 * 10**9}}
+    people: list[dict[str, Any]] = [
+        {
+            "identity": "04900000000000300",
+            "name": "Ömer; B.",
+            "profileData": {"Total Spent": 1234.5},
+            "events": events,
+        },
+        {"identity": "ann", "name": "=1+1", "profileData": {"Total Spent": "x"}, "events": odd},
+    ]
+    with emulated(records=people) as emulator:
+        export(emulator, "buyers.csv", flatten={"Total Spent": "double"}, bom=True)
+    duckdb.execute(code_with("DELIMITER ';'", "sql"))
+    data = Path("excel.csv").read_bytes()
+    assert data.startswith(b"\xef\xbb\xbfCustomer ID;Name;Total;")
+    with Path("excel.csv").open(encoding="utf-8-sig", newline="") as file:
+        rows = [*csv.reader(file, delimiter=";")]
+    assert rows == [
+        ["Customer ID", "Name", "Total", "Charges", "First charge", "Last charge"],
+        ['="04900000000000300"', "Ömer; B.", "1234,50", "3", "2026-01-05", "2026-01-30"],
+        ["ann", "'=1+1", "", "1", "2026-01-05", ""],
+    ]
+
+
 # ------------------------------------------------------------------------------------ a second one
 
 

@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from altaprofiles import Session
@@ -162,3 +165,44 @@ async def test_ids_that_a_spreadsheet_has_changed_are_found(
         assert found[3] == (
             f"{key if result == 'found' else repaired}@example.com" if is_found else None
         )
+
+
+# ----------------------------------------------------------------------- lists that Excel has saved
+
+
+def test_leading_zeros_come_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    identities = ["04900000000000300", "00000000000000017", "short"]
+    people = {"identity": identities, "email": ["a", "b", "c"]}
+    pq.write_table(pa.table(people), "people.parquet")
+    ids = ["4900000000000300", "17", "", "user_7", "123456789012345678"]
+    Path("numbers.csv").write_text("name;id\n" + "".join(f"n;{one}\n" for one in ids))
+    lengths = duckdb.execute(block_of("look-ups.md", "AS digits", "sql")).fetchall()
+    assert lengths == [(17, 2), (5, 1)]
+    duckdb.execute(block_of("look-ups.md", "lpad", "sql"))
+    padded = duckdb.read_csv("padded.csv", header=True, all_varchar=True).fetchall()
+    assert [row[-1] for row in padded] == [*identities[:2], None, *ids[3:]]
+
+
+def test_phones_match_however_they_are_spelled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    phones = ["+4917155501", "4917155502", "0049 171 55503", "0171/55504", None, "", "+33155505"]
+    people = {"identity": [*"abcdefg"], "email": phones, "phone": phones}
+    pq.write_table(pa.table(people), "people.parquet")
+    rows = {
+        "Ann": ("0171 555-01", "a"),
+        "Bob": ("+49 (0)171 55502", "b"),
+        "Cat": ("004917155503", "c"),
+        "Dan": ("+49 171 55504", "d"),
+        "Eve": ("", None),
+        "Fay": ("0171 55599", None),
+        "Guy": ("0033 1 555 05", "g"),
+    }
+    lines = "".join(f"{name};{phone}\n" for name, (phone, _) in rows.items())
+    Path("phones.csv").write_text(f"name;phone\n{lines}")
+    duckdb.execute(block_of("look-ups.md", "bare(phone)", "sql"))
+    matched = duckdb.read_csv("matched.csv", header=True, all_varchar=True).fetchall()
+    assert {row[0]: row[2] for row in matched} == {name: who for name, (_, who) in rows.items()}
+    assert len(matched) == len(rows)

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import duckdb
 import pytest
 
-from altaprofiles import Session, SyncReport
+from altaprofiles import InvalidArgument, Retry, Session, SyncReport
 from altaprofiles.emulator import Emulator
 
 from ..support.guides import block_of
 from ..support.postgres import Server
+from ..support.tasks import PATIENCE
 
 pytestmark = pytest.mark.anyio
 
@@ -47,3 +52,86 @@ async def test_an_account_that_came_by_mistake_is_removed(
             assert (await sync(shop, table)).warnings == []
             report = await sync(outlet, table)
             assert (report.warnings, report.people > 0) == ([], True)
+
+
+ANN = {"email": "ann@example.com", "all_identities": ["ann", "ann-2"], "identity": "ann"}
+BOTH = {"ann": ["a1"], "ann-2": ["a2"]}
+WITHIN = 2 * PATIENCE
+
+
+@pytest.fixture
+def recipe() -> ModuleType:
+    module = ModuleType("subject_access")
+    # A dataclass looks for its module.
+    sys.modules[module.__name__] = module
+    exec(block_of(GUIDE, "# subject_access.py"), module.__dict__)  # noqa: S102
+    return module
+
+
+class Accounts:
+    """Two accounts, of which the first one knows Ann, and a session of each."""
+
+    def __init__(self, emulators: list[Emulator], sessions: list[Session]) -> None:
+        self.shop, self.outlet = emulators
+        self.sessions = dict(zip(("shop", "outlet"), sessions, strict=True))
+
+
+@pytest.fixture
+async def accounts() -> AsyncIterator[Accounts]:
+    async with AsyncExitStack() as stack:
+        emulators = [
+            Emulator(records=[ANN], bindings=BOTH),
+            Emulator(records=[{"identity": "bo"}], seed=2),
+        ]
+        sessions = []
+        for emulator in emulators:
+            await stack.enter_async_context(emulator)
+            session = Session(
+                clevertap=emulator.clevertap, alta=emulator.alta, retry=Retry(attempts=1)
+            )
+            sessions.append(await stack.enter_async_context(session))
+        yield Accounts(emulators, sessions)
+
+
+async def test_one_person_is_found_under_all_identities(
+    recipe: ModuleType, accounts: Accounts
+) -> None:
+    state, held = await recipe.everything(accounts.sessions, "ann@example.com", WITHIN)
+    assert state == "complete"
+    assert held["shop"].person.identity == "ann"
+    assert held["shop"].users.keys() == {"ann", "ann-2"}
+    assert (held["outlet"].person, held["outlet"].users) == (None, {})
+    state, held = await recipe.everything(accounts.sessions, "nobody@example.com", WITHIN)
+    assert (state, held["shop"].person) == ("complete", None)
+    with pytest.raises(InvalidArgument):
+        await recipe.everything(accounts.sessions, " ", WITHIN)
+
+
+async def test_what_a_service_that_is_down_leaves_open_is_named(
+    recipe: ModuleType, accounts: Accounts
+) -> None:
+    async def state_of(email: str) -> tuple[str, Any]:
+        found: tuple[str, Any] = await recipe.everything(accounts.sessions, email, WITHIN)
+        return found
+
+    # Alta of one account, which leaves the person.
+    token, accounts.shop.token = accounts.shop.token, "another"
+    state, held = await state_of("ann@example.com")
+    assert (state, held["shop"].person.identity) == ("partial", "ann")
+    assert held["shop"].missing.keys() == {"Alta"}
+    accounts.shop.token = token
+    # CleverTap of one account: nobody in the other one is no answer.
+    accounts.shop.faults = {"server_error": 1}
+    state, held = await state_of("ann@example.com")
+    assert (state, held["outlet"].missing) == ("partial", {})
+    assert held["shop"].missing.keys() == {"CleverTap", "Alta"}
+    accounts.outlet.faults = {"server_error": 1}
+    state, held = await state_of("ann@example.com")
+    assert (state, held["shop"].person) == ("unknown", None)
+
+
+async def test_one_deadline_is_for_all_calls(recipe: ModuleType, accounts: Accounts) -> None:
+    accounts.shop.think = accounts.outlet.think = WITHIN
+    state, held = await recipe.everything(accounts.sessions, "ann@example.com", 0.2)
+    assert state == "unknown"
+    assert held["shop"].missing["CleverTap"] == "TimeoutError"

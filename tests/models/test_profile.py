@@ -15,7 +15,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from altaprofiles import DecodeError, EventSummary, Page, Platform, Profile, parse_date
+from altaprofiles import (
+    AnonymousId,
+    CdpUser,
+    DecodeError,
+    EventSummary,
+    Page,
+    Platform,
+    Profile,
+    parse_date,
+)
 from altaprofiles.flow.slices import at_once
 from altaprofiles.wire import clevertap
 from altaprofiles.wire.messages import Response
@@ -193,6 +202,31 @@ def test_profiles_are_equal_if_their_bytes_are() -> None:
     assert one != other
     assert one != b'{"identity":"7","x":1}'
     assert len({one, same, other}) == 2
+
+
+def test_decoded_parts_are_shared_and_no_part_of_what_a_profile_is() -> None:
+    profile, same = Profile.decode(FULL), Profile.decode(FULL)
+    before = profile.profile_data, profile.events, profile.platform_info
+    expected = copy.deepcopy(before)
+    for part in before:
+        part.clear()
+    shared = copy.copy(profile)
+    assert (shared.profile_data, shared.events, shared.platform_info) == ({}, {}, [])
+    assert profile == same
+    assert len({profile, same}) == 1
+    assert profile.encode() == same.encode()
+    pickled = pickle.loads(pickle.dumps(profile))  # noqa: S301
+    for other in (copy.deepcopy(profile), pickled):
+        assert (other.profile_data, other.events, other.platform_info) == expected
+
+
+def test_users_share_their_list_with_shallow_copies_only() -> None:
+    user = CdpUser("a", [AnonymousId("1")])
+    shallow, deep = copy.copy(user), copy.deepcopy(user)
+    user.anonymous_ids.clear()
+    assert shallow == user != deep == CdpUser("a", [AnonymousId("1")])
+    with pytest.raises(TypeError, match="unhashable"):
+        hash(user)
 
 
 def test_the_repr_of_a_profile_is_short() -> None:

@@ -64,7 +64,7 @@ def test_options_are_those_of_the_query() -> None:
         ({"event": '["a"'}, "event: '[\"a\"' is not JSON"),
         ({"event": '["a","a"]'}, "event: a name is in it twice"),
         ({"account": '["a","a"]'}, "account: a name is in it twice"),
-        ({"start": "1767225600"}, "start: '1767225600' is not a day"),
+        ({"start": "1767225600"}, "start: '1767225600' is not a day; write it as 2026-01-31"),
         ({"end": "2025-12-31"}, "end: 2025-12-31 is before `start`"),
         ({"slots": "0"}, "slots: expected a whole number of at least 1, got 0"),
         ({"slots": "many"}, "slots: expected a whole number of at least 1, got 'many'"),

@@ -281,6 +281,14 @@ class Terminal:
             assert time.monotonic() < end, f"it did not stop: {self.text[-2000:]!r}"
             assert self._pump(), f"it did not stop: {self.text[-2000:]!r}"
 
+    def close(self) -> int:
+        """Close the terminal, and return the exit code of the command, which gets SIGHUP."""
+        if self._master in self._selector.get_map():
+            self._selector.unregister(self._master)
+        os.close(self._master)
+        self._master = os.open(os.devnull, os.O_RDONLY)
+        return self.process.wait(timeout=PATIENCE)
+
     def interrupt(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 

@@ -167,6 +167,8 @@ def test_windows_hold_each_day_once(start: date, days: int, n: int, form: int) -
         ((20260131, 1767225600, 2), "end: 1767225600 does not have the form of `start`"),
         ((datetime(2026, 1, 1, tzinfo=UTC), 20260101, 2), "start: got the datetime "),
         ((20260101, "soon", 2), "end: 'soon' is not a day"),
+        (("1767225600", 20260131, 2), "start: '1767225600' is text, and epoch seconds are an int"),
+        ((1767225600, "1769904000", 2), "end: '1769904000' is text, and epoch seconds are an int"),
         ((None, None, 2), "start: got the NoneType None"),
         ((date(999, 12, 1), date(999, 12, 31), 2), "start: 0999-12-01 is before the year 1000"),
         ((20260101, "0999-12-31", 2), "end: 0999-12-31 is before the year 1000"),

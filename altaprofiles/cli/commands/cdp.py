@@ -8,7 +8,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -143,6 +143,7 @@ def _print_lookups(
         raise InvalidArgument("column: stdin is read as text, a key a line; leave it out")
     waits = app.waits()
     session = app.session(service="alta", on_event=waits.note)
+    app.name_account("alta")
     console = output_console() if sys.stdout.isatty() else None
     total = 0
     failures = _Failures()
@@ -163,7 +164,7 @@ def _print_lookups(
         ):
             async for lookup in session.cdp.get_many(keys, by=by, ordered=True):
                 if lookup.error is not None:
-                    _name_place(lookup.error, total, placed)
+                    _name_place(lookup, total, placed)
                     failures.add(lookup.error)
                 if console is None:
                     app.write(_json_line(lookup))
@@ -264,11 +265,15 @@ class _Failures:
         return failure
 
 
-def _name_place(error: AltaProfilesError, index: int, file: Placed) -> None:
+def _name_place(lookup: Lookup[Any], index: int, file: Placed) -> None:
     """Have the error of an invalid key name its line, in the place of its index."""
-    text, position = str(error), f"keys[{index}]"
-    if text.startswith(position):
-        error.args = (f"{file.place_of(index)}{text.removeprefix(position)}", *error.args[1:])
+    from ...errors import ConfigurationError
+    from ...export.keys import as_text_key
+
+    if isinstance(lookup.error, ConfigurationError):
+        _, invalid = as_text_key(index, lookup.key, file.place_of(index))
+        if invalid is not None:
+            lookup.error.args = invalid.args
 
 
 def _json_line(lookup: Lookup[dict[str, CdpUser]]) -> bytes:

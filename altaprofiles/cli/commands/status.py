@@ -279,7 +279,8 @@ def _lines(state: OutputState, synced: SyncedDays) -> list[str]:
     from ...export.sinks.folder import names_folder
     from ...redaction import harmless
 
-    of_table = "" if state.table is None else f", table {state.table}"
+    # The name of another one leads to its table.
+    of_table = "" if state.option is None else f", table {state.option}"
     lines = [f"{state.name}{of_table}"]
     if state.success is not None:
         success = state.success

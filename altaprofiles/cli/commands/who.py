@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 __all__ = ["who"]
 
 
-@click.command(cls=Command)
+@click.command(
+    cls=Command,
+    misplaced="a key stands behind its option: --email ADDRESS, --identity ID, --object-id ID, "
+    "--user-id ID or --anonymous-id ID",
+)
 @click.option("--email", metavar="ADDRESS", help="The person's email address.")
 @click.option("--identity", metavar="ID", help="The person's ID in your own systems.")
 @click.option("--object-id", metavar="ID", help="CleverTap's ID of one of the person's devices.")

@@ -15,7 +15,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +79,9 @@ def open_file(path: Path, **options: Any) -> Any:
     """
     import duckdb
 
+    if _is_of_sqlite(path):
+        # DuckDB would download an extension for it.
+        raise duckdb.IOException(_OF_SQLITE)
     try:
         return duckdb.connect(path, **options)
     except Exception as error:
@@ -89,9 +92,27 @@ def open_file(path: Path, **options: Any) -> Any:
     return duckdb.connect(path, **options)
 
 
+_OF_SQLITE = "is a file of SQLite and not of DuckDB; name another one"
+
+
+def _is_of_sqlite(path: Path) -> bool:
+    # A pipe would be read.
+    if not path.is_file():
+        return False
+    with suppress(OSError), path.open("rb") as file:
+        return file.read(len(_MAGIC)) == _MAGIC
+    return False
+
+
+_MAGIC = b"SQLite format 3\0"
+"""The first bytes of every such file ("Database File Format")."""
+
+
 def obstacle(error: Exception) -> str:
     """Return why DuckDB does not open a file that no other program has open, with the fix."""
     text = str(error)
+    if text == _OF_SQLITE:
+        return text
     if _OPEN_HERE.search(text):
         return (
             "is open in this process already; close that connection first, and run `DETACH` in one "

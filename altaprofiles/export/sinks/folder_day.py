@@ -30,7 +30,7 @@ class Earlier:
     Args:
         path: the day's file, which need not exist.
         account: the account whose rows are replaced.
-        remedy: what to do about a file that is damaged.
+        remedy: what to do about a file that is damaged, or no file.
 
     Attributes:
         has_own, has_others: whether there are rows of that account, and of others.

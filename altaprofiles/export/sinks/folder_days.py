@@ -90,8 +90,9 @@ class DaysTarget(FolderTarget, frozen=True, kw_only=True):
     def lost_days(self, account: str, first: date, last: date) -> list[date]:
         files = {day: self.file_of(day) for day in _range(first, last)}
         days = [(day, file.exists()) for day, file in files.items()]
-        # Whoever keeps a number of days only removes the oldest ones.
-        remaining = [*dropwhile(lambda day: not day[1], days)] or days
+        # Whoever keeps a number of days only removes the folders of the oldest ones. Where a
+        # damaged file has been removed, its folder is left.
+        remaining = [*dropwhile(lambda day: not files[day[0]].parent.exists(), days)] or days
         # A sync of another account may have brought a day again, with its own rows.
         is_shared = len(self.states()) > 1
         return [
@@ -261,7 +262,7 @@ class DaysSink:
         if day not in _range(*self._origin.days):
             late = _late_days(day, self._new.through)
             again = f"sync once with `late_days={late}` or more, which brings the day again"
-        remedy = f"remove this file; {again}"
+        remedy = f"remove it; {again}"
         return Earlier(self._target.file_of(day), self._new.account, remedy)
 
     @property

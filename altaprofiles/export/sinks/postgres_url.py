@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator, Mapping
+from itertools import zip_longest
 from typing import NoReturn
 from urllib.parse import unquote
 
@@ -98,9 +100,10 @@ class PostgresUrl(Struct, frozen=True):
         conninfo: the database's URL for the driver; a `Secret` if it holds one.
         table: the name after the database, or None.
         secrets: passwords and keys, as written and decoded, to mask in messages.
-        spellings: hosts and database as they can be spelled as well: first without what a URL may
-            leave out, then with the port.
-        elsewhere: the options by which the same hosts and names lead to another table.
+        spellings: the hosts that the driver connects to, and the database: first without what a
+            URL may leave out; then as files of earlier versions may have them.
+        elsewhere: what makes the same hosts and names lead to another table: options, and the
+            name of a service, which is not looked up.
     """
 
     label: str
@@ -132,16 +135,14 @@ def parse(url: str) -> PostgresUrl:
         _refuse("the host must be followed by a database and, if named, a table")
     values = [user.partition(":")[2]]
     options = [option.partition("=") for option in query.split("&")] if query else []
+    given = {unquote(name): unquote(value) for name, _, value in options}
     values += [value for name, _, value in options if unquote(name) not in _PLAIN_OPTIONS]
     secrets = [Secret(form) for value in values if value for form in {value, unquote(value)}]
-    names = {unquote(name) for name, _, _ in options}
-    if "dbname" in names:
+    if "dbname" in given:
         _refuse("dbname names another database than the one behind the host; write that one there")
-    places = (one for one in options if unquote(one[0]) in _PLACES)
-    elsewhere = "&".join(sorted(f"{unquote(name)}={unquote(value)}" for name, _, value in places))
     # Without a timeout, a host that does not answer blocks the caller for two minutes.
-    more = [] if "connect_timeout" in names else ["connect_timeout=10"]
-    if "application_name" not in names:
+    more = [] if "connect_timeout" in given else ["connect_timeout=10"]
+    if "application_name" not in given:
         more.append("application_name=altaprofiles")
     query = "&".join([query, *more] if query else more)
     conninfo = f"postgresql://{user}{at}{hosts}/{database}?{query}"
@@ -150,30 +151,85 @@ def parse(url: str) -> PostgresUrl:
         Secret(conninfo) if secrets else conninfo,
         unquote(table) if table else None,
         tuple(secrets),
-        tuple(f"{one}/{unquote(database)}" for one in _spellings(hosts)),
-        elsewhere,
+        tuple(f"{one}/{name}" for one, name in _spellings(hosts, database, given)),
+        _elsewhere(given),
     )
 
 
-_PLACES = ("host", "hostaddr", "options", "port", "service")
 _PORT = "5432"
 
 
-def _spellings(hosts: str) -> list[str]:
-    """Return the same hosts without the usual port, and with it."""
-    # As the driver chooses it (libpq, "Environment Variables").
-    default = os.environ.get("PGPORT") or _PORT
-    full = []
+def _spellings(hosts: str, database: str, given: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Yield the hosts and the database in each of the spellings of a URL.
+
+    Args:
+        hosts, database: the parts of the URL, as written.
+        given: its options.
+    """
+    name = unquote(database)
+    places = _places(hosts, given)
+    short = ",".join(host if port == _PORT else f"{host}:{port}" for host, port in places)
+    yield short, name
+    if not {*_OF_PLACE} & {*given} and places == _places(hosts, {}, {}):
+        yield hosts, database
+    yield short, name
+    yield ",".join(f"{host}:{port}" for host, port in places), name
+
+
+_OF_PLACE = {"host": "PGHOST", "hostaddr": "PGHOSTADDR", "port": "PGPORT"}
+"""The options of a place, and the variables that stand for them if a URL leaves them out."""
+
+
+def _places(
+    hosts: str, given: Mapping[str, str], environment: Mapping[str, str] = os.environ
+) -> list[tuple[str, str]]:
+    """Return each host and port that the driver connects to, as it chooses them.
+
+    An option of the URL replaces what stands before the database, and a variable is for what the
+    URL leaves out (libpq, "Connection Strings" and "Environment Variables").
+    """
+    names, ports = [], []
     for one in hosts.split(","):
-        name, _, port = one.rpartition(":") if _HAS_PORT.search(one) else (one, "", "")
-        decoded = unquote(name)
+        host, _, port = one.rpartition(":") if _HAS_PORT.search(one) else (one, "", "")
+        names.append(unquote(host))
+        ports.append(port)
+    written = {"host": ",".join(names), "port": ",".join(ports)}
+    chosen = {
+        option: given.get(option, written.get(option) or environment.get(variable, ""))
+        for option, variable in _OF_PLACE.items()
+    }
+    names, addresses, ports = (chosen[option].split(",") for option in _OF_PLACE)
+    number = max(len(names), len(addresses))
+    if len(ports) == 1:
+        ports *= number
+    return [
+        # The address is where it connects to. The name is for the certificate then.
+        (_host(address or host), port or _PORT)
+        for host, address, port in zip_longest(names, addresses, ports[:number], fillvalue="")
+    ]
+
+
+def _host(name: str) -> str:
+    if name.startswith(("/", "@")):
         # A folder of sockets is a path.
-        decoded = decoded if decoded.startswith(("/", "@")) else decoded.lower()
-        full.append((decoded, port or default))
-    short = ",".join(name if port == _PORT else f"{name}:{port}" for name, port in full)
-    return [short, ",".join(f"{name}:{port}" for name, port in full)]
+        return name
+    return f"[{name.lower()}]" if ":" in name and not name.startswith("[") else name.lower()
 
 
+def _elsewhere(given: Mapping[str, str]) -> str:
+    """Return the value of `PostgresUrl.elsewhere`."""
+    options = os.environ.get("PGOPTIONS", "")
+    if not _NAMES_SCHEMAS.search(options):
+        # Most of them lead to the same table, and its files must not get other names with each.
+        options = ""
+    chosen = {
+        "options": given.get("options", options),
+        "service": given.get("service", os.environ.get("PGSERVICE", "")),
+    }
+    return "&".join(f"{name}={value}" for name, value in chosen.items() if value)
+
+
+_NAMES_SCHEMAS = re.compile("search[_-]path", re.IGNORECASE)
 _HAS_PORT = re.compile(r":[0-9]*$")
 
 

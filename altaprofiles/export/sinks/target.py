@@ -199,8 +199,9 @@ class Target(Struct, frozen=True, kw_only=True):
         encodes: whether rows can be encoded before the sink is open, which is a `BlockSink`.
         name: the target in messages and reports: its path, or its URL without user and password.
         path: the file; None for a database server.
-        spellings: the name in the spelling that files of new outputs have, and in others; none for
-            a file.
+        spellings: the name in the spelling that files of new outputs have, then in those that
+            files of earlier runs may have, in the order in which they are looked for; none for a
+            file.
         content: the kind of rows.
         write: "replace" for rows of this export only, "upsert" to update those of the same people,
             "append" to add rows.
@@ -332,7 +333,7 @@ class Target(Struct, frozen=True, kw_only=True):
         return []
 
     def damaged_days(self, first: date, last: date) -> dict[date, str]:
-        """Return the path of the file of each day of a range whose file is damaged.
+        """Return the path of the file of each day of a range that no reader can open.
 
         Blocking. Only a target that is `by_day` knows any.
 
