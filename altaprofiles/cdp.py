@@ -84,7 +84,9 @@ class Cdp:
         The results can be read once: after their end, call it again.
 
         Args:
-            keys: identifiers, as text or int.
+            keys: identifiers, as text or int. A missing value or a blank text has a result with an
+                `error`, as each key has one result; `export_lookups` skips it. In pandas
+                `keys[keys.str.strip() != ""].dropna()` is text without them.
             by: the kind of identifier: "user_id" or "anonymous_id".
             concurrency: lookups at work at once; by default `Alta.max_in_flight`, or
                 256 with "auto".

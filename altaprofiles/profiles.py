@@ -9,6 +9,7 @@ cite each rule.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from functools import partial
 from operator import attrgetter
@@ -18,7 +19,7 @@ from msgspec import UNSET
 from msgspec import UnsetType as _UnsetType
 
 from .base.calls import named, naming
-from .base.checks import check_flag, check_whole
+from .base.checks import NONE_GIVEN, check_flag, check_whole
 from .base.zones import latest_day
 from .errors import InvalidArgument
 from .flow.fanout import Items
@@ -40,6 +41,8 @@ from .wire.pages import Pages
 from .wire.query import BATCH_SIZE, EventQuery, check_cursor
 
 __all__ = ["EventProfiles", "Profiles"]
+
+logger = logging.getLogger("altaprofiles")
 
 
 class Profiles:
@@ -90,7 +93,7 @@ class Profiles:
             if value is not None
         ]
         if len(given) != 1:
-            names = ", ".join(by for by, _ in given) or "none"
+            names = ", ".join(by for by, _ in given) or NONE_GIVEN
             raise InvalidArgument(f"identity, email, object_id: pass exactly one, got {names}")
         by, value = given[0]
         service = self._service()
@@ -114,7 +117,9 @@ class Profiles:
         The results can be read once: after their end, call it again.
 
         Args:
-            keys: identifiers, as text or int.
+            keys: identifiers, as text or int. A missing value or a blank text has a result with an
+                `error`, as each key has one result; `export_lookups` skips it. In pandas
+                `keys[keys.str.strip() != ""].dropna()` is text without them.
             by: the kind of identifier: "identity", "email" or "object_id".
             concurrency: lookups at work at once, beside those that wait for a retry; by default
                 the account's `max_in_flight`. The requests in flight never exceed that cap.
@@ -161,7 +166,7 @@ class Profiles:
                 project: dates, text such as "2026-01-31" or "20260131", or ints YYYYMMDD. Or two
                 ints of epoch seconds, which are sent as they are: that CleverTap takes them has
                 been seen in one example only. The emulator takes them for their days in UTC. The
-                first day has begun in some time zone; the last one may be in the future.
+                first day has begun in some time zone. A last one in the future is a warning.
             event_properties: conditions on the event, all of which must hold.
             profile_fields: conditions on the person's profile, all of which must hold.
             query: other members of the vendor's query language, as plain JSON that is copied:
@@ -235,7 +240,7 @@ class Profiles:
             profile=profile,
             filters=Filters.of(event_properties, profile_fields, query),
         )
-        event_query.check_begun(latest_day())
+        _check_days(event_query, "returned")
         windows = check_whole("windows", windows, least=1)
         return self._people(
             event_query, windows, distinct=distinct, cursor=cursor, prefetch=prefetch
@@ -357,7 +362,7 @@ class Profiles:
         filters = Filters.of(event_properties, profile_fields, query)
         service = self._service()
         event_query = EventQuery.of(event, start, end, filters=filters)
-        event_query.check_begun(latest_day())
+        _check_days(event_query, "counted")
         with self._engine.within(deadline) as engine:
             return await Chains(engine, service).count(event_query)
 
@@ -499,6 +504,17 @@ class EventProfiles(AsyncOnly):
         if self._cursor is not None:
             parts.append("cursor=…")
         return f"EventProfiles({', '.join(parts)})"
+
+
+def _check_days(query: EventQuery, outcome: str) -> None:
+    """Refuse days that are all to come, and warn of a last one that is.
+
+    `outcome` is what nobody of such days is, such as "counted".
+    """
+    today = latest_day()
+    query.check_begun(today)
+    if (to_come := query.to_come(today)) is not None:
+        logger.warning("%s; nobody of days to come is %s", to_come, outcome)
 
 
 def _pairs(

@@ -1071,9 +1071,9 @@ class Session:
                 file as in RFC 4180, also with semicolons or tabs, of a Parquet file, or of a table
                 in a DuckDB file; a key of each line of an NDJSON file, such as one that `export`
                 has written; or the lines of any other file. Texts are in UTF-8. Blank lines are
-                skipped, as are rows and objects without a key and missing values (None, NaN,
-                `pandas.NA`), which `report.skipped` counts. Blanks around a key belong to it. A key
-                that occurs twice is asked for once.
+                skipped, as are rows and objects without a key, missing values (None, NaN,
+                `pandas.NA`) and blank texts, which `report.skipped` counts. Blanks around a key
+                belong to it. A key that occurs twice is asked for once.
             by: the kind of key: "identity", "email", "object_id", "user_id" or "anonymous_id".
             column: the column of a file, or the key of each NDJSON line; required if there are
                 several columns, and for NDJSON lines that are objects. A CSV file of one

@@ -97,8 +97,8 @@ def in_words(value: object) -> str:
 @pytest.mark.parametrize(
     ("given", "named"),
     [
-        ({}, "none"),
-        ({"identity": None, "email": None}, "none"),
+        ({}, "none, as None counts as not given"),
+        ({"identity": None, "email": None}, "none, as None counts as not given"),
         ({"identity": "7", "email": "a@example.com"}, "identity, email"),
         ({"identity": "7", "object_id": "d"}, "identity, object_id"),
         (

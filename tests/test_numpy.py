@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import numpy
 import pandas as pd  # type: ignore[import-untyped]
 import pyarrow as pa
@@ -71,6 +73,22 @@ def test_a_cell_of_a_table_is_a_value_in_a_query() -> None:
     for several in (np.array(["a", "b"]), FRAME["score"], np.array(3)):
         with pytest.raises(InvalidArgument, match=re.escape("; pass .tolist() of it")):
             Filters.of(query=asking("Score", several))
+
+
+@pytest.mark.parametrize("keys", [np.array("7"), np.array(7), duckdb.ColumnExpression("ID")])
+async def test_what_only_looks_like_an_iterable_is_named(keys: Any, tmp_path: Path) -> None:
+    words = "^{}: expected an iterable or async iterable, got a value of type .*; pass its values"
+    async with Session(clevertap=CleverTap("W9R", "passcode"), alta=Alta("token")) as session:
+        for call in (
+            partial(session.profiles.get_many, by="identity"),
+            partial(session.cdp.get_many, by="user_id"),
+        ):
+            with pytest.raises(InvalidArgument, match=words.format("keys")):
+                call(keys)
+        with pytest.raises(InvalidArgument, match=words.format("profiles")):
+            session.with_cdp(keys)
+        with pytest.raises(InvalidArgument, match=words.format("keys")):
+            await session.export_lookups(keys, by="identity", to=tmp_path / "x.ndjson")
 
 
 def test_settings_take_what_counts_as_their_plain_value() -> None:

@@ -22,6 +22,7 @@ from ..redaction import DATABASE_URL, STARS
 __all__ = [
     "AS_INTS",
     "LOST_DIGITS",
+    "NONE_GIVEN",
     "NO_DATABASE",
     "READ_AGAIN",
     "check_callback",
@@ -340,6 +341,9 @@ def check_key(name: str, value: object, *, noun: str = "identifier") -> str:
     # The plain text of a subclass such as NumPy's.
     return _fitting(name, str.__str__(value), noun)
 
+
+NONE_GIVEN = "none, as None counts as not given"
+"""The number of identifiers in a call that has none. A cell without a value is None as well."""
 
 AS_INTS = (
     "convert to int, a column of pandas with .dropna().astype('Int64'), of polars with "

@@ -13,6 +13,7 @@ __all__ = [
     "after_failure",
     "clock",
     "duration",
+    "failed_alone",
     "login_step",
     "meant",
     "moment",
@@ -39,6 +40,11 @@ GARBLED = (
     "DEBUG (on the command line -v) the log has the beginning of each."
 )
 """The next step after answers that are not the JSON of the service."""
+
+
+def failed_alone(account: str | None) -> str:
+    """Return the warning of a failed account, while others go on."""
+    return f"{account} has failed, which does not stop the other accounts"
 
 
 def numbered(count: int, noun: str) -> str:

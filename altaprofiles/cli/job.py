@@ -16,6 +16,7 @@ import click
 from msgspec.structs import replace
 
 from ..base.task_account import of_account
+from ..base.wording import failed_alone
 from ..export.accounts import AccountsFailed
 from ..export.job import Job
 from ..export.output import Output
@@ -229,7 +230,7 @@ def _run_each(
             reports[name] = await job(name)
         if name in errors:
             if len(errors) + len(reports) < len(app.accounts):
-                app.warn(f"{name} has failed, which does not stop the other accounts")
+                app.warn(failed_alone(name))
             displays[name].fail()
 
     def is_over() -> bool:

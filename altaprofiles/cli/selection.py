@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypedDict
@@ -20,7 +20,15 @@ if TYPE_CHECKING:
     from ..wire.filters import Filter
     from .options import FilterOptions, QueryOptions
 
-__all__ = ["Days", "FilterArguments", "other_option", "own_days", "select", "select_filters"]
+__all__ = [
+    "Days",
+    "FilterArguments",
+    "check_each",
+    "other_option",
+    "own_days",
+    "select",
+    "select_filters",
+]
 
 _LARGEST_QUERY = 1 << 20
 """Largest size of the file of a query, in bytes."""
@@ -79,14 +87,25 @@ def select(events: Sequence[str], options: QueryOptions) -> FilterArguments:
 
 
 def _check_each(options: QueryOptions) -> None:
-    """Raise `InvalidArgument` if the days of an account are not in order, before any is asked."""
-    from ..errors import InvalidArgument
     from ..wire.days import check_range
 
-    relative = (day for day in (options["start"], options["end"]) if isinstance(day, RelativeDay))
+    days = options["start"], options["end"]
+    check_each(days, lambda account: check_range(**own_days(options, account)))
+
+
+def check_each(days: Iterable[object], check: Callable[[str], object]) -> None:
+    """Raise `InvalidArgument` if the days of an account are not in order, before any is asked.
+
+    Args:
+        days: the values of options for days.
+        check: raises it for the days of an account. It is called for each if they may differ.
+    """
+    from ..errors import InvalidArgument
+
+    relative = (day for day in days if isinstance(day, RelativeDay))
     for account in next((day.days for day in relative), ()):
         try:
-            check_range(**own_days(options, account))
+            check(account)
         except InvalidArgument as error:
             raise InvalidArgument(f"{error} (the days of {account})") from None
 

@@ -25,7 +25,7 @@ from .reporting import Reporting
 from .sinks.postgres_url import SCHEMES, parse
 from .synced import days_of
 from .tables import Content
-from .unfinished import Unfinished
+from .unfinished import Unfinished, is_confirmed
 
 __all__ = ["check_finishable", "finishing_job", "is_joined", "is_of_alta"]
 
@@ -133,7 +133,7 @@ def _check_over(unfinished: Unfinished, plan: EventsPlan) -> None:
     """Raise `ConfigurationError` if a sync's days may not have been over when it was begun."""
     is_begun = unfinished.began is None or not is_to_come(unfinished.began)
     # Wherever the project is.
-    if is_begun and days_of(plan)[1] < latest_day():
+    if (is_begun or is_confirmed(unfinished)) and days_of(plan)[1] < latest_day():
         return
     raise ConfigurationError(
         f"{unfinished.path} was begun by a clock that was ahead, or the clock of this machine is "

@@ -139,8 +139,9 @@ def _holder_of(lock: Path) -> str | None:
             f"{held}; if it still runs, such as an export of another account into this table, "
             f"await one after the other; to end it: `import asyncio; await asyncio.wait([task for "
             f"task in asyncio.all_tasks() if task.get_name() == {name!r} and task.cancel()])`. If "
-            f"it is of a cell of IPython that was interrupted, it never ends by itself, and that "
-            f"line may print the traceback of that cell first"
+            f"it is of a cell of IPython that was interrupted, it goes on while another cell "
+            f"awaits something, such as `await asyncio.sleep(60)`, and only then; that line may "
+            f"print the traceback of that cell first"
         )
     return None
 

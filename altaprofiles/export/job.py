@@ -270,8 +270,7 @@ class Job(Generic[R, S]):
 
         async def begin(part: Part[R, S]) -> None:
             await part.open(workspaces, place, threads, self._output, names)
-            if self.check_clock is not None:
-                part.run.check_clock = self.check_clock
+            part.run.check_clock = self.check_clock
             await threads.run(part.begin)
 
         is_checked = False
@@ -439,34 +438,37 @@ class Job(Generic[R, S]):
 
     async def _check_windows(self, workspaces: Workspaces, place: Place, threads: Threads) -> None:
         """Raise `ExportError` if a run in other windows may have added its rows and was killed."""
-        target = place.target
         for part in self._parts:
             plan = part.gathering.plan
             if not part.is_open or not isinstance(plan, EventsPlan):
                 continue
             for folder in await threads.run(partial(workspaces.family, plan)):
-                if folder == part.run.store.folder:
-                    continue
-                noted = await threads.run(partial(origin_in, folder))
-                are_there = await self._are_rows_there(part, noted, target, threads)
-                if are_there is False:
-                    continue
-                left = await threads.run(partial(look, folder))
-                if are_there is None and (left.is_empty or left.fault is None):
-                    # It has brought nothing, or a version has left it that could not append.
-                    continue
-                _, _, windows = folder.name.rpartition("-")
-                if left.fault is not None:
-                    advice = _advice(part, folder, target, are_there)
-                    raise ExportError(
-                        f"an earlier run with windows={windows} was ended, and what it has left in "
-                        f"{folder} cannot be read; {advice}"
-                    )
-                raise ExportError(
-                    f"an earlier run with windows={windows} that added its rows to "
-                    f"{target.label} was ended before it was over; run it with "
-                    f"`windows={windows}`, which adds none, or to add them once more, {DISCARD}"
-                )
+                if folder != part.run.store.folder:
+                    await self._check_added(part, folder, place.target, threads)
+
+    async def _check_added(
+        self, part: Part[R, S], folder: Path, target: Target, threads: Threads
+    ) -> None:
+        """Raise `ExportError` if what a run has left in a folder may be among the rows."""
+        noted = await threads.run(lambda: origin_in(folder))
+        are_there = await self._are_rows_there(part, noted, target, threads)
+        if are_there is False:
+            return
+        left = await threads.run(lambda: look(folder))
+        if are_there is None and (left.is_empty or left.fault is None):
+            # It has brought nothing, or a version has left it that could not append.
+            return
+        _, _, windows = folder.name.rpartition("-")
+        if left.fault is not None:
+            raise ExportError(
+                f"an earlier run with windows={windows} was ended, and what it has left in "
+                f"{folder} cannot be read; {_advice(part, folder, target, are_there)}"
+            )
+        raise ExportError(
+            f"an earlier run with windows={windows} that added its rows to {target.label} was "
+            f"ended before it was over; run it with `windows={windows}`, which adds none, or to "
+            f"add them once more, {DISCARD}"
+        )
 
     def _united(
         self, ended: Ended, own: Sequence[Appended], names: Mapping[str, str], kind: type[R]

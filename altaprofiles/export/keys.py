@@ -41,6 +41,7 @@ __all__ = [
     "check_keys",
     "columns_in",
     "in_batches",
+    "is_absent",
     "key_in_file",
 ]
 
@@ -630,6 +631,11 @@ def columns_in(lines: Iterable[str]) -> str | None:
 
 _MISSING = frozenset({"\0None", "\0nan", "\0<NA>", "\0NaT"})
 """Missing values as `as_text_key` returns them, which no text is: those texts are valid keys."""
+
+
+def is_absent(key: object) -> bool:
+    """Return whether `key` is a missing value or a blank text, as a cell without a key is."""
+    return is_missing(key) or (isinstance(key, str) and not key.strip())
 
 
 def key_in_file(text: str) -> str | None:

@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 
 from msgspec.structs import replace
 
+from ..base.wording import failed_alone
 from ..errors import AltaProfilesError, ExportError
 from ..tables.kinds import Kinds
 from ..tables.mended import Mended
@@ -218,7 +219,7 @@ class Part(Generic[R, S]):
         """Take note of the error that has ended it. The `others` go on, unless they have failed."""
         self.error = error
         if any(other.error is None for other in others if other is not self):
-            logger.warning("%s has failed, which does not stop the other accounts", self.name)
+            logger.warning("%s", failed_alone(self.name))
         self.on_failure()
 
     def kept(self) -> int:

@@ -560,7 +560,7 @@ class LookupReport(Report, frozen=True, kw_only=True):
         keys: different keys in the source.
         resumed: those of `keys` that earlier runs had an answer to.
         repeated: repetitions of keys in the source; each key is asked for once.
-        skipped: rows, objects or values in the source without a key.
+        skipped: rows and objects without a key, and missing or blank values.
         found: keys with a person, who is in the output.
         not_found: keys that the service does not know.
         failed: keys without an answer, because the service failed or the key is refused.

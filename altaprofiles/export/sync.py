@@ -16,6 +16,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from ..base.task_account import of_account
+from ..base.wording import failed_alone
 from ..base.zones import FAR_AHEAD, USUAL_SKEW, is_to_come, today
 from ..errors import AltaProfilesError, ConfigurationError, ExportError, Incomplete
 from .accounts import AccountsFailed, next_run, summed, united
@@ -33,7 +34,7 @@ from .store.workspace import explaining_disk_errors
 from .store.workspaces import Workspaces
 from .synced import Days, Settings, days_of
 from .threads import Threads, run_all
-from .unfinished import Unfinished, unfinished_at
+from .unfinished import Unfinished, is_confirmed, unfinished_at
 
 __all__ = ["Sync", "Syncs"]
 
@@ -87,13 +88,14 @@ class Sync:
         self._warnings = [] if timezone else [_NO_ZONE]
         # Any days, to check the arguments with.
         self._some = plan(days.since, days.since, False)
-        self._settings = Settings.of(self._some, days.since)
+        self._settings = Settings.of(self._some, days.since, self._timezone)
         self._output = replace(output, write="upsert", sync=self._settings.encode())
         self._job = job
         self._reports: list[ExportReport] = []
         self._brought: list[date] = []
         self._failures: list[Incomplete] = []
         self._finished: list[EventsPlan] = []
+        self._confirmed = 0.0
         self.last: Job[ExportReport, ExportProgress] | None = None
         self.seen = 0.0
         self.state: SyncState | None = None
@@ -137,6 +139,8 @@ class Sync:
         for sentence in self._warnings:
             self._log(sentence)
         state = await self._state(workspaces, place.target, threads)
+        if state is not None:
+            self._warn_of_zone(state, place.target)
         left, dubious = await threads.run(lambda: self._left(place))
         for plan in self._plans(left):
             if not self._settings.follows(state, plan):
@@ -148,7 +152,7 @@ class Sync:
         # Days that have just been brought are not late yet.
         if days is not None and self._finished and state is not None and state.through >= days[1]:
             days = None
-        if state is not None and state.is_ahead:
+        if state is not None and state.is_ahead and not self._is_confirmed(state):
             self._check_clock(state, days, place.target)
         # Also if nothing is due: later its days will be over, and nothing tells it from sound work.
         await threads.run(lambda: self._discard(workspaces, dubious))
@@ -242,7 +246,8 @@ class Sync:
 
         Returns:
             That, and the names of the folders of what is not to be finished, each with the reason:
-            if a clock that was ahead has begun it, its days may not have been over.
+            if a clock that was ahead has begun it, its days may not have been over. If the clock of
+            the service has confirmed it, that of this machine is behind instead.
         """
         left = [
             one
@@ -252,18 +257,40 @@ class Sync:
             and not one.is_empty
             and self._settings.is_in(one.arguments.get("sync"))
         ]
-        faults = [self._fault_of(one) for one in left]
-        found = [*zip(left, faults, strict=True)]
-        dubious = {one.path.name: f"{one.title} {fault}" for one, fault in found if fault}
-        return [one for one, fault in found if fault is None], dubious
+        dubious: dict[str, str] = {}
+        for one in left:
+            if (fault := self._fault_of(one)) is None:
+                continue
+            # It may also be of another time zone.
+            if not self._were_over(one) or not is_confirmed(one):
+                dubious[one.path.name] = f"{one.title} {fault}"
+                continue
+            self._confirmed = max(self._confirmed, one.began or 0.0)
+            self._warn(
+                f"{one.title} {fault}, and by that of the service it is sound: the clock of this "
+                f"machine is behind; set it"
+            )
+        return [one for one in left if one.path.name not in dubious], dubious
 
     def _fault_of(self, one: Unfinished) -> str | None:
         """Return what is wrong with the days of an unfinished export, in words, or None."""
         if one.began is not None and is_to_come(one.began):
             return f"was begun at {_moment(one.began)}, which is to come by this machine's clock"
         if isinstance(one.plan, EventsPlan) and not self._days.are_over(one.plan):
-            return "has days that are not over"
+            return "has days that are not over by this machine's clock"
         return None
+
+    def _were_over(self, one: Unfinished) -> bool:
+        """Return whether the days of an unfinished export were over when it was begun."""
+        plan, began = one.plan, one.began
+        if began is None or not isinstance(plan, EventsPlan):
+            return False
+        return self._days.are_over(plan, began)
+
+    def _is_confirmed(self, state: SyncState) -> bool:
+        """Return whether this machine's clock is behind, and a finished export has the state."""
+        over = today(self._days.zone, self._confirmed)
+        return state.synced_at.timestamp() <= self._confirmed and state.through < over
 
     def _discard(self, workspaces: Workspaces, dubious: Mapping[str, str]) -> None:
         """Discard what `_left` calls dubious, so that its days are asked for anew. Blocking."""
@@ -345,6 +372,24 @@ class Sync:
         self._warn(
             f"{sentence}; they are brought again from {days[0]} on; if the clock was wrong before "
             f"that day, sync once more with `late_days` that reach back to then"
+        )
+
+    def _warn_of_zone(self, state: SyncState, target: Target) -> None:
+        """Warn if another time zone has decided when days are over, and they are not due again."""
+        before = self._settings.timezone_of(state)
+        if before is None or before == self._timezone:
+            return
+        first = self._days.shifted(before, state.through, are_kept=not target.by_day)
+        days = self._days.after(state)
+        if first is None or (days is not None and days[0] <= first):
+            return
+        late = (max(state.through, self._days.last) - first).days + 1
+        others = ", or have those of the day beside" if target.by_day else ""
+        self._warn(
+            f"`timezone` was {before!r} when the days through {state.through} of {self.account} "
+            f"were brought to {target.label}, and is now {self._timezone!r}: those from {first} on "
+            f"may lack the rows of some hours{others}; sync this account once with "
+            f"`late_days={late}` or more, which brings them again"
         )
 
     def _warn_of_lost_days(self, target: Target, through: date) -> None:
@@ -523,7 +568,7 @@ class Syncs:
         except (AltaProfilesError, OSError) as error:
             self._errors[name] = error
             if self._errors.keys() | self._reports.keys() != self._syncs.keys():
-                logger.warning("%s has failed, which does not stop the other accounts", name)
+                logger.warning("%s", failed_alone(name))
             self._on_failure(name)
             report = getattr(error, "report", None)
             if not isinstance(report, SyncReport):

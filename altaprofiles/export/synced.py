@@ -11,13 +11,13 @@ from msgspec import Struct
 from ..base.checks import check_whole
 from ..base.jsontext import failure_text
 from ..base.zones import today, zone_of
-from ..errors import ExportError, InvalidArgument, PlanMismatch
+from ..errors import ConfigurationError, ExportError, InvalidArgument, PlanMismatch
 from ..wire.days import Day, check_day, is_day
 from ..wire.language import Filters
 from .plan import EventsPlan, in_words
 from .state import SyncState
 
-__all__ = ["Days", "Settings", "days_of"]
+__all__ = ["Days", "Settings", "check_order", "days_of"]
 
 _DAY = timedelta(days=1)
 
@@ -40,8 +40,14 @@ class Settings(Struct, frozen=True):
     values: dict[str, Any]
 
     @classmethod
-    def of(cls, plan: EventsPlan, since: date) -> Self:
-        """Return the settings of a plan for any days."""
+    def of(cls, plan: EventsPlan, since: date, timezone: str) -> Self:
+        """Return the settings of a plan for any days.
+
+        Args:
+            plan: the plan.
+            since: the first day.
+            timezone: the name of the time zone, to which rows are not bound.
+        """
         return cls(
             since,
             {
@@ -50,6 +56,7 @@ class Settings(Struct, frozen=True):
                 **{name: getattr(plan, name) for name in _BOUND},
                 "filters": plan.filters.outline,
                 "filters_sha256": plan.filters.digest if plan.filters else None,
+                "timezone": timezone,
             },
         )
 
@@ -80,6 +87,12 @@ class Settings(Struct, frozen=True):
         except ExportError:
             return False
 
+    @staticmethod
+    def timezone_of(state: SyncState) -> str | None:
+        """Return the time zone of the sync that has left a state; None for an earlier version."""
+        name = Settings.parse(state.settings, state.account).values.get("timezone")
+        return name if isinstance(name, str) else None
+
     def check(self, state: SyncState | None, where: str) -> None:
         """Raise `PlanMismatch` unless the rows with this state are of these settings.
 
@@ -109,7 +122,7 @@ class Settings(Struct, frozen=True):
         differences = {
             name: (_plain(name, self.values.get(name)), _plain(name, value))
             for name, value in other.values.items()
-            if not name.startswith("filters") and self.values.get(name) != value
+            if not name.startswith(("filters", "timezone")) and self.values.get(name) != value
         }
         if "with_cdp" in differences:
             # They say no more than that.
@@ -194,8 +207,8 @@ class Days(Struct, frozen=True, kw_only=True):
                 f"that the table should have"
             )
         last = None if until is None else _check_date("until", until)
-        if last is not None and last < first:
-            raise InvalidArgument(f"until: {last} is before `since`, {first}; swap them")
+        if last is not None:
+            check_order(first, last)
         return cls(
             since=first,
             until=last,
@@ -219,14 +232,43 @@ class Days(Struct, frozen=True, kw_only=True):
         if state is not None:
             # Their number may be larger than that of the days in a calendar.
             late = min(self.late_days, max((state.through - first).days + 1, 0))
-            first = max(first, state.through + (1 - late) * _DAY)
+            # Another time zone may have decided that a day was over.
+            open_day = today(self.zone, state.synced_at.timestamp())
+            first = max(first, min(state.through + (1 - late) * _DAY, open_day))
         last = self.last
         return None if last < first else (first, last)
+
+    def shifted(self, timezone: str, through: date, *, are_kept: bool) -> date | None:
+        """Return the first day through `through` whose hours are others in another time zone.
+
+        Args:
+            timezone: the name of that zone.
+            through: the last day to look at.
+            are_kept: whether rows of the hours that another day has stay, so that only days matter
+                that end later than in that zone.
+        """
+        try:
+            other = zone_of("timezone", timezone)
+        except ConfigurationError:
+            # Other data of time zones have had it.
+            return self.since
+        for number in range((through - self.since).days + 1):
+            end = datetime.combine(self.since + (number + 1) * _DAY, datetime.min.time())
+            own, others = (end.replace(tzinfo=zone).timestamp() for zone in (self.zone, other))
+            if own > others or (own < others and not are_kept):
+                return self.since + number * _DAY
+        return None
 
 
 def _plain(name: str, value: Any) -> Any:
     # As messages have events.
     return tuple(value or ()) if name == "events" else value
+
+
+def check_order(since: date, until: date) -> None:
+    """Raise `InvalidArgument` if the last day is before the first one."""
+    if until < since:
+        raise InvalidArgument(f"until: {until} is before `since`, {since}; swap them")
 
 
 def days_of(plan: EventsPlan) -> tuple[date, date]:

@@ -190,9 +190,9 @@ def of_lost_rows(label: str, account: str, origin: Origin, losses: Sequence[Lost
     return (
         f"{label} has {what}: somebody has deleted rows, restored an older backup of the table, or "
         f"merged people by an export that may not write its state (altaprofiles_sync), and no sync "
-        f"fetches them again by itself; if they are to stay away, do nothing; to bring all, sync this "
-        f"account once with `late_days={lost.days}` or more, or, after a backup, with the days since "
-        f"it was made"
+        f"fetches them again by itself; if they are to stay away, do nothing; to bring all, sync "
+        f"this account once with `late_days={lost.days}` or more, or, after a backup, with the "
+        f"days since it was made"
     )
 
 
@@ -204,12 +204,8 @@ def to_keep_values(change: str, content: Content, write: Write) -> str:
         content: the kind of rows.
         write: the way in which rows are written.
     """
-    filled = {
-        "upsert": f"; to fill rows that are null by then, {_once_for_all(content)}",
-        "replace": ", and export again",
-        "append": "; rows that are null by then stay so",
-    }
-    return f'to keep every value, run: {change}; then name the type "text"{filled[write]}'
+    filled = _filled("rows that are null by then", content, write)
+    return f'to keep every value, run: {change}; then name the type "text"{filled}'
 
 
 def to_restore(statement: str, content: Content, write: Write) -> str:
@@ -220,12 +216,17 @@ def to_restore(statement: str, content: Content, write: Write) -> str:
         content: the kind of rows.
         write: the way in which rows are written.
     """
-    filled = {
-        "upsert": f"; to fill the rows that are there, {_once_for_all(content)}",
-        "replace": ", and export again",
-        "append": "; the rows that are there stay null in them",
-    }
-    return f"if they were dropped, run: {statement}{filled[write]}"
+    filled = _filled("the rows that are there", content, write)
+    return f"if they were dropped, run: {statement}{filled}"
+
+
+def _filled(rows: str, content: Content, write: Write) -> str:
+    """Return how columns of some rows are filled, for the end of a sentence."""
+    if write == "replace":
+        return ", and export again"
+    if write == "append":
+        return f"; {rows} stay null"
+    return f"; to fill {rows}, {_once_for_all(content)}"
 
 
 def _once_for_all(content: Content) -> str:

@@ -25,7 +25,7 @@ from .sinks.folder import names_folder
 from .sinks.postgres_url import without_password
 from .store.journal import Journal
 from .store.key_table import FOUND, INVALID, NOT_FOUND, KeyTable
-from .store.workspace import JOURNAL, OVER, files_in, noted_origin, oldest_change
+from .store.workspace import CONFIRMED, JOURNAL, OVER, files_in, noted_origin, oldest_change
 from .store.workspaces import workspaces_in, workspaces_of_ended
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "Unfinished",
     "encode_arguments",
     "ended_at",
+    "is_confirmed",
     "look",
     "unfinished_at",
     "warning_of_ended",
@@ -222,6 +223,15 @@ def unfinished_at(folder: Path) -> list[Unfinished]:
 def ended_at(folder: Path) -> list[Unfinished]:
     """Return the complete exports whose records a run was to remove, as `unfinished_at`."""
     return _found(folder, are_ended=True)
+
+
+def is_confirmed(one: Unfinished) -> bool:
+    """Return whether days of a sync were over by the service's clock when fetching them began."""
+    try:
+        with Journal.peek(one.path / JOURNAL) as journal:
+            return bool(journal.state(CONFIRMED))
+    except (ExportError, OSError):
+        return False
 
 
 def _found(folder: Path, *, are_ended: bool) -> list[Unfinished]:

@@ -74,6 +74,12 @@ def check_items(name: str, items: object, *, of_table: str = "") -> None:
             f"single item in a list",
             value=items,
         )
+    if _refuses_to_be_read(items):
+        raise InvalidArgument(
+            f"{name}: expected an iterable or async iterable, got a value of type {kind} that "
+            f"refuses to be one; pass its values in a list",
+            value=items,
+        )
 
 
 def is_table(items: object) -> bool:
@@ -84,6 +90,21 @@ def is_table(items: object) -> bool:
     # An iterable of another kind may have columns as well, or a method of that name.
     has_types = any(hasattr(kind, name) for name in ("shape", "schema", "dtypes"))
     return has_types and not callable(getattr(kind, "columns", len))
+
+
+def _refuses_to_be_read(items: object) -> bool:
+    """Return whether `items` only looks like an iterable, as arrays of no dimensions do.
+
+    So do expressions of columns, as of DuckDB and Spark. All of them can be indexed. Other
+    iterables are not tried: to begin one may have an effect.
+    """
+    if not isinstance(items, Iterable) or not hasattr(type(items), "__getitem__"):
+        return False
+    try:
+        iter(items)
+    except TypeError:
+        return True
+    return False
 
 
 def _has_keys_only(items: Mapping[object, object]) -> bool:

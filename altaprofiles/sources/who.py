@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Collection
 from typing import Any
 
 from ..base.calls import CallName
-from ..base.checks import check_key
+from ..base.checks import NONE_GIVEN, check_key
 from ..errors import ConfigurationError, InvalidArgument
 from ..models import CdpUser, Customer, Key, Profile
 from ..models.people import exact_identity
@@ -23,7 +23,7 @@ def check_one(keys: dict[str, Key | None]) -> tuple[str, Key]:
     """
     given = {by: key for by, key in keys.items() if key is not None}
     if len(given) != 1:
-        names = ", ".join(given) or "none"
+        names = ", ".join(given) or NONE_GIVEN
         raise InvalidArgument(f"{', '.join(keys)}: pass exactly one, got {names}")
     [(by, key)] = given.items()
     return by, check_key(by, key)

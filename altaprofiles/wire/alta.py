@@ -76,7 +76,10 @@ def get_user_cdp(*, user_id: object = None, anonymous_id: object = None) -> Requ
         if value is not None
     }
     if not keys:
-        raise InvalidArgument("user_id, anonymous_id: both are missing; pass at least one")
+        raise InvalidArgument(
+            "user_id, anonymous_id: both are missing, as None counts as not given; pass at least "
+            "one"
+        )
     query = "&".join(parameter(name, check_key(name, value)) for name, value in keys.items())
     return Request("get_user_cdp", "GET", f"/v1/user/get-user-cdp?{query}")
 

@@ -26,7 +26,7 @@ from ..base.checks import (
     shown_setting,
 )
 from ..errors import ConfigurationError, InvalidArgument
-from .days import Day, check_range, split_range, utc_date
+from .days import Day, check_range, last_to_come, split_range, utc_date
 from .language import Filters
 
 __all__ = [
@@ -172,6 +172,10 @@ class EventQuery(Struct, frozen=True):
                 f"start: {first} is in the future, as it is {today} even in the time zone that is "
                 f"furthest ahead, UTC+14:00; pass days that have begun"
             )
+
+    def to_come(self, today: date) -> str | None:
+        """Return a clause on a last day after `today`, as for `check_begun`, or None."""
+        return None if self.end is None else last_to_come(self.end, today)
 
     @property
     def window(self) -> tuple[int, int] | None:

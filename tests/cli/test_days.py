@@ -254,6 +254,21 @@ def test_days_that_are_in_order_in_one_zone_only(
     assert {name: dict(one.stats.requests) for name, one in emulators.items()} == asked
 
 
+def test_a_last_day_of_a_sync_that_is_before_the_first_in_one_zone_only(
+    env: dict[str, str], emulators: dict[str, Emulator], tmp_path: Path
+) -> None:
+    env = saved(env, emulators)
+    asked = {name: dict(one.stats.requests) for name, one in emulators.items()}
+    since = datetime.now(ZoneInfo(EAST)).date() - timedelta(days=1)
+    days = ("--since", str(since), "--until", "yesterday")
+    for out in ("p.duckdb", "{account}.duckdb"):
+        done = run(env, "sync", "Charged", *days, *BOTH, "-o", out, "--quiet", cwd=tmp_path)
+        assert (done.code, done.stdout) == (2, b"")
+        assert f" is before --since, {since}; swap them (the days of west)\n" in done.stderr
+        assert done.stderr.startswith("error: --until: ")
+    assert {name: dict(one.stats.requests) for name, one in emulators.items()} == asked
+
+
 def test_the_last_day_of_a_sync_of_several_accounts(
     env: dict[str, str], emulators: dict[str, Emulator], tmp_path: Path
 ) -> None:

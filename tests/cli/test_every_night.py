@@ -9,7 +9,6 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
@@ -21,6 +20,7 @@ import pytest
 from altaprofiles.cli.exits import Exit
 from altaprofiles.emulator import Emulator
 
+from ..support.forks import write_program
 from ..support.guides import GUIDES
 from ..support.tasks import PATIENCE
 from ..support.terminals import emulated, refusing
@@ -92,10 +92,9 @@ def emulator() -> Iterator[Emulator]:
 def home(tmp_path: Path, emulator: Emulator) -> Home:
     programs = tmp_path / "crm" / ".venv" / "bin"
     programs.mkdir(parents=True)
-    for name, arguments in (("altaprofiles", "-m altaprofiles "), ("python", "")):
-        program = programs / name
-        program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {arguments}"$@"\n')
-        program.chmod(0o755)
+    at_home = Home(tmp_path, emulator)
+    write_program(programs / "altaprofiles", "-m", "altaprofiles", env=at_home.environment)
+    write_program(programs / "python", env=at_home.environment)
     accounts = tmp_path / ".config" / "altaprofiles" / "accounts.toml"
     accounts.parent.mkdir(parents=True)
     variables = emulator.environment
@@ -109,7 +108,7 @@ def home(tmp_path: Path, emulator: Emulator) -> Home:
         f'alta_base_url = "{emulator.url}"\n'
     )
     accounts.chmod(0o600)
-    return Home(tmp_path, emulator)
+    return at_home
 
 
 def cron_command() -> str:
@@ -488,7 +487,7 @@ def test_wrong_credentials_are_to_be_looked_at(home: Home) -> None:
 
 def test_the_questions_are_answered_by_the_table(home: Home) -> None:
     done = home.run(
-        *(sys.executable, "-m", "altaprofiles", "sync", "App Launched", "Charged", "--since"),
+        *(str(home.crm / ".venv/bin/altaprofiles"), "sync", "App Launched", "Charged", "--since"),
         *("2026-01-01", "--until", "2026-01-31", "--with-cdp", "-o", "crm/crm.duckdb", "--quiet"),
     )
     assert done.returncode == 0, done.stderr

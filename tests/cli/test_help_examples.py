@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,12 +14,12 @@ from altaprofiles.accounts import Accounts
 from altaprofiles.cli import cli
 from altaprofiles.emulator import Emulator
 
+from ..support.forks import write_program
 from ..support.tasks import PATIENCE
-from ..support.terminals import COMMAND, Terminal, emulated, environment
+from ..support.terminals import COMMAND, CONSOLE_SCRIPT, Terminal, emulated, environment
 
 pytestmark = pytest.mark.slow
 
-PATH = f"{Path(sys.executable).parent}:/usr/bin:/bin"
 JANUARY = "--from 2026-01-01 --to 2026-01-31"
 
 
@@ -55,8 +54,13 @@ def env(tmp_path: Path, emulator: Emulator) -> dict[str, str]:
     }
     accounts = Accounts(tmp_path / "accounts.toml", "shop", {"shop": table})
     accounts.write()
-    config = {"ALTAPROFILES_CONFIG": str(accounts.path), "PATH": PATH, "TMPDIR": str(tmp_path)}
-    return environment(tmp_path, variables, config)
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    path = f"{programs}:/usr/bin:/bin"
+    config = {"ALTAPROFILES_CONFIG": str(accounts.path), "PATH": path, "TMPDIR": str(tmp_path)}
+    env = environment(tmp_path, variables, config)
+    write_program(programs / "altaprofiles", "-c", CONSOLE_SCRIPT, env=env)
+    return env
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ import re
 import shutil
 import signal
 import sqlite3
-import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, chdir, closing
@@ -27,6 +26,7 @@ from altaprofiles.emulator.bindings import Bindings
 from ..support.disks import filled, mounted
 from ..support.exporting import BEGUN, Exporter, Job, Outcome, exporter
 from ..support.postgres import Server
+from ..support.terminals import Done, run
 
 pytestmark = [
     pytest.mark.anyio,
@@ -41,6 +41,11 @@ JANUARY: dict[str, Any] = {
     "batch_size": 46,
 }
 ADDED = "an earlier run had added these rows to "
+
+
+async def ran(*arguments: str) -> Done:
+    """Run a command, and return its outcome."""
+    return await asyncio.to_thread(run, {**os.environ, "LC_ALL": "C.UTF-8"}, *arguments)
 
 
 class Append:
@@ -328,11 +333,9 @@ async def test_to_its_state_it_is_complete(tmp_path: Path) -> None:
         await append.die(append.job)
         to = append.job.arguments["to"]
         for option in ([], ["--discard-unfinished", "--yes"]):
-            command = [sys.executable, "-m", "altaprofiles", "status", to, *option]
-            shown = await asyncio.to_thread(
-                subprocess.run, command, capture_output=True, text=True, check=True
-            )
-            assert "done" not in shown.stdout
+            shown = await ran("status", to, *option)
+            assert shown.code == 0
+            assert b"done" not in shown.stdout
         assert told(await append.again())
         assert append.times == 1
 
@@ -348,12 +351,10 @@ async def test_its_state_tells_of_one_that_was_killed_before_its_report(
         assert append.times == 1
         arguments = append.job.arguments
         others = ("--table", "people", "--spool", arguments["spool"]) if kind == "postgres" else ()
-        command = [sys.executable, "-m", "altaprofiles", "status", arguments["to"], *others]
-        shown = await asyncio.to_thread(
-            subprocess.run, command, capture_output=True, text=True, check=True
-        )
-        assert "written " in shown.stdout
-        assert "unfinished" not in shown.stdout
+        shown = await ran("status", arguments["to"], *others)
+        assert shown.code == 0
+        assert b"written " in shown.stdout
+        assert b"unfinished" not in shown.stdout
 
 
 @pytest.mark.parametrize("kind", ["folder", "duckdb", "postgres"])
@@ -370,20 +371,14 @@ async def test_whoever_discards_it_is_told_that_its_rows_are_there(
         arguments = append.job.arguments
         others = ("--table", "people", "--spool", arguments["spool"]) if kind == "postgres" else ()
 
-        async def status(*options: str) -> subprocess.CompletedProcess[str]:
-            command = (sys.executable, "-m", "altaprofiles", "status", arguments["to"])
-            return await asyncio.to_thread(
-                subprocess.run, [*command, *others, *options], capture_output=True, text=True
-            )
-
-        shown = await status()
-        assert shown.returncode == 0, shown
+        shown = await ran("status", arguments["to"], *others)
+        assert shown.code == 0, shown
         is_readable = lost != "journal.sqlite"
-        assert ("--finish-unfinished" in shown.stdout) is is_readable
-        assert ("the same export says whether" in shown.stdout) is not is_readable
+        assert (b"--finish-unfinished" in shown.stdout) is is_readable
+        assert (b"the same export says whether" in shown.stdout) is not is_readable
         for option, code in (((), 2), (("--yes",), 0)):
-            done = await status("--discard-unfinished", *option)
-            assert done.returncode == code, done
+            done = await ran("status", arguments["to"], *others, "--discard-unfinished", *option)
+            assert done.code == code, done
             said = " ".join(done.stderr.split())
             verb = "are" if is_readable else "may be"
             assert f"its rows {verb} in " in said
@@ -399,13 +394,8 @@ async def test_whoever_discards_what_has_added_no_rows_is_told_nothing(tmp_path:
         dying = append.job.but(die=(0, "before"), die_in="duckdb COMMIT")
         assert (await append.processes.run(dying)).signal == signal.SIGKILL
         options = ("status", append.job.arguments["to"], "--discard-unfinished", "--yes")
-        done = await asyncio.to_thread(
-            subprocess.run,
-            [sys.executable, "-m", "altaprofiles", *options],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
+        done = await ran(*options)
+        assert done.code == 0
         assert "its rows" not in done.stderr
         assert not list(tmp_path.rglob("*.export"))
 
@@ -420,8 +410,7 @@ async def test_what_it_has_left_is_removed_by_hand_and_its_rows_stay_known(tmp_p
         assert "--finish-unfinished" not in warning
         assert "--discard-unfinished` removes them as well" in warning
         to = append.job.arguments["to"]
-        command = [sys.executable, "-m", "altaprofiles", "status", to, "--discard-unfinished"]
-        await asyncio.to_thread(subprocess.run, [*command, "--yes"], check=True)
+        assert (await ran("status", to, "--discard-unfinished", "--yes")).code == 0
         assert not list(tmp_path.rglob("journal.sqlite"))
         outcome = await append.again(end=20260114)
         assert outcome.report is not None
@@ -442,10 +431,8 @@ async def test_another_export_of_the_same_plan_is_unfinished_all_the_same(tmp_pa
         dying = replacing.but(die=(commits - 3, "after"), die_in=step)
         assert (await append.processes.run(dying)).signal == signal.SIGKILL
         to = append.job.arguments["to"]
-        command = [sys.executable, "-m", "altaprofiles", "status", to, "--json"]
-        shown = await asyncio.to_thread(
-            subprocess.run, command, capture_output=True, text=True, check=True
-        )
+        shown = await ran("status", to, "--json")
+        assert shown.code == 0
         [state] = map(json.loads, shown.stdout.splitlines())
         assert len(state["unfinished"]) == 1
         outcome = await append.again(end=20260115)
@@ -593,11 +580,9 @@ async def test_rows_that_are_there_are_not_added_by_the_advice_on_a_damaged_jour
             assert "all its rows are in" in outcome.message, outcome
             assert "resume=False" not in outcome.message
             assert append.times == 1
-        command = [sys.executable, "-m", "altaprofiles", "status", append.job.arguments["to"]]
-        shown = await asyncio.to_thread(
-            subprocess.run, command, capture_output=True, text=True, check=True
-        )
-        assert "--discard-unfinished`" not in shown.stdout
+        shown = await ran("status", append.job.arguments["to"])
+        assert shown.code == 0
+        assert b"--discard-unfinished`" not in shown.stdout
         shutil.rmtree(journal.parent)
         assert not told(await append.again())
         assert append.times == 2
@@ -702,8 +687,7 @@ async def test_what_one_account_leaves_of_several_is_known_to_be_over(tmp_path: 
         assert told(outcome)
         to = append.job.arguments["to"]
         discard = ("status", to, "--discard-unfinished", "--yes")
-        command = [sys.executable, "-m", "altaprofiles", *discard]
-        await asyncio.to_thread(subprocess.run, command, check=True)
+        assert (await ran(*discard)).code == 0
         rows = append.rows()
         alone = append.job.but(accounts={"outlet": accounts["outlet"]})
         assert told(await append.processes.run(alone))

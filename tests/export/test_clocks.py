@@ -360,3 +360,172 @@ async def test_each_of_several_accounts_notices_that_the_clock_is_ahead(
         set_clock(date(2026, 1, 8))
         assert (await both()).through == date(2026, 1, 7)
         assert people(to, request) == ["1", "2"]
+
+
+async def test_a_clock_that_is_behind_finishes_what_the_services_clock_has_confirmed(
+    to: str,
+    set_clock: Clock,
+    set_service: Clock,
+    request: pytest.FixtureRequest,
+) -> None:
+    async with Emulator(people=0) as emulator:
+        emulator.add(charged("1", date(2026, 1, 5)))
+        set_service(date(2026, 1, 10))
+        set_clock(date(2026, 1, 10))
+        with pytest.raises(InterruptedError):
+            await night(emulator, to, on_progress=interrupt)
+        # By this clock the last day is not over.
+        set_clock(date(2026, 1, 9), 22)
+        report = await night(emulator, to)
+        assert (report.complete, report.finished, report.through) == (True, 1, date(2026, 1, 9))
+        assert "the clock of this machine is behind; set it" in " ".join(report.warnings)
+        assert "discarded" not in " ".join(report.warnings)
+        assert people(to, request) == ["1"]
+        # Of the table alone it does not know which clock was wrong.
+        report = await night(emulator, to)
+        assert "this machine is behind, or one was ahead" in " ".join(report.warnings)
+        emulator.add(charged("2", date(2026, 1, 10)))
+        set_service(date(2026, 1, 11))
+        set_clock(date(2026, 1, 11))
+        report = await night(emulator, to)
+        assert (report.warnings, report.through) == ([], date(2026, 1, 10))
+        assert people(to, request) == ["1", "2"]
+
+
+async def test_status_finishes_what_the_services_clock_has_confirmed(
+    tmp_path: Path, set_clock: Clock, set_service: Clock
+) -> None:
+    to = f"{tmp_path}/crm.duckdb"
+    async with Emulator(people=0) as emulator:
+        emulator.add(charged("1", date(2026, 1, 5)))
+        set_service(date(2026, 1, 10))
+        set_clock(date(2026, 1, 10))
+        with pytest.raises(InterruptedError):
+            await night(emulator, to, on_progress=interrupt)
+        set_clock(date(2026, 1, 9), 22)
+        [one] = unfinished_in(to)
+        async with session_for(emulator) as session:
+            report = await session.finish_unfinished(one, to=to)
+        assert report.complete
+
+
+WEST = "America/Los_Angeles"
+
+
+async def test_a_day_that_was_over_in_another_time_zone_only_is_brought_again(
+    to: str,
+    set_clock: Clock,
+    request: pytest.FixtureRequest,
+) -> None:
+    """The project is in the west, of which the first nights did not know."""
+    async with Emulator(people=0) as emulator:
+        emulator.add(charged("1", date(2026, 1, 5)))
+        set_clock(date(2026, 1, 10))
+        assert (await night(emulator, to, late_days=0)).through == date(2026, 1, 9)
+        # In the last hours of that day there.
+        emulator.add(charged("2", date(2026, 1, 9)))
+        set_clock(date(2026, 1, 10), 4)
+        report = await night(emulator, to, WEST, late_days=0)
+        assert (report.first, report.through) == (None, date(2026, 1, 9))
+        set_clock(date(2026, 1, 11), 12)
+        report = await night(emulator, to, WEST, late_days=0)
+        assert (report.first, report.last) == (date(2026, 1, 9), date(2026, 1, 10))
+        assert people(to, request) == ["1", "2"]
+        set_clock(date(2026, 1, 12), 12)
+        report = await night(emulator, to, WEST, late_days=0)
+        assert (report.first, report.last) == (date(2026, 1, 11), date(2026, 1, 11))
+
+
+async def test_work_of_another_time_zone_whose_days_are_not_over_is_no_sound_work(
+    to: str,
+    set_clock: Clock,
+    set_service: Clock,
+    request: pytest.FixtureRequest,
+) -> None:
+    async with Emulator(people=0) as emulator:
+        emulator.add(charged("1", date(2026, 1, 5)))
+        set_service(date(2026, 1, 10))
+        set_clock(date(2026, 1, 10))
+        with pytest.raises(InterruptedError):
+            await night(emulator, to, on_progress=interrupt)
+        emulator.add(charged("2", date(2026, 1, 9)))
+        set_service(date(2026, 1, 10), 4)
+        set_clock(date(2026, 1, 10), 4)
+        report = await night(emulator, to, WEST)
+        assert (report.finished, report.through) == (0, date(2026, 1, 8))
+        assert "behind" not in " ".join(report.warnings)
+        set_service(date(2026, 1, 10), 12)
+        set_clock(date(2026, 1, 10), 12)
+        assert (await night(emulator, to, WEST, late_days=0)).through == date(2026, 1, 9)
+        assert people(to, request) == ["1", "2"]
+
+
+async def test_another_time_zone_than_before_is_told_once_with_what_to_do(
+    to: str, set_clock: Clock
+) -> None:
+    async with Emulator(people=0) as emulator:
+        emulator.add(charged("1", date(2026, 1, 14)))
+        set_clock(date(2026, 1, 15), 12)
+        await night(emulator, to)
+        set_clock(date(2026, 1, 16), 12)
+        report = await night(emulator, to, WEST)
+        [warning] = report.warnings
+        assert "`timezone` was 'UTC' when the days through 2026-01-14 of " in warning
+        assert "is now 'America/Los_Angeles': those from 2026-01-05 on" in warning
+        assert ("of the day beside" in warning) is to.endswith("/")
+        found = re.search(r"`late_days=(\d+)`", warning)
+        assert found is not None
+        report = await night(emulator, to, WEST, late_days=int(found[1]))
+        assert (report.first, report.last) == (SINCE, date(2026, 1, 15))
+        assert report.warnings == []
+
+
+@pytest.mark.parametrize(
+    ("zones", "late_days", "is_told"),
+    [
+        pytest.param(("UTC", "Etc/UTC"), 2, (False, False), id="the same hours"),
+        pytest.param(("Asia/Calcutta", "Asia/Kolkata"), 2, (False, False), id="two names"),
+        pytest.param(("UTC", "Europe/London"), 2, (False, False), id="alike in winter"),
+        pytest.param(("UTC", WEST), 99, (False, False), id="all days come again"),
+        pytest.param(("UTC", "Asia/Kolkata"), 2, (False, True), id="days that end earlier"),
+        pytest.param(("Asia/Kolkata", "UTC"), 2, (True, True), id="days that end later"),
+    ],
+)
+async def test_time_zones_are_compared_by_the_hours_of_the_days(
+    tmp_path: Path,
+    set_clock: Clock,
+    zones: tuple[str, str],
+    late_days: int,
+    is_told: tuple[bool, bool],
+) -> None:
+    before, now = zones
+    async with Emulator(people=0) as emulator:
+        emulator.add(charged("1", date(2026, 1, 5)))
+        told = []
+        for to in (f"{tmp_path}/crm.duckdb", f"{tmp_path}/crm/"):
+            set_clock(date(2026, 1, 15), 12)
+            await night(emulator, to, before)
+            set_clock(date(2026, 1, 16), 12)
+            report = await night(emulator, to, now, late_days=late_days)
+            told.append("`timezone` was" in " ".join(report.warnings))
+    assert tuple(told) == is_told
+
+
+async def test_a_state_without_a_time_zone_is_of_an_earlier_version(
+    tmp_path: Path, set_clock: Clock
+) -> None:
+    to = f"{tmp_path}/crm.duckdb"
+    async with Emulator(people=0) as emulator:
+        emulator.add(charged("1", date(2026, 1, 14)))
+        set_clock(date(2026, 1, 15), 12)
+        await night(emulator, to)
+        with duckdb.connect(to) as database:
+            database.execute(
+                "UPDATE altaprofiles_sync"
+                """ SET settings = replace(settings, ',"timezone":"UTC"', '')"""
+            )
+            [(settings,)] = database.execute("FROM altaprofiles_sync SELECT settings").fetchall()
+        assert "timezone" not in settings
+        set_clock(date(2026, 1, 16), 12)
+        report = await night(emulator, to, WEST)
+        assert (report.warnings, report.through) == ([], date(2026, 1, 15))

@@ -20,6 +20,7 @@ from urllib.parse import unquote
 import anyio
 import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
+import polars as pl
 import pyarrow
 import pyarrow.parquet
 import pytest
@@ -128,9 +129,9 @@ async def test_found_and_not_found_failed_and_invalid(tmp_path: Path) -> None:
         report = caught.value.report
         assert isinstance(report, LookupReport)
         assert not report.complete
-        # A missing value is a row without a key, as in a file.
-        assert (report.keys, report.repeated, report.skipped) == (11, 0, 1)
-        assert (report.found, report.not_found, report.failed) == (4, 2, 5)
+        # A missing value and a blank text are rows without a key, as in a file.
+        assert (report.keys, report.repeated, report.skipped) == (10, 0, 2)
+        assert (report.found, report.not_found, report.failed) == (4, 2, 4)
         # In the order of the keys, not in that of the answers.
         assert found_in(to) == ["z", "7", "a", "m"]
         assert to.read_bytes().splitlines()[0] == b'{"identity": "z", "odd": [1, {"kept": null}]}'
@@ -145,15 +146,15 @@ async def test_found_and_not_found_failed_and_invalid(tmp_path: Path) -> None:
             json.loads(line)
             for line in tmp_path.joinpath("people.ndjson.failed.ndjson").read_bytes().splitlines()
         ]
-        assert [line["key"] for line in failed] == ["ill", "bad", "", "tab\t", "x" * 9000]
+        assert [line["key"] for line in failed] == ["ill", "bad", "tab\t", "x" * 9000]
         assert [line["error"] for line in failed] == [
             "ServerError",
             "BadRequest",
-            *["InvalidArgument"] * 3,
+            *["InvalidArgument"] * 2,
         ]
         assert failed[-1]["message"].startswith("keys[11]: ")
         assert "HTTP 503" in failed[0]["message"]
-        assert "control character" in failed[3]["message"]
+        assert "control character" in failed[2]["message"]
         assert str(tmp_path / "people.ndjson.failed.ndjson") in caught.value.missing[0]
         assert pickle.loads(pickle.dumps(caught.value)).report == report  # noqa: S301
         assert "PASS" not in repr(caught.value) + str(caught.value) + repr(report)
@@ -163,13 +164,13 @@ async def test_found_and_not_found_failed_and_invalid(tmp_path: Path) -> None:
         report = await session.export_lookups(keys, by="identity", to=to)
         assert directory.asked == {"ill": 1}
         assert report.complete
-        assert (report.found, report.not_found, report.failed) == (5, 2, 4)
-        assert (report.resumed, report.skipped) == (10, 1)
-        assert "11, 10 of them answered in earlier runs" in str(report)
+        assert (report.found, report.not_found, report.failed) == (5, 2, 3)
+        assert (report.resumed, report.skipped) == (9, 2)
+        assert "10, 9 of them answered in earlier runs" in str(report)
         assert found_in(to) == ["z", "7", "ill", "a", "m"]
     manifest = json.loads(tmp_path.joinpath("people.ndjson.manifest.json").read_bytes())
     assert manifest["sha256"] == report.sha256
-    assert manifest["plan"]["keys"] == 11
+    assert manifest["plan"]["keys"] == 10
     assert not tmp_path.joinpath("people.ndjson.export").exists()
 
 
@@ -189,6 +190,26 @@ async def test_missing_values_of_a_column_are_skipped_as_those_of_a_file(
         with pytest.raises(InvalidArgument, match=r"^keys: none of \d has a value; "):
             await session.export_lookups(column[column.isna()], by="identity", to=to)
         assert len(found_in(to)) == 2
+
+
+TEXTS = ["z", None, "", "a", "  ", "\u00a0", "\t"]
+
+
+@pytest.mark.parametrize("column", [TEXTS, pd.Series(TEXTS), pl.Series(TEXTS)])
+async def test_blank_texts_of_a_column_are_skipped_as_those_of_a_file(
+    tmp_path: Path, column: Any
+) -> None:
+    file = tmp_path / "keys.parquet"
+    pl.DataFrame({"key": TEXTS}).write_parquet(file)
+    results = []
+    async with scripted(Directory().answer) as server, session_for(server.url) as session:
+        for name, keys in (("file", file), ("column", column)):
+            to = tmp_path / f"{name}.ndjson"
+            results.append(await session.export_lookups(keys, by="identity", to=to))
+            assert found_in(to) == ["z", "a"]
+    for report in results:
+        assert (report.keys, report.skipped, report.failed, report.warnings) == (2, 5, 0, [])
+        assert report.failed_file is None
 
 
 async def test_a_report_names_no_file_that_is_not_there(tmp_path: Path) -> None:
@@ -778,8 +799,8 @@ async def test_keys_that_a_firewall_never_lets_through_do_not_keep_the_others(
 @pytest.mark.parametrize(
     ("keys", "sentence"),
     [
-        ([KEYS[0], "", KEYS[3]], "1 key was refused and stays without an answer"),
-        ([KEYS[0], "", KEYS[1], KEYS[3]], "2 keys were refused and stay without an answer"),
+        ([KEYS[0], "tab\t", KEYS[3]], "1 key was refused and stays without an answer"),
+        ([KEYS[0], "tab\t", KEYS[1], KEYS[3]], "2 keys were refused and stay without an answer"),
         ([KEYS[0], KEYS[3]], None),
     ],
 )

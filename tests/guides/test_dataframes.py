@@ -14,6 +14,7 @@ from typing import Any
 import anyio.to_thread
 import duckdb
 import pandas as pd  # type: ignore[import-untyped]
+import polars as pl
 import pytest
 
 from altaprofiles import Retry, Session
@@ -58,7 +59,8 @@ def recipe(name: str) -> Callable[..., Any]:
 async def test_all_properties_are_columns_without_another_request(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    # As in a kernel whose environment is not activated.
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
     async with Emulator(people=300) as emulator, session_for(emulator) as session:
         path = tmp_path / "people.parquet"
         await session.export(EVENT, **RANGE, to=path)
@@ -268,6 +270,57 @@ async def test_odd_properties_leave_nobody_out(
     assert len(frame) == len(ODD_PEOPLE)
     assert [*frame["property.Plan"].dropna()] == ["pro"]
     assert recipe("kinds")(str(odd_people)) == {"Plan": "text"}
+
+
+@pytest.mark.anyio
+@pytest.mark.usefixtures("odd_people")
+async def test_rfm_leaves_out_whose_count_or_time_is_odd(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    capsys.readouterr()
+    recipe("recency_and_frequency")()
+    columns, _, rows = capsys.readouterr().out.partition("] ")
+    assert columns == "['account', 'person', 'recency', 'frequency', 'r', 'f'"
+    assert re.fullmatch(r"\[\('.*', '.*', \d+, 3, 5, 5\)\]\n", rows)
+
+
+@pytest.mark.anyio
+async def test_rfm_gives_equal_people_the_same_scores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    now = int(datetime.now(UTC).timestamp())
+    # Days since the last time, and how often.
+    bought = [(40, 1), (30, 1), (20, 1), (10, 1), (1, 9)]
+    summaries = [
+        {"count": often, "first_seen": now - days * 86400, "last_seen": now - days * 86400}
+        for days, often in bought
+    ]
+    records = [
+        {"identity": f"{number}", "events": {EVENT: one, "Charged": one}}
+        for number, one in enumerate(summaries)
+    ]
+    async with (
+        Emulator(records=records) as emulator,
+        Session(clevertap=emulator.clevertap) as session,
+    ):
+        await session.export(to="parts.parquet")
+    query = block_of("dataframes.md", "def recency_and_frequency").split('"""')[1]
+    with duckdb.connect() as database:
+        database.execute("SET timezone = 'UTC'")
+        names = "identity, recency, frequency, r, f"
+        rows = database.execute(
+            f"SELECT {names} FROM ({query}) JOIN 'parts.parquet' USING (account, person)"
+            " ORDER BY r DESC"
+        ).fetchall()
+    assert [(*row[2:],) for row in rows] == [(9, 5, 5), (1, 4, 4), (1, 3, 4), (1, 2, 4), (1, 1, 4)]
+    assert [row[0] for row in rows] == ["4", "3", "2", "1", "0"]
+    # Midnight may come between.
+    assert all(row[1] - days in (0, 1) for row, (days, _) in zip(rows, bought[::-1], strict=True))
+    frame = pl.read_parquet("parts.parquet")
+    path = pl.col("events").str.json_path_match("$.Charged.count")
+    counts = frame.select(path.cast(pl.Int64, strict=False)).to_series()
+    assert sorted(counts) == [1, 1, 1, 1, 9]
 
 
 @pytest.mark.anyio

@@ -25,9 +25,10 @@ from altaprofiles.accounts import Accounts
 from altaprofiles.cli import cli
 from altaprofiles.emulator import Emulator
 
+from ..support.forks import write_program
 from ..support.guides import GUIDES, program_name
 from ..support.tasks import PATIENCE
-from ..support.terminals import emulated, environment
+from ..support.terminals import CONSOLE_SCRIPT, emulated, environment
 from .references import REFERENCES
 
 README = Path(__file__).parents[2] / "README.md"
@@ -133,14 +134,19 @@ def folder(
 
 def commands(example: Example) -> None:
     """Run the commands of a block, and compare what they print with what stands below each."""
-    path = f"{Path(sys.executable).parent}:/usr/bin:/bin"
+    programs = Path.cwd().with_name("bin")
+    path = f"{programs}:{Path(sys.executable).parent}:/usr/bin:/bin"
     ours = ("CLEVERTAP_", "ALTA_", "ALTAPROFILES_")
     settings = {name: value for name, value in os.environ.items() if name.startswith(ours)}
+    env = environment(Path.cwd(), settings, PATH=path)
+    if not programs.exists():
+        programs.mkdir()
+        write_program(programs / "altaprofiles", "-c", CONSOLE_SCRIPT, env=env)
     for part in re.split(r"^\$ ", example.parsed, flags=re.MULTILINE)[1:]:
         command, _, expected = part.partition("\n")
         done = subprocess.run(
             ["/bin/bash", "-c", command],
-            env=environment(Path.cwd(), settings, PATH=path),
+            env=env,
             capture_output=True,
             text=True,
             timeout=PATIENCE,

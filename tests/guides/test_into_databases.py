@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import csv
+import json
 import re
 import subprocess
 import sys
@@ -22,6 +23,8 @@ from altaprofiles.emulator import Emulator
 from ..support.guides import block_of
 from ..support.odd_people import ODD_PEOPLE, TIME, with_odd_people
 from ..support.postgres import Server
+from ..support.servers import http, scripted
+from ..support.sessions import session_at
 from ..support.tasks import PATIENCE
 from ..support.terminals import emulated, environment
 
@@ -301,6 +304,74 @@ def test_a_file_of_each_day_is_not_overwritten(emulator: Emulator, tmp_path: Pat
     # At midnight this makes another one.
     run()
     assert first.read_text() == "of that day"
+
+
+DEVICE = [{"platform": "iOS", "objectId": "d1"}]
+EARLIER: list[dict[str, Any]] = [
+    {"identity": "same", "profileData": {"Plan": "pro", "Score": 1}},
+    {"identity": "changed", "profileData": {"Plan": "pro"}},
+    {"identity": "renamed", "name": "Ann"},
+    {"identity": "gone"},
+    {"platformInfo": DEVICE},
+    {"platformInfo": [{"platform": "iOS", "objectId": "d2"}]},
+    {"identity": "both"},
+    {"platformInfo": [{"platform": "iOS", "objectId": "d3"}]},
+    {"platformInfo": [{"platform": "iOS", "objectId": "d4"}]},
+]
+LATER: list[dict[str, Any]] = [
+    {"identity": "same", "profileData": {"Plan": "pro", "Score": 1}, "events": CHARGED},
+    {"identity": "changed", "profileData": {"Plan": "free"}},
+    {"identity": "renamed", "name": "Anne"},
+    {"identity": "new"},
+    # One row of each of two people before, whose devices are this person's.
+    {
+        "identity": "named",
+        "platformInfo": [*DEVICE, {"platform": "iOS", "objectId": "d2"}],
+    },
+    {"identity": "both", "platformInfo": [{"platform": "iOS", "objectId": "d3"}]},
+    {"platformInfo": [{"platform": "iOS", "objectId": "d4"}]},
+]
+
+
+def test_two_files_are_compared_person_by_person(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, people, separators in (
+        ("earlier", EARLIER, (", ", ": ")),
+        ("later", LATER, (",", ":")),
+    ):
+        asyncio.run(export_as_sent(people, f"{name}.parquet", separators))
+    names: dict[str, Any] = {}
+    exec(code_with("def differences"), names)  # noqa: S102
+    with duckdb.connect() as database:
+        query = "SELECT person, identity FROM read_parquet(['earlier.parquet', 'later.parquet'])"
+        identities: dict[str, str] = dict(database.execute(query).fetchall())
+    found = names["differences"]("earlier.parquet", "later.parquet")
+    assert {(identities[person], result) for _, person, result in found} == {
+        ("changed", "changed"),
+        ("renamed", "changed"),
+        ("gone", "gone"),
+        ("new", "new"),
+        ("named", "identified"),
+    }
+    assert len(found) == 5
+    assert names["differences"]("later.parquet", "later.parquet") == []
+    asyncio.run(export_odd("odd.parquet"))
+    assert names["differences"]("odd.parquet", "odd.parquet") == []
+
+
+async def export_as_sent(
+    people: list[dict[str, Any]], to: str, separators: tuple[str, str]
+) -> None:
+    """Export people from a service that writes its JSON with these separators."""
+    body = json.dumps({"status": "success", "records": people}, separators=separators).encode()
+
+    async def answer(head: bytes, writer: asyncio.StreamWriter) -> None:
+        writer.write(http(b'{"status":"success","cursor":"c"}' if head[:4] == b"POST" else body))
+
+    async with scripted(answer) as server, session_at(server) as session:
+        await session.export("Charged", start=20260101, end=20260131, to=to)
 
 
 @pytest.mark.parametrize("kind", ["postgresql", "duckdb"])

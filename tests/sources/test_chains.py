@@ -224,6 +224,19 @@ async def test_days_that_are_all_to_come_are_refused_before_a_request() -> None:
         assert people == len(delivered([one for part in parts async for one in part])) > 0
 
 
+async def test_a_last_day_to_come_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    day = datetime.now(UTC).date() + timedelta(days=3)
+    async with Emulator(people=20) as emulator, session_for(emulator) as session:
+        await session.profiles.count(EVENT, **RANGE)
+        session.profiles.by_event(EVENT, **RANGE)
+        assert not caplog.messages
+        await session.profiles.count(EVENT, start=20260101, end=day)
+        session.profiles.by_event(EVENT, start=20260101, end=day)
+    for message, outcome in zip(caplog.messages, ("counted", "returned"), strict=True):
+        assert message.startswith(f"the last day, {day}, is in the future, as it is ")
+        assert message.endswith(f"; nobody of days to come is {outcome}")
+
+
 async def test_a_count_is_polled_until_it_is_there() -> None:
     async with Emulator(people=200, seed=6) as emulator, session_for(emulator) as session:
         for event in ("App Launched", "Charged", "Product Viewed"):

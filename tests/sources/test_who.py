@@ -160,7 +160,7 @@ async def test_errors_of_clevertap_are_raised() -> None:
 @pytest.mark.parametrize(
     ("keys", "words"),
     [
-        ({}, "pass exactly one, got none"),
+        ({}, "pass exactly one, got none, as None counts as not given"),
         ({"email": "a", "user_id": "b"}, "pass exactly one, got email, user_id"),
         ({"email": ""}, "email: empty"),
         ({"anonymous_id": "a\n"}, "anonymous_id: "),

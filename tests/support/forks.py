@@ -9,15 +9,19 @@ from __future__ import annotations
 import atexit
 import gc
 import importlib
-import json
+import marshal
 import os
 import pkgutil
+import re
 import runpy
 import selectors
+import shlex
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Mapping
@@ -27,13 +31,18 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-__all__ = ["start", "wait_until_stopped"]
+__all__ = ["start", "wait_until_stopped", "write_program"]
 
 _LOCALE = "C.UTF-8"
 """The locale of all forks: an interpreter chooses the encoding of its streams when it starts."""
 
 _HARMLESS = {"PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED"}
 """Variables of many containers, which change nothing that a test looks at."""
+
+_READ = re.compile("LANG|LC_|SSL_CERT_")
+"""Variables that an interpreter, or its imports, read when they start."""
+
+_HANDING = Path(__file__).with_name("handing.py")
 
 _LENGTH = 16
 """Bytes of each message about a fork: its id, then a signal that stops it, then its exit code."""
@@ -92,6 +101,23 @@ def _is_read_at_start(env: Mapping[str, str]) -> bool:
     )
 
 
+def write_program(path: Path, *arguments: str, env: Mapping[str, str]) -> None:
+    """Write a program for shells, which runs Python as a fork.
+
+    Signals reach the fork, but none that cannot be caught.
+
+    Args:
+        path: its file.
+        arguments: those of Python that stand before the program's own: `-m` or `-c`, and the rest.
+        env: the environment of whoever runs it.
+    """
+    assert not any(name.startswith("PYTHON") for name in {*env} - _HARMLESS)
+    read = frozenset((name, value) for name, value in env.items() if _READ.match(name))
+    words = [sys.executable, "-ISE", str(_HANDING), _server(read).place, *arguments]
+    path.write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')
+    path.chmod(0o755)
+
+
 def wait_until_stopped(process: subprocess.Popen[Any], timeout: float | None = None) -> bool:
     """Wait until a process that `start` has started stops itself; return False if it takes longer.
 
@@ -117,10 +143,10 @@ class _Forked(subprocess.Popen[Any]):
         self._stopped = False
         self._status, theirs = socket.socketpair()
         request = _Request(args[1:], dict(env), str(cwd or Path.cwd()), others[-2])
-        body = json.dumps(request).encode()
+        body = marshal.dumps(tuple(request))
         # Requests of several threads must not be mixed.
         with theirs, _REQUESTING:
-            server = _server()
+            server = _server(_usual()).requests
             socket.send_fds(server, [b"%8d" % len(body)], [*streams, theirs.fileno()])
             server.sendall(body)
         self._close_pipe_fds(*pipes)  # type: ignore[attr-defined]
@@ -170,27 +196,51 @@ class _Forked(subprocess.Popen[Any]):
         return self.returncode
 
 
+class _Started(NamedTuple):
+    """A server of this process, which ends when the first socket is closed.
+
+    Attributes:
+        requests: a socket for requests.
+        place: the address of its socket for programs.
+    """
+
+    requests: socket.socket
+    place: str
+
+
+def _usual() -> frozenset[tuple[str, str]]:
+    read = {name: value for name, value in os.environ.items() if _READ.match(name)}
+    return frozenset((read | {"LC_ALL": _LOCALE}).items())
+
+
 @cache
-def _server() -> socket.socket:
-    """Return the socket of this process's server, which ends when the socket is closed."""
+def _server(read: frozenset[tuple[str, str]]) -> _Started:
+    """Return this process's server whose interpreter has read these variables."""
     ours, theirs = socket.socketpair()
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-    with theirs:
+    folder = tempfile.mkdtemp(prefix="altaprofiles-")
+    place = f"{folder}/socket"
+    left_out = re.compile(f"PYTHON|{_READ.pattern}")
+    kept = {name: value for name, value in os.environ.items() if not left_out.match(name)}
+    with theirs, socket.socket(socket.AF_UNIX) as programs:
+        programs.bind(place)
+        programs.listen(64)
+        files = [theirs.fileno(), programs.fileno()]
         server = subprocess.Popen(
-            [sys.executable, __file__, str(theirs.fileno())],
+            [sys.executable, __file__, *map(str, files)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
-            env=kept | {"LC_ALL": _LOCALE},
+            env=kept | dict(read),
             cwd=Path(__file__).parent,
-            pass_fds=[theirs.fileno()],
+            pass_fds=files,
         )
 
     @atexit.register
     def end() -> None:
         ours.close()
         server.wait()
+        shutil.rmtree(folder)
 
-    return ours
+    return _Started(ours, place)
 
 
 # ------------------------------------------------------------------------ in the process that forks
@@ -210,8 +260,9 @@ class _Server:
     not another's while a test may send signals.
     """
 
-    def __init__(self, requests: socket.socket) -> None:
+    def __init__(self, requests: socket.socket, programs: socket.socket) -> None:
         self._requests = requests
+        self._programs = programs
         self._selector = selectors.DefaultSelector()
         self._told: dict[int, socket.socket] = {}
         self._woken, self._waking = socket.socketpair()
@@ -222,6 +273,7 @@ class _Server:
         # Ctrl-C is for the tests, and for forks.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         self._selector.register(requests, selectors.EVENT_READ)
+        self._selector.register(programs, selectors.EVENT_READ)
         self._selector.register(self._woken, selectors.EVENT_READ)
 
     def next(self) -> _Request | None:
@@ -233,20 +285,31 @@ class _Server:
                 elif key.fileobj is self._woken:
                     self._woken.recv(4096)
                     self._tell()
-                elif (request := self._fork()) is not None:
+                elif (request := self._asked(key.fileobj is self._programs)) is not None:
                     return request
                 elif self._requests.fileno() == -1:
                     return None
 
-    def _fork(self) -> _Request | None:
-        head, files, _, _ = socket.recv_fds(self._requests, 8, 4)
-        if not head:
-            self._requests.close()
-            return None
+    def _asked(self, by_program: bool) -> _Request | None:
+        """Fork for a request, and return it in the fork."""
+        if not by_program:
+            head, files, _, _ = socket.recv_fds(self._requests, 8, 4)
+            if not head:
+                self._requests.close()
+                return None
+            *streams, status = files
+            return self._fork(int(head), self._requests, streams, status)
+        program, _ = self._programs.accept()
+        head, streams, _, _ = socket.recv_fds(program, 8, 3)
+        with program:
+            return self._fork(int(head), program, streams, os.dup(program.fileno()))
+
+    def _fork(
+        self, length: int, source: socket.socket, streams: list[int], status: int
+    ) -> _Request | None:
         body = bytearray()
-        while len(body) < int(head):
-            body += self._requests.recv(int(head) - len(body))
-        *streams, status = files
+        while len(body) < length:
+            body += source.recv(length - len(body))
         pid = os.fork()
         if pid == 0:
             self._leave()
@@ -254,7 +317,7 @@ class _Server:
             for number, stream in enumerate(streams):
                 os.dup2(stream, number)
                 os.close(stream)
-            return _Request(*json.loads(body))
+            return _Request(*marshal.loads(body))  # noqa: S302
         for stream in streams:
             os.close(stream)
         self._told[pid] = told = socket.socket(fileno=status)
@@ -268,7 +331,8 @@ class _Server:
             signal.signal(number, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         self._selector.close()
-        for end in (self._requests, self._woken, self._waking, *self._told.values()):
+        ends = (self._requests, self._programs, self._woken, self._waking)
+        for end in (*ends, *self._told.values()):
             end.close()
 
     def _tell(self) -> None:
@@ -324,7 +388,7 @@ def _become(request: _Request) -> None:
     sys.path[0] = "" if request.arguments[0] == "-c" else request.folder
 
 
-def _main(requests: int) -> None:
+def _main(requests: int, programs: int) -> None:
     import altaprofiles
 
     for found in pkgutil.walk_packages(altaprofiles.__path__, "altaprofiles."):
@@ -337,7 +401,7 @@ def _main(requests: int) -> None:
     gc.collect()
     # So that garbage collection does not make forks copy memory.
     gc.freeze()
-    request = _Server(socket.socket(fileno=requests)).next()
+    request = _Server(socket.socket(fileno=requests), socket.socket(fileno=programs)).next()
     if request is None:
         return
     _become(request)
@@ -384,4 +448,4 @@ _UNFLUSHED = 120
 
 
 if __name__ == "__main__":
-    _main(int(sys.argv[1]))
+    _main(*map(int, sys.argv[1:]))

@@ -29,6 +29,7 @@ from .tasks import PATIENCE
 
 __all__ = [
     "COMMAND",
+    "CONSOLE_SCRIPT",
     "PAGES",
     "Done",
     "Terminal",
@@ -43,6 +44,14 @@ __all__ = [
 ]
 
 COMMAND = [sys.executable, "-m", "altaprofiles"]
+
+CONSOLE_SCRIPT = """
+import shutil, sys
+from altaprofiles.__main__ import main
+sys.argv[0] = shutil.which("altaprofiles")
+sys.exit(main())
+"""
+"""What the program `altaprofiles` on the PATH does that pip installs."""
 
 PAGES = b"GET /1/profiles.json"
 """How requests for pages begin."""

@@ -66,9 +66,6 @@ def count(app: App, event: str | None, query: QueryOptions, as_json: bool) -> No
         counts.update(several)
     else:
         counts[names[0]] = app.ask(question)
-    for to_come in dict.fromkeys(_to_come(own_days(query, name)) for name in counts):
-        if to_come is not None:
-            app.warn(f"{to_come}; nobody of days to come is counted")
     for name in names:
         if (people := counts.get(name)) is not None:
             days = own_days(query, name)
@@ -85,17 +82,6 @@ def count(app: App, event: str | None, query: QueryOptions, as_json: bool) -> No
         from ...export.accounts import AccountsFailed
 
         raise AccountsFailed("", errors)
-
-
-def _to_come(days: Days) -> str | None:
-    """Return a clause on a last day in the future, or None if there is none."""
-    from ...base.zones import latest_day
-    from ...wire.days import check_range, last_to_come
-
-    if days["start"] is None or days["end"] is None:
-        return None
-    _, last = check_range(days["start"], days["end"])
-    return last_to_come(last, latest_day())
 
 
 def _line(name: str | None, people: int, days: Days, *, as_json: bool) -> bytes:

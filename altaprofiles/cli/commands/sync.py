@@ -21,7 +21,7 @@ from ..options import (
     table_options,
 )
 from ..relative_days import RelativeDay, check_form, day, own_day
-from ..selection import other_option, select_filters
+from ..selection import check_each, other_option, select_filters
 from ..where import GRAMMAR
 
 if TYPE_CHECKING:
@@ -135,12 +135,16 @@ def sync(
     from ...base.zones import zone_of
     from ...export.output import Output
     from ...export.sync import Syncs
+    from ...export.synced import check_order
     from ...session import sync_part
     from ..job import Opened, run_accounts
 
     if timezone is not None:
         # Here, so that no setting of the account is named in its place.
         zone_of("--timezone", timezone)
+    if isinstance(until, RelativeDay):
+        days = until.days
+        check_each([until], lambda account: check_order(since, days[account]))
     selection = select_filters(events, filters)
 
     def one(session: Session, display: ProgressDisplay, to: str, name: str | None) -> Sync:

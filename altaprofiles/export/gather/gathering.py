@@ -19,7 +19,7 @@ from ..sinks import Target
 from ..store.journal import Journal
 from ..store.people import People
 from ..store.spool import Whole
-from ..store.workspace import Workspace, explaining_disk_errors
+from ..store.workspace import CONFIRMED, Workspace, explaining_disk_errors
 from ..store.workspaces import Workspaces
 from ..tables import Content
 from ..threads import Threads
@@ -53,11 +53,12 @@ class Run:
         report: reports progress.
         grown: called when the store has more records.
         check_clock: called before each commit with the seconds by which this machine's clock is
-            ahead of the service's, if they are known. An `ExportError` ends the run.
+            ahead of the service's, if they are known. An `ExportError` ends the run. None if the
+            clock does not matter.
     """
 
     grown: Callable[[], None] = staticmethod(lambda: None)
-    check_clock: Callable[[float], None] = staticmethod(lambda ahead: None)
+    check_clock: Callable[[float], None] | None = None
 
     def __init__(
         self,
@@ -114,11 +115,14 @@ class Run:
         Raises:
             ExportError: `check_clock` refuses what has arrived.
         """
-        if (ahead := self._reporting.ahead) is not None:
+        journal, ahead = self.store.journal, self._reporting.ahead
+        if self.check_clock is not None and ahead is not None:
             self.check_clock(ahead)
-        journal = self.store.journal
         with journal.transaction():
             yield journal
+            # Later answers cannot confirm what was fetched before them.
+            if self.check_clock is not None and journal.state(CONFIRMED) is None:
+                journal.put_state(**{CONFIRMED: ahead is not None})
             journal.put_state(**self._reporting.totals())
 
 

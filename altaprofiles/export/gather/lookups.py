@@ -21,7 +21,7 @@ from ...flow.fanout import Items
 from ...models import Key
 from ...sources.lookups import LIKE_FLOATS, Lookups
 from ...tables.rows import Row
-from ..keys import KeyFile, Placed, are_letters_of, as_text_key, in_batches, key_in_file
+from ..keys import KeyFile, Placed, are_letters_of, as_text_key, in_batches, is_absent, key_in_file
 from ..place import Place
 from ..plan import KeysPlan
 from ..report import LookupProgress, LookupReport, Report
@@ -159,7 +159,11 @@ class KeysGathering(Generic[V]):
                 position = self._read + self._skipped
                 texts = [self._as_text(index, key) for index, key in enumerate(batch, position)]
                 # Rows without a key are skipped, as those of a file are.
-                keys = [one for one in texts if one[1] is None or key_in_file(one[0]) is not None]
+                keys = [
+                    one
+                    for one, key in zip(texts, batch, strict=True)
+                    if one[1] is None or not is_absent(key)
+                ]
                 self._skipped += len(texts) - len(keys)
                 for text, error in keys:
                     self._first_refusal = self._first_refusal or error

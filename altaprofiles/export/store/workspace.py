@@ -26,6 +26,7 @@ from .journal import Journal
 from .spool import sync_folder, write_durably
 
 __all__ = [
+    "CONFIRMED",
     "JOURNAL",
     "OTHER_SPOOL",
     "OVER",
@@ -56,6 +57,9 @@ _PEOPLE = "people.sqlite*"  # of earlier versions
 
 STAGED = "staged"
 """The beginning of the names of files with rows for the output, of which each run makes its own."""
+
+CONFIRMED = "confirmed"
+"""The state of a journal whose first answers had a time of the service by which all is sound."""
 
 OVER = "over"
 """The state of a journal whose export is being discarded, or has been."""
