@@ -350,7 +350,10 @@ class App:
             Failure: an account is unknown, or another name of one of the others; or as from
                 `session`.
         """
+        from urllib.parse import urlsplit
+
         from ..accounts import Accounts
+        from ..base.addresses import is_loopback
         from ..errors import ConfigurationError
 
         try:
@@ -379,9 +382,12 @@ class App:
             credentials = self._resolved[name, main].credentials
             if (other := names.setdefault(credentials.owner, name)) != name:
                 same = "Alta API key" if main == "alta" else "CleverTap account ID"
+                seeds = ""
+                if main == "clevertap" and is_loopback(urlsplit(credentials.url).hostname or ""):
+                    seeds = ", or start each emulator with a --seed of its own"
                 raise Failure(
                     f"--account: {other!r} and {name!r} have the same {same}; leave one of them "
-                    f"out",
+                    f"out{seeds}",
                     Exit.USAGE,
                 )
         return sessions

@@ -290,16 +290,16 @@ def of_text_on_days(
         wrong: the first and the last day that have another type than the sync names.
         late_days: the argument that brings all of those.
     """
-    note = (
-        f"the column {name!r} is text on {days:,} of the days, where rows of other accounts have "
-        f"values of another type in it"
-    )
-    if not types:
-        return note
+    others = ""
+    if types:
+        others = f"; other days have it as {' or '.join(types)}, which not every reader can unite"
     first, last = wrong
+    files = f"the file of the day {first}"
+    if first != last:
+        files = f"the files of the days from {first} to {last}"
     return (
-        f"{note}; other days have it as {' or '.join(types)}, which not every reader can unite; "
-        f"for one type, remove the files of the days from {first} to {last}, and sync every "
+        f"the column {name!r} is text on {days:,} of the days, where rows of other accounts have "
+        f"values of another type in it{others}; for one type, remove {files}, and sync every "
         f"account once with `late_days={late_days}` or more, and the same `flatten`"
     )
 

@@ -7,7 +7,7 @@ schema breaks on that. Odd data makes odd cells, never an error.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -28,9 +28,7 @@ from .layout import TEXTS, Column, ColumnKind
 from .mended import Mended
 from .parts import NULL, TextId, core_text, device_ids, properties
 
-__all__ = [
-    "Columns",
-]
+__all__ = ["Columns", "lifted_again"]
 
 
 _TEXT_IDS = msgspec.json.Decoder(list[list[TextId] | None])
@@ -160,6 +158,18 @@ class Columns:
             return []
         rows = [properties(part) for part in data]
         return [[row.get(key, NULL) for row in rows] for key in flatten]
+
+
+def lifted_again(data: Sequence[bytes | None], kinds: Mapping[str, ColumnKind]) -> list[list[Any]]:
+    """Return the cells of flattened keys, of rows that have `profile_data` already.
+
+    Args:
+        data: `profile_data` of each row.
+        kinds: the kind of each key.
+    """
+    records = [b'{"profileData":%b}' % (part or b"null") for part in data]
+    columns = Columns(records, [*kinds])
+    return [columns.lifted(number, kind) for number, kind in enumerate(kinds.values())]
 
 
 def _whole(value: Any) -> int | None:

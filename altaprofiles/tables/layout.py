@@ -28,6 +28,7 @@ __all__ = [
     "check_flatten",
     "check_lists",
     "column_names",
+    "key_of",
 ]
 
 
@@ -87,6 +88,8 @@ CORE_COLUMNS = (
 PERSON = "person"
 """The column of the person's key."""
 
+
+_PREFIX = "profile_data."
 
 RESERVED = ("key", "account", PERSON, *CORE, "matched", "fetched_at", "added_at", "cdp")
 """The columns of any output of people, in order. Columns of flattened keys follow."""
@@ -190,4 +193,10 @@ def column_names(flatten: Sequence[str], *, reserved: Sequence[str] = CORE) -> l
     A key whose name is in `reserved`, ignoring case, gets the prefix `profile_data.`.
     """
     taken = {name.casefold() for name in reserved}
-    return [f"profile_data.{key}" if key.casefold() in taken else key for key in flatten]
+    return [f"{_PREFIX}{key}" if key.casefold() in taken else key for key in flatten]
+
+
+def key_of(column: str) -> str:
+    """Return the key of `flatten` that has a column of this name."""
+    key = column.removeprefix(_PREFIX)
+    return key if key.casefold() in RESERVED else column

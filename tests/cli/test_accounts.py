@@ -328,7 +328,7 @@ def test_a_name_that_leads_elsewhere(
         (
             ("--account", "shop", "--account", "twin"),
             2,
-            "'shop' and 'twin' have the same CleverTap account ID",
+            "CleverTap account ID; leave one of them out, or start each emulator with a --seed",
         ),
     ],
 )

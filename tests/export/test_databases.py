@@ -261,6 +261,7 @@ async def test_a_column_of_a_type_becomes_text_as_the_warning_says(
         person("1", 1, score=7, email=dates[0]),
         person("2", 1, score="gold", email=dates[1]),
         person("3", 3, score="silver", email=dates[1]),
+        person("4", 1, score=7.0, email=dates[0]),
     ]
     days: Any = {"since": "2026-01-01", "timezone": "UTC", "late_days": 0, "to": to}
     texts: Any = {"score": "text", "email": "text"}
@@ -281,7 +282,12 @@ async def test_a_column_of_a_type_becomes_text_as_the_warning_says(
             typed = flatten
         assert emulator.stats.requests == sent
         await session.sync("Charged", until="2026-01-03", flatten=texts, **days)
-        assert query(values) == [("1", "7", dates[0]), ("2", None, None), ("3", "silver", "soon")]
+        assert query(values) == [
+            ("1", "7", dates[0]),
+            ("2", None, None),
+            ("3", "silver", "soon"),
+            ("4", "7.0", dates[0]),
+        ]
         # The rows that no later night brings are filled as the warning says.
         remedy = (
             "export all events and days of the table once, or sync it once with `late_days` of all "

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from hashlib import sha256
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -475,7 +476,6 @@ DATE = 1_767_225_600
     ("first", "later", "expected"),
     [
         (3, "many", ["3", "many"]),
-        (3, 2.5, ["3", "2.5"]),
         (True, 1, ["true", "1"]),
         (2.5, "x", ["2.5", "x"]),
         (f"$D_{DATE}", "soon", [f"$D_{DATE}", "soon"]),
@@ -497,6 +497,86 @@ def test_a_value_of_another_type_makes_a_column_text(
     sink = load(tmp_path, [record("b", ["2"], 1e5)], origin(3), flatten=["value"])
     assert sink.notes == []
     assert values(tmp_path) == [expected[0], "100000.0"]
+
+
+@pytest.mark.parametrize(
+    ("sent", "type_", "expected"),
+    [
+        ([["7", "8"], ["2.5"], ['"gold"']], "VARCHAR", ["7", "8", "2.5", "gold"]),
+        ([["7", "-1"], ["2.5", "7.0"], ["null"]], "DOUBLE", [7.0, -1.0, 2.5, 7.0, None]),
+        ([[str(2**53 + 1)], ["2.5"], ["7"]], "VARCHAR", [str(2**53 + 1), "2.5", "7"]),
+        ([["true"], [f'"$D_{DATE}"'], ["1e5", "7.50"]], "VARCHAR",
+         ["true", f"$D_{DATE}", "1e5", "7.50"]),
+        ([["1e5"], ['{"b": [1],"a":"x"}'], ["1"]], "VARCHAR", ["1e5", '{"a":"x","b":[1]}', "1"]),
+    ],
+)  # fmt: skip
+def test_values_do_not_depend_on_the_order_of_exports(
+    tmp_path: Path, sent: list[list[str]], type_: str, expected: list[Any]
+) -> None:
+    of_account = dict(zip("ABC", sent, strict=True))
+    for number, order in enumerate(permutations("ABC")):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        for account in order:
+            people = [
+                b'{"identity":"%d","profileData":{"va/lue":%b}}' % (place, value.encode())
+                for place, value in enumerate(of_account[account])
+            ]
+            load(folder, people, origin(1, account), flatten=["va/lue"])
+        assert types(folder)["va/lue"] == type_, order
+        found = query(folder, 'SELECT "va/lue" FROM profiles ORDER BY account, person')
+        assert [value for (value,) in found] == expected, order
+
+
+def test_several_columns_are_widened_at_once_and_values_of_other_runs_stay(tmp_path: Path) -> None:
+    def people(*data: dict[str, Any]) -> list[bytes]:
+        return [
+            json.dumps({"identity": str(place), "profileData": one}).encode()
+            for place, one in enumerate(data)
+        ]
+
+    flatten = ["it's", "email", "level"]
+    load(tmp_path, people({"it's": True, "email": 7, "level": 7}), origin(1, "A"), flatten=flatten)
+    # As `append` and the user's own statements leave it.
+    run(tmp_path, "UPDATE profiles SET profile_data = '{\"email\":7}' WHERE account = 'A'")
+    later = people({"it's": "x", "email": "y", "level": 0.5}, {"level": 7})
+    sink = load(tmp_path, later, origin(1, "B"), flatten=flatten)
+    assert [re.sub(".* was ", "", note).split(" now")[0] for note in sink.notes] == [
+        "BOOLEAN and is text",
+        "BIGINT and is text",
+        "BIGINT and is DOUBLE",
+    ]
+    found = query(
+        tmp_path,
+        'SELECT "it\'s", "profile_data.email", level FROM profiles ORDER BY account, person',
+    )
+    assert found == [("true", "7", 7.0), ("x", "y", 0.5), (None, None, 7.0)]
+    # Rows that were written anew are the same for the next run.
+    load(tmp_path, later, origin(2, "B"), flatten=flatten)
+    [(latest,)] = query(tmp_path, "SELECT max(hour(fetched_at AT TIME ZONE 'UTC')) FROM profiles")
+    assert latest == time_of(1).hour
+
+
+def test_a_column_without_values_takes_the_type_that_comes_first(tmp_path: Path) -> None:
+    named = {"value": "int64"}
+    load(tmp_path, [record("a", ["1"], None)], origin(1), flatten=["value"])
+    assert types(tmp_path)["value"] == "VARCHAR"
+    load(tmp_path, [record("b", ["2"], None)], origin(2), flatten=named)
+    assert types(tmp_path)["value"] == "BIGINT"
+    load(tmp_path, [record("b", ["2"], None)], origin(3), flatten=["value"])
+    assert types(tmp_path)["value"] == "BIGINT"
+    sink = load(tmp_path, [record("b", ["2"], 2.5)], origin(4), flatten=["value"])
+    assert (types(tmp_path)["value"], sink.notes) == ("DOUBLE", [])
+    assert values(tmp_path) == [None, 2.5]
+    with pytest.raises(ConfigurationError, match="is DOUBLE; name 'double'"):
+        target_of(tmp_path / TO, flatten=named).check()
+
+
+def test_a_column_of_the_user_s_own_keeps_its_type(tmp_path: Path) -> None:
+    load(tmp_path, [record("a", ["1"], 1)], origin(1))
+    run(tmp_path, "ALTER TABLE profiles ADD COLUMN value VARCHAR")
+    with pytest.raises(ConfigurationError, match="is VARCHAR; name 'text'"):
+        target_of(tmp_path / TO, flatten={"value": "int64"}).check()
 
 
 @pytest.mark.parametrize("later", [None, 4])

@@ -239,6 +239,26 @@ def test_a_type_that_changes_is_noted_with_the_days_that_have_another(tmp_path: 
         assert "'plan' is text on 1 of the days, where rows of other accounts" in note
 
 
+@pytest.mark.parametrize(
+    ("kind", "value", "text"),
+    [
+        ("double", 7.0, "7.0"),
+        ("int64", 7.0, "7.0"),
+        ("bool", True, "true"),
+        ("timestamp", "$D_1767225600", "$D_1767225600"),
+    ],
+)
+def test_a_column_that_becomes_text_has_the_values_of_all_accounts_as_they_were_sent(
+    tmp_path: Path, kind: str, value: Any, text: str
+) -> None:
+    for account, type_ in (("A", kind), ("B", "text")):
+        given = rows({0: "a"}, account, email=value)
+        written(tmp_path, origin(account), given, flatten={"email": type_})
+    [path] = tmp_path.glob("*/*.parquet")
+    table = parquet.read_table(path, partitioning=None)
+    assert table["profile_data.email"].to_pylist() == [text, text]
+
+
 def test_a_type_that_changes_for_several_accounts_names_the_days_to_remove(tmp_path: Path) -> None:
     def notes(first: int, last: int, account: str, kind: str) -> Sequence[str]:
         given = rows(dict.fromkeys(range(first, last + 1), "a"), account, plan=7)
@@ -268,6 +288,23 @@ def test_a_type_that_changes_for_several_accounts_names_the_days_to_remove(tmp_p
         SELECT typeof(plan), count(*) FROM read_parquet('{tmp_path}/*/*.parquet') GROUP BY 1
     """)
     assert found == [("DOUBLE", 16)]
+
+
+def test_text_that_other_accounts_have_left_is_noted_with_its_days_and_what_to_do(
+    tmp_path: Path,
+) -> None:
+    def notes(first: int, last: int, account: str, people: str, **flatten: Any) -> Sequence[str]:
+        given = rows({first: people}, account, plan=7)
+        return written(tmp_path, origin(account, first, last, last), given, flatten=flatten).notes
+
+    assert [notes(0, 1, account, "a", plan="text") for account in "AB"] == [[], []]
+    # The only new day has no people.
+    [note] = notes(0, 2, "A", "", plan="int64")
+    assert note.startswith("the column 'plan' is text on 1 of the days")
+    assert note.endswith(
+        f"; for one type, remove the file of the day {day(0)}, and sync every account once with "
+        f"`late_days=3` or more, and the same `flatten`"
+    )
 
 
 def test_flattened_columns_may_differ_between_accounts(tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ def _file(name: str, text: str) -> Callable[[Callable[..., None]], Callable[...,
     metavar="N",
     default=0,
     show_default=True,
-    help="Determines the people, and when faults occur.",
+    help="Determines the people, when faults occur, and the account ID and passcode.",
 )
 @click.option(
     "--record-size",

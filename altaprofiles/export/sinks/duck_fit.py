@@ -26,7 +26,9 @@ class Fit(Struct, frozen=True):
         clashing: flattened columns of another type in the table. They become text if the export
             has any value for them.
         wider: columns of whole numbers in the export, and of any numbers in the table.
-        retyped: columns of another type in the table that is replaced, in which no value stays.
+        real: columns of any numbers in the export, and of whole numbers in the table.
+        retyped: columns of another type in the table, in which there is no value, or none stays
+            because the table is replaced.
         others: columns of the table that the library has not made.
         left_out: flattened columns that this export lacks.
         inherited: other columns of which rows can keep the value that they have.
@@ -36,6 +38,7 @@ class Fit(Struct, frozen=True):
     missing: Sequence[Column] = ()
     clashing: Sequence[str] = ()
     wider: Sequence[str] = ()
+    real: Sequence[str] = ()
     retyped: Sequence[Column] = ()
     others: Sequence[str] = ()
     left_out: Sequence[str] = ()
@@ -65,14 +68,15 @@ def fit(
     present = {folded(name): type_ for name, type_ in table.columns.items()}
     lifted = columns[len(columns) - len(keys) :]
     read: dict[str, Kind] = {}
-    clashing, wider, retyped = [], [], []
+    clashing, wider, real, retyped = [], [], [], []
     for (key, named), column in zip(keys.items(), lifted, strict=True):
         kind: Kind = column.kind  # type: ignore[assignment]
         type_ = present.get(folded(column.name), TYPES[kind])
         read[key] = kind
         if type_ == TYPES[kind]:
             continue
-        if write == "replace":
+        is_empty = folded(column.name) in table.empty and (named is not None or kind != "text")
+        if write == "replace" or is_empty:
             retyped.append(column)
             continue
         if named is not None:
@@ -85,7 +89,9 @@ def fit(
             wider.append(column.name)
             continue
         read[key] = "text"
-        if type_ != "VARCHAR":
+        if type_ == "BIGINT" and kind == "double":
+            real.append(column.name)
+        elif type_ != "VARCHAR":
             clashing.append(column.name)
     names = {folded(column.name) for column in columns}
     lacking = [name for name in table.columns if folded(name) not in names]
@@ -95,6 +101,7 @@ def fit(
         [column for column in columns if present and folded(column.name) not in present],
         clashing,
         wider,
+        real,
         retyped,
         others=[name for name in lacking if folded(name) not in table.own],
         left_out=[name for name in own if folded(name) not in OPTIONAL],
@@ -149,6 +156,6 @@ def _clash(label: str, key: str, column: str, named: Kind, type_: str) -> str:
     fix = f"name {kind!r}" if kind else "drop that column"
     return (
         f"flatten: {key!r} has the type {named!r} ({TYPES[named]}), but the column {column!r} of "
-        f"{label} is {type_}; {fix}, or export into it once with "
-        f"write='replace' (--write replace)"
+        f"{label} is {type_}; {fix}, or export into it once, all its events, days and accounts, "
+        f"with write='replace' (--write replace)"
     )

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ...base.sql import quoted
-from ...tables.layout import Column
+from ...tables.columns import lifted_again
+from ...tables.layout import Column, Kind
 from ..formats import Write
 from ..state import Lost, SyncState
 from ..tables import (
@@ -26,9 +27,25 @@ from .duck_fit import Fit
 from .duck_people import SAME, People, insertion, staged
 from .duck_rows import Incoming
 from .duck_state import Execute, forget_states, known_states, write_state
-from .duck_table import RUNS, RUNS_COLUMNS, TYPES, DuckTable, as_text, definitions, folded, is_named
+from .duck_table import (
+    OWN_PREFIX,
+    RUNS,
+    RUNS_COLUMNS,
+    TYPES,
+    DuckTable,
+    as_text,
+    definitions,
+    folded,
+    is_named,
+)
 
 __all__ = ["Load"]
+
+_LIFTED = f"{OWN_PREFIX}lifted"
+"""A temporary table."""
+
+_SLICE = 1024
+"""Rows whose values are written anew at once, of which all `profile_data` is in memory."""
 
 
 class Load:
@@ -62,7 +79,7 @@ class Load:
     ) -> None:
         self.absorbed = 0
         self.notes: list[str] = []
-        self._texts: set[str] = set()
+        self._widened: dict[str, str] = {}
         self._execute = execute
         self._file = file
         self._table = table
@@ -83,7 +100,7 @@ class Load:
             self._fit,
             self._columns,
             self._incoming,
-            self._texts,
+            self._widened,
             unites=self._origin.sync is not None and self._content.has_events,
         )
         if self._fit.left_out:
@@ -100,6 +117,7 @@ class Load:
                 self._insert("WHERE number IS NOT NULL")
         else:
             self._add_columns()
+            self._retype_columns()
             self._widen_columns()
             if write == "append":
                 self._take_back()
@@ -177,10 +195,14 @@ class Load:
             return
         self._execute(f"DELETE FROM {table}")
         self._add_columns()
+        self._retype_columns()
+
+    def _retype_columns(self) -> None:
+        """Change the types of columns without any value."""
         for column in self._fit.retyped:
-            type_ = TYPES[column.kind]
             self._execute(
-                f"ALTER TABLE {table} ALTER COLUMN {quoted(column.name)} TYPE {type_} USING NULL"
+                f"ALTER TABLE {self._table.quoted} ALTER COLUMN {quoted(column.name)}"
+                f" TYPE {TYPES[column.kind]} USING NULL"
             )
 
     def _add_columns(self) -> None:
@@ -188,28 +210,90 @@ class Load:
             self._execute(statement)
 
     def _widen_columns(self) -> None:
-        """Turn columns into text whose values they have to hold."""
+        """Give columns the type that the values of all exports share, and write these anew."""
+        large = f"> {2**53}"
         for name in self._fit.clashing:
-            self._widen(name, f"{self._staged[name]} IS NOT NULL", "values of another type")
+            if self._has(f"{self._staged[name]} IS NOT NULL"):
+                self._widen(name, "text", "values of another type")
         for name in self._fit.wider:
-            self._widen(
-                name,
-                f"abs({self._staged[name]}::HUGEINT) > {2**53}",
-                "whole numbers that a DOUBLE cannot hold",
-            )
+            if self._has(f"abs({self._staged[name]}::HUGEINT) {large}"):
+                self._widen(name, "text", "whole numbers that a DOUBLE cannot hold")
+        for name in self._fit.real:
+            if self._has(f"{self._staged[name]} IS NOT NULL"):
+                is_large = self._execute(
+                    f"SELECT 1 FROM {self._table.quoted}"
+                    f" WHERE abs({quoted(name)}::HUGEINT) {large} LIMIT 1"
+                )
+                kind: Kind = "text" if is_large else "double"
+                self._widen(name, kind, "numbers that are not whole")
+        self._lift_again()
 
-    def _widen(self, name: str, clash: str, reason: str) -> None:
-        [(count,)] = self._execute(f"SELECT count(*) FROM {self._rows} AS new WHERE {clash}")
-        if not count:
-            return
+    def _has(self, condition: str) -> bool:
+        """Return whether any row of the export meets a condition."""
+        return bool(self._execute(f"SELECT 1 FROM {self._rows} AS new WHERE {condition} LIMIT 1"))
+
+    def _widen(self, name: str, kind: Kind, reason: str) -> None:
         types = {folded(one): type_ for one, type_ in self._table.columns.items()}
         type_ = types[folded(name)]
-        self._execute(as_text(self._table.name, name, type_))
-        self._texts.add(name)
-        self.notes.append(
-            f"the column {name!r} of {self._table.label} was {type_} and is text now, because "
-            f"this export has {reason}"
+        self._execute(
+            as_text(self._table.name, name, type_)
+            if kind == "text"
+            else f"ALTER TABLE {self._table.quoted} ALTER COLUMN {quoted(name)} TYPE {TYPES[kind]}"
         )
+        self._widened[name] = TYPES[kind]
+        new = "text" if kind == "text" else TYPES[kind]
+        self.notes.append(
+            f"the column {name!r} of {self._table.label} was {type_} and is {new} now, in all "
+            f"rows, because this export has {reason}"
+        )
+
+    def _lift_again(self) -> None:
+        """Write the values of widened columns anew from `profile_data`.
+
+        A cast writes 7.0 where 7 was sent, so that equal values would differ by the order in which
+        they came.
+        """
+        lifted = self._columns[len(self._columns) - len(self._fit.kinds) :]
+        names = {key: one.name for key, one in zip(self._fit.kinds, lifted, strict=True)}
+        kinds: dict[str, Kind] = {
+            key: "double" if self._widened[name] == TYPES["double"] else "text"
+            for key, name in names.items()
+            if name in self._widened
+        }
+        if not kinds:
+            return
+        table = self._table.quoted
+        places = {f"v{place}": names[key] for place, key in enumerate(kinds)}
+        types = {v: self._widened[name] for v, name in places.items()}
+        columns = "".join(f", {v} {type_}" for v, type_ in types.items())
+        self._execute(f"CREATE TEMP TABLE {_LIFTED} (row BIGINT{columns})")
+        unnested = "".join(f", unnest(${v}::{type_}[])" for v, type_ in types.items())
+        [(first, last)] = self._execute(f"SELECT min(rowid), max(rowid) FROM {table}")
+        for start in range(first or 0, (-1 if last is None else last) + 1, _SLICE):
+            rows = self._execute(
+                f"SELECT rowid, profile_data FROM {table} WHERE profile_data IS NOT NULL"
+                " AND rowid >= $start AND rowid < $stop",
+                start=start,
+                stop=start + _SLICE,
+            )
+            cells = lifted_again([data.encode() for _, data in rows], kinds)
+            self._execute(
+                f"INSERT INTO {_LIFTED} SELECT unnest($rows::BIGINT[]){unnested}",
+                rows=[row for row, _ in rows],
+                **dict(zip(places, cells, strict=True)),
+            )
+        # A value that `profile_data` lacks stays as it was cast.
+        pairs = [(quoted(name), f"lifted.{v}") for v, name in places.items()]
+        self._execute(
+            f"UPDATE {table} SET "
+            + ", ".join(f"{name} = coalesce({value}, {table}.{name})" for name, value in pairs)
+            + f" FROM {_LIFTED} AS lifted WHERE {table}.rowid = lifted.row AND ("
+            + " OR ".join(
+                f"coalesce({value} <> {table}.{name}, {value} IS NOT NULL)" for name, value in pairs
+            )
+            + ")"
+        )
+        self._execute(f"DROP TABLE {_LIFTED}")
 
     def _note(self, write: Write) -> None:
         """Note in the file that the rows of this run are in the table."""

@@ -57,7 +57,7 @@ class People:
         fit: how the columns fit.
         columns: the columns of the export.
         rows: its rows.
-        texts: the columns that have become text.
+        widened: the types of columns that have another one by this load.
         unites: whether `matched` is united with that of earlier rows.
 
     Attributes:
@@ -72,7 +72,7 @@ class People:
         fit: Fit,
         columns: Sequence[Column],
         rows: Incoming,
-        texts: set[str],
+        widened: Mapping[str, str],
         *,
         unites: bool,
     ) -> None:
@@ -84,7 +84,7 @@ class People:
         self._columns = columns
         self._incoming = rows
         self._rows = rows.all
-        self._texts = texts
+        self._widened = widened
         self._staged = staged(columns)
         self._unites = unites
         # The columns of which rows keep the values.
@@ -228,8 +228,10 @@ class People:
 
     def _type_of(self, name: str) -> str:
         """Return the type in which values of a column are compared."""
+        if name in self._widened:
+            return self._widened[name]
         if name in self._fit.wider:
-            return "VARCHAR" if name in self._texts else "DOUBLE"
+            return "DOUBLE"
         [kind] = [one.kind for one in self._columns if one.name == name]
         return "VARCHAR" if kind == "json" else TYPES[kind]
 

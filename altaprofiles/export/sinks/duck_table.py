@@ -16,10 +16,10 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
-from ...base.sql import quoted
+from ...base.sql import literal, quoted
 from ...base.wording import numbered
 from ...errors import ExportError
-from ...tables.layout import CORE_COLUMNS, Column, ColumnKind
+from ...tables.layout import CORE_COLUMNS, RESERVED, Column, ColumnKind, key_of
 from ..formats import Write
 from ..state import number_of
 from ..tables import OPTIONAL, Content, Origin, to_restore
@@ -79,6 +79,7 @@ def as_text(table: str, column: str, type_: str) -> str:
         type_: its type.
     """
     name = quoted(column)
+    key = key_of(column).replace("~", "~0").replace("/", "~1")
     text = f"CAST({name} AS VARCHAR)"
     if type_ == TYPES["timestamp"]:
         # As CleverTap writes dates, where that loses nothing.
@@ -87,6 +88,9 @@ def as_text(table: str, column: str, type_: str) -> str:
             f" THEN '$D_' || (epoch_us({name}) // 1000000)"
             f" ELSE strftime(make_timestamp(epoch_us({name})), '%Y-%m-%dT%H:%M:%S.%fZ') END"
         )
+    # A cast writes 7.0 where 7 was sent.
+    text = f"coalesce(json_extract_string(profile_data, {literal(f'/{key}')}), {text})"
+    text = f"CASE WHEN {name} IS NOT NULL THEN {text} END"
     return f"ALTER TABLE {quoted(table)} ALTER COLUMN {name} TYPE VARCHAR USING {text}"
 
 
@@ -119,6 +123,8 @@ class DuckTable(Struct, kw_only=True):
         defaulted: the columns with a default.
         indexes: the names of the indexes on it.
         runs: the runs that it has rows of, as far as they are known, and the number of those.
+        empty: the columns of flattened keys without any value, folded. Empty if there is an index,
+            as DuckDB then changes no type.
     """
 
     label: str
@@ -130,6 +136,7 @@ class DuckTable(Struct, kw_only=True):
     defaulted: frozenset[str]
     indexes: Sequence[str]
     runs: dict[str, int]
+    empty: frozenset[str] = frozenset()
 
     @classmethod
     def read(cls, connection: Any, name: str, file: str) -> DuckTable:
@@ -175,16 +182,26 @@ class DuckTable(Struct, kw_only=True):
             " ORDER BY index_name",
             [name],
         ).fetchall()
+        columns = _columns(connection, name)
+        own = frozenset(folded(column) for row in rows for column in row[2])
+        lifted = [one for one in columns if folded(one) in own.difference(RESERVED)]
         return cls(
             label=label,
             name=name,
-            columns=_columns(connection, name),
+            columns=columns,
             mode=rows[0][0] if rows else None,
-            own=frozenset(folded(column) for row in rows for column in row[2]),
+            own=own,
             required={column: has for column, has, is_required in defaults if is_required},
             defaulted=frozenset(column for column, has, _ in defaults if has),
             indexes=[index for (index,) in indexes],
             runs={row[1]: row[3] for row in rows},
+            empty=frozenset(
+                folded(column)
+                for column in ([] if indexes else lifted)
+                if not connection.execute(
+                    f"SELECT 1 FROM {quoted(name)} WHERE {quoted(column)} IS NOT NULL LIMIT 1"
+                ).fetchone()
+            ),
         )
 
     def replaced(self) -> DuckTable:

@@ -12,7 +12,8 @@ import msgspec
 
 from ...errors import ExportError
 from ...tables.arrow import schema_of
-from ...tables.layout import Column
+from ...tables.columns import lifted_again
+from ...tables.layout import Column, key_of
 from ...tables.rows import Row, Table
 from .files import PartialFile
 from .parquet import GROUP_ROWS, Groups, explained
@@ -101,12 +102,24 @@ class Earlier:
                 table = pyarrow.Table.from_batches([batch])
                 table = table.filter(compute.not_equal(table["account"], self._account))
                 columns = [
-                    table[names[field.name.casefold()]].cast(field.type)
+                    _cast(table, table[names[field.name.casefold()]], field)
                     if field.name.casefold() in names
                     else pyarrow.nulls(table.num_rows, field.type)
                     for field in schema
                 ]
                 yield pyarrow.Table.from_arrays(columns, schema=schema)
+
+
+def _cast(table: Any, cells: Any, field: Any) -> Any:
+    """Return a column of a table as another field. Text is as it was sent, which no cast knows."""
+    import pyarrow
+    from pyarrow import compute
+
+    if cells.type == field.type or not pyarrow.types.is_string(field.type):
+        return cells.cast(field.type)
+    data = (part and part.encode() for part in table["profile_data"].to_pylist())
+    [texts] = lifted_again([*data], {key_of(field.name): "text"})
+    return compute.coalesce(pyarrow.array(texts, field.type), cells.cast(field.type))
 
 
 def types_in(path: Path) -> tuple[dict[str, Any], bool]:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
-from ...base.sql import quoted
+from ...base.sql import literal, quoted
 from ...errors import ExportError, InvalidArgument
-from ...tables.layout import CORE, ColumnKind, Kind
+from ...tables.layout import CORE, ColumnKind, Kind, key_of
 from ..formats import Write
 from ..tables import OPTIONAL, Content
 from .postgres_server import LOCK_TIMEOUT
@@ -240,11 +240,16 @@ class PostgresTable(Struct, frozen=True):
         changes = []
         for name, type_ in types.items():
             column = quoted(name)
-            change = f"ALTER COLUMN {column} TYPE text"
+            text = f"{column}::text"
             if type_ == TYPES["timestamp"]:
                 # As CleverTap writes dates.
-                change += f" USING '$D_' || trim_scale(extract(epoch FROM {column})::numeric)"
-            changes.append(change)
+                text = f"'$D_' || trim_scale(extract(epoch FROM {column})::numeric)"
+            # A cast writes 7 where 7.0 was sent.
+            text = f"coalesce(profile_data ->> {literal(key_of(name))}, {text})"
+            changes.append(
+                f"ALTER COLUMN {column} TYPE text USING CASE WHEN {column} IS NOT NULL THEN {text}"
+                " END"
+            )
         return f"ALTER TABLE {self.quoted} {', '.join(changes)}"
 
     def adding(self, names: Iterable[str]) -> str:
