@@ -636,6 +636,12 @@ class App:
         if isinstance(error, Unauthorized | Forbidden) and resolved is not None:
             error.add_note(f"These credentials are from {resolved.source}.")
             if isinstance(error, Unauthorized):
+                from ..accounts.resolved import ENVIRONMENT
+
+                if resolved.source != ENVIRONMENT:
+                    name = account or self.account
+                    word = "" if name is None else f" {shlex.quote(name)}"
+                    error.add_note(f"If they have changed, log in again: altaprofiles login{word}.")
                 error.add_note(
                     f"To find the region or platform that accepts them: "
                     f"{self.trying_regions(resolved, account)}"

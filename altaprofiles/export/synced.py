@@ -112,8 +112,8 @@ class Settings(Struct, frozen=True):
                 in_words("filters", *differences["filters"]), "the filters have other values"
             )
         raise PlanMismatch(
-            f"another sync keeps {where}: {sentences}. Pass the arguments that it was begun with, "
-            f"or choose another `table` or `to`",
+            f"another sync keeps {where}: {sentences}. Pass the arguments that it was begun with "
+            f"(where accounts differ in them, each by itself), or choose another `table` or `to`",
             differences=differences,
         )
 

@@ -559,6 +559,7 @@ def test_refused_credentials_are_told_and_not_shown(
         assert (done.code, done.stdout) == (3, b"")
         assert "wr0ng" not in done.stderr
         assert "These credentials are from the environment." in done.stderr
+        assert "log in again" not in done.stderr
         assert "that accepts them: unset " in done.stderr
         assert "_BASE_URL, then run: altaprofiles doctor --try-regions" in done.stderr
         assert ("Traceback" in done.stderr) == ("-v" in more)
@@ -586,6 +587,7 @@ def test_the_file_of_accounts_is_used(env: dict[str, str], emulator: Emulator) -
     path.write_text(path.read_text().replace(held["CLEVERTAP_PASSCODE"], "wrong"))
     done = run(env, *COUNT, "--account", "a b")
     assert done.code == 3
+    assert "If they have changed, log in again: altaprofiles login 'a b'." in done.stderr
     assert "altaprofiles doctor --account 'a b' --try-regions" in done.stderr
 
 

@@ -6,6 +6,7 @@ import csv
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 
 from altaprofiles import Session
@@ -77,6 +78,26 @@ async def test_who_did_one_event_and_not_another_has_the_channels_without_an_opt
         ("dan", "true", "false", "false"),
         ("eve", "false", "false", "false"),
     ]
+
+
+async def test_who_was_never_charged_is_in_one_export(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    # Charged before the days of the export.
+    earlier = person("gus", "App Launched")
+    earlier["events"]["Charged"] = {
+        "count": 1,
+        "first_seen": 1_700_000_000,
+        "last_seen": 1_700_000_000,
+    }
+    async with (
+        Emulator(records=[*PEOPLE, earlier, person("hal", "App Launched")]) as emulator,
+        Session(clevertap=emulator.clevertap) as session,
+    ):
+        await export(session, "App Launched", "launched.parquet")
+    rows = duckdb.execute(block_of(GUIDE, "never charged", "sql")).fetchall()
+    assert rows == [("hal", None)]
 
 
 async def test_odd_records_have_a_row_as_well(

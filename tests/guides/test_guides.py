@@ -179,6 +179,7 @@ def values() -> dict[str, Any]:
         "path": "given.sqlite",
         "folder": "crm",
         "days": 90,
+        "account": "TEST-123-456-789Z",
         "pattern": "crm/*/*.parquet",
         "keys": ["7"],
         "lookup": Lookup("7"),

@@ -6,6 +6,7 @@ import asyncio
 import csv
 import json
 import re
+import runpy
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -487,3 +488,64 @@ def test_what_no_export_made_is_overwritten_or_refused_as_the_guide_says(
         with pytest.raises(ExportError):
             export(emulator, name)
     assert Path("own.duckdb").read_text() == Path("own/own.txt").read_text() == "own"
+
+
+def test_a_folder_of_days_becomes_a_table_of_people(
+    postgres: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder_to_postgresql.py").write_text(code_with("NEWEST = "))
+    names = runpy.run_path("folder_to_postgresql.py")
+
+    def did(identity: str | None, *devices: str, **members: Any) -> dict[str, Any]:
+        parts = {"identity": identity, "platformInfo": [{"objectId": one} for one in devices]}
+        record = parts | {"events": CHARGED} | members
+        return {key: value for key, value in record.items() if value is not None}
+
+    async def night(day: int, seed: int, *records: dict[str, Any]) -> str:
+        async with (
+            Emulator(records=records, seed=seed) as emulator,
+            Session(clevertap=emulator.clevertap) as session,
+        ):
+            await session.sync(
+                "Charged", since=20260101, until=day, to="crm/", timezone="UTC", late_days=1
+            )
+            return emulator.clevertap.account_id
+
+    def people() -> list[tuple[Any, ...]]:
+        names["to_postgresql"]("crm", postgres.url())
+        query = (
+            "SELECT account, identity, object_ids, name, profile_data::text, matched FROM people"
+        )
+        return sorted(postgres.rows(query), key=str)
+
+    odd = {"Note": 'nul \x00, quote ", back\\slash,\ttab', "\\u0000": [None]}
+    ann = did("ann", "phone", profileData=odd)
+    shop = asyncio.run(night(20260105, 1, ann, did(None, "tablet"), did(None, "tv")))
+    other = asyncio.run(night(20260105, 2, did("ann", "tablet", name="Ann\nthe other")))
+    others = (other, "ann", ["tablet"], "Ann\nthe other", "{}", ["Charged"])
+    found = people()
+    texts = [row[4] for row in found if row[:2] == (shop, "ann")]
+    assert [json.loads(text) for text in texts] == [odd]
+    assert [(*row[:4], *row[5:]) for row in found] == sorted(
+        [
+            (shop, "ann", ["phone"], None, ["Charged"]),
+            (shop, None, ["tablet"], None, ["Charged"]),
+            (shop, None, ["tv"], None, ["Charged"]),
+            (*others[:4], ["Charged"]),
+        ],
+        key=str,
+    )
+    # The person of the tablet has signed in since.
+    seven = {"Charged": {"count": 2, "first_seen": 1767600000, "last_seen": 1767700000}}
+    bob = did("bob", "tablet", "watch", name="Bob") | {"events": seven}
+    asyncio.run(night(20260106, 1, ann, bob, did(None, "tv")))
+    assert [row[:4] for row in people()] == sorted(
+        [
+            (shop, "ann", ["phone"], None),
+            (shop, "bob", ["tablet", "watch"], "Bob"),
+            (shop, None, ["tv"], None),
+            others[:4],
+        ],
+        key=str,
+    )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -206,3 +208,35 @@ def test_phones_match_however_they_are_spelled(
     matched = duckdb.read_csv("matched.csv", header=True, all_varchar=True).fetchall()
     assert {row[0]: row[2] for row in matched} == {name: who for name, (_, who) in rows.items()}
     assert len(matched) == len(rows)
+
+
+@pytest.mark.anyio
+async def test_those_who_have_chatted_are_counted_by_channel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    options: dict[str, Any] = {"with_cdp": True, "cdp_key": "identity", "cdp_by": "user_id"}
+    days: dict[str, Any] = {"start": 20260101, "end": 20260131}
+    async with (
+        Emulator(people=200) as emulator,
+        Session(clevertap=emulator.clevertap, alta=emulator.alta) as session,
+    ):
+        for ending in ("parquet", "ndjson"):
+            await session.export("App Launched", **days, to=f"joined.{ending}", **options)
+    people, payers = Counter[str](), Counter[str]()
+    for line in Path("joined.ndjson").read_bytes().splitlines():
+        record = json.loads(line)
+        channels = {
+            one["conversation_type"] for user in record["cdp"] for one in user["anonymous_ids"]
+        }
+        people.update(channels)
+        if "Charged" in record["events"]:
+            payers.update(channels)
+    assert len(people) > 1
+    assert 0 < payers.total() < people.total()
+    rows = duckdb.execute(block_of("look-ups.md", "has_paid", "sql")).fetchall()
+    assert {row[0]: row[1:] for row in rows} == {
+        channel: (number, payers[channel]) for channel, number in people.items()
+    }
+    numbers = [row[1] for row in rows]
+    assert numbers == sorted(numbers, reverse=True)
