@@ -10,7 +10,7 @@ import stat
 from bisect import bisect_right
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from itertools import chain, islice, tee
+from itertools import chain, count, islice, tee
 from operator import itemgetter
 from pathlib import Path
 from typing import Protocol, TypeAlias, runtime_checkable
@@ -49,6 +49,8 @@ logger = logging.getLogger("altaprofiles")
 
 _TITLES = 10
 """Most lines above a header, which are looked for in advice only."""
+_LONGEST_TITLE = 65536
+"""Most bytes of one of them."""
 
 Keys: TypeAlias = Items[Key] | str | os.PathLike[str]
 """Identifiers, or the path of a file of identifiers."""
@@ -274,8 +276,16 @@ class KeyFile:
 
     def _shell_command(self, command: str, to: str) -> str:
         """Return a command line that writes the file anew, beside itself."""
-        new = self.path.with_name(f"{self.path.stem}-{to}{self.path.suffix}")
-        return f"{command} {shlex.quote(str(self.path))} > {shlex.quote(str(new))}"
+        marks = chain([""], (f"-{number}" for number in count(2)))
+        files = (
+            self.path.with_name(f"{self.path.stem}-{to}{mark}{self.path.suffix}") for mark in marks
+        )
+        new = next(one for one in files if not one.exists())
+        old, new_one = (
+            shlex.quote(f"./{one}" if str(one).startswith("-") else str(one))
+            for one in (self.path, new)
+        )
+        return f"{command} {old} > {new_one}"
 
     def _text(self) -> Iterator[str]:
         lines = self._lines()
@@ -416,8 +426,14 @@ class KeyFile:
                 with suppress(InvalidArgument):
                     for _, row, _ in csv_rows([(number, line)], str(self.path), separator):
                         if [self._column] == [one for one in row if one == self._column]:
-                            return number
+                            return number if self._ends_in_newlines(number) else None
         return None
+
+    def _ends_in_newlines(self, number: int) -> bool:
+        """Return whether what `tail` takes for the line `number` is that line."""
+        with self.path.open("rb") as file:
+            lines = [file.readline(_LONGEST_TITLE) for _ in range(number)]
+        return str(self._column).encode() in lines[-1]
 
     def _ndjson(self) -> Iterator[str | None]:
         for number, line in self._lines():

@@ -391,6 +391,23 @@ def test_a_key_of_another_platform_comes_with_the_way_to_find_it(
     assert Accounts.read(path).tables["agent"]["alta_endpoint"] == "jp"
 
 
+def test_a_third_account_is_saved_where_there_is_no_default(
+    env: dict[str, str], path: Path
+) -> None:
+    path.parent.mkdir(parents=True)
+    one = {"account_id": "A", "passcode": "p"}
+    Accounts(path, None, {"shop": one, "outlet": one | {"account_id": "B"}}).write()
+    with Terminal(env, "login", "x", "--no-test") as terminal:
+        terminal.expect("account ID")
+        terminal.type("C")
+        for question, told in (("passcode: ", "p"), ("base URL", "eu1"), ("API key", "")):
+            terminal.expect(question)
+            terminal.type(told)
+        assert terminal.ended().code == 0, terminal.text
+    saved = Accounts.read(path)
+    assert (saved.default, [*saved.tables]) == (None, ["shop", "outlet", "x"])
+
+
 def test_a_second_account_does_not_become_the_default(env: dict[str, str], path: Path) -> None:
     path.parent.mkdir(parents=True)
     Accounts(path, None, {"shop": {"account_id": "A", "passcode": "p"}}).write()

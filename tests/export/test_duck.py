@@ -557,6 +557,16 @@ def test_several_columns_are_widened_at_once_and_values_of_other_runs_stay(tmp_p
     assert latest == time_of(1).hour
 
 
+def test_a_widened_column_keeps_the_values_of_another_spelling(tmp_path: Path) -> None:
+    def people(**data: Any) -> list[bytes]:
+        return [json.dumps({"identity": "a", "profileData": data}).encode()]
+
+    load(tmp_path, people(Plan=1, plan=7), origin(1, "A"), flatten=["Plan"])
+    load(tmp_path, people(plan="gold"), origin(1, "B"), flatten=["plan"])
+    found = query(tmp_path, 'SELECT "Plan" FROM profiles ORDER BY account')
+    assert found == [("1",), ("gold",)]
+
+
 def test_a_column_without_values_takes_the_type_that_comes_first(tmp_path: Path) -> None:
     named = {"value": "int64"}
     load(tmp_path, [record("a", ["1"], None)], origin(1), flatten=["value"])

@@ -409,6 +409,13 @@ async def test_files(
         ),
         (
             "k.csv",
+            # Lines of old Macs, which `tail` takes for one.
+            b"Partners 2026;\rE-Mail;Name\ra@b.example;Ann\r",
+            "E-Mail",
+            r"column: .*; name exactly one, and remove what stands above the header, if anything",
+        ),
+        (
+            "k.csv",
             b"Partners 2026;\nE-Mail;Name\na@b.example;Ann\n",
             "Mail",
             r"column: .*; name exactly one, and remove what stands above the header, if anything",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import re
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -419,6 +421,33 @@ async def test_a_person_is_forgotten_in_files_and_folders(
         assert in_duckdb(query) == [("bob",), ("cat",)]
         report = await session.sync("Charged", to="crm/", **(NIGHT | {"until": days_ago(1).date()}))
         assert report.warnings == []
+
+
+async def test_files_for_excel_and_long_cells_are_rewritten_with_their_rights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    days: dict[str, Any] = {"start": NIGHT["since"], "end": NIGHT["until"]}
+    forget, file = function_of(GUIDE, "forget"), Path("people.csv")
+    long = BOB | {"profileData": {"Note": "x" * 200_000}}
+    async with (
+        Emulator(records=[ANN, long]) as emulator,
+        Session(clevertap=emulator.clevertap) as session,
+    ):
+        await session.export("Charged", **days, to=file, bom=True)
+        account = emulator.clevertap.account_id
+    file.chmod(0o640)
+    forget("*.csv", account, ["ann"])
+    assert file.stat().st_mode & 0o777 == 0o640
+    rows = csv.DictReader(io.StringIO(file.read_text("utf-8-sig"), newline=""))
+    assert [row["identity"] for row in rows] == ["bob"]
+    assert file.read_bytes().startswith(b"\xef\xbb\xbf")
+    # A file that is not one of people stays as it is, and nothing beside it.
+    Path("campaign.csv").write_text("E-Mail\nann@example.com\n")
+    with pytest.raises(KeyError):
+        forget("campaign.csv", account, ["ann"])
+    assert Path("campaign.csv").read_text() == "E-Mail\nann@example.com\n"
+    assert not [*tmp_path.glob(".*")]
 
 
 async def test_files_of_a_folder_that_are_damaged_are_found(

@@ -533,7 +533,7 @@ async def test_a_stream_of_aiohttp_brings_everyone_and_its_first_page_decides_th
             assert client.port is not None
             reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
             writer.write(f"GET {CHARGED} HTTP/1.0\r\nHost: h\r\n\r\n".encode())
-            assert b" 500 " in await reader.readline()
+            assert b" 505 " in await reader.readline()
             writer.close()
 
 

@@ -71,7 +71,8 @@ def login(app: App, name: str | None, timezone: str | None, no_test: bool) -> No
         raise Failure(f"{text}: use letters, digits, - and _ for a name", Exit.USAGE)
     app.info(f"Account {name!r}, {'as it is' if name in accounts.tables else 'a new one'}:")
     # A single account needs no default; once there are two, it is the first as before.
-    accounts.default = accounts.pick(None) or name
+    if accounts.default is not None or len(accounts.tables) < 2:
+        accounts.default = accounts.pick(None) or name
     before = accounts.tables.get(name, {})
     if timezone is not None:
         zone_of("timezone", timezone)
@@ -102,7 +103,8 @@ def login(app: App, name: str | None, timezone: str | None, no_test: bool) -> No
             f"{accounts.path} cannot be written: {error.strerror}; nothing was saved; {remedy}run "
             f"the same command again"
         ) from error
-    role = " (the default)" if accounts.pick(None) == name else ""
+    is_default = accounts.default == name or len(accounts.tables) == 1
+    role = " (the default)" if is_default else ""
     app.info(f"Account {name!r}{role} is in {accounts.path}.")
     for service, variable in (("CleverTap", "CLEVERTAP_ACCOUNT_ID"), ("Alta", "ALTA_TOKEN")):
         if variable in os.environ:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from ...base.sql import quoted
 from ...tables.columns import lifted_again
-from ...tables.layout import Column, Kind
+from ...tables.layout import Column, Kind, key_of
 from ..formats import Write
 from ..state import Lost, SyncState
 from ..tables import (
@@ -233,10 +233,10 @@ class Load:
         return bool(self._execute(f"SELECT 1 FROM {self._rows} AS new WHERE {condition} LIMIT 1"))
 
     def _widen(self, name: str, kind: Kind, reason: str) -> None:
-        types = {folded(one): type_ for one, type_ in self._table.columns.items()}
-        type_ = types[folded(name)]
+        columns = {folded(one): (one, type_) for one, type_ in self._table.columns.items()}
+        own, type_ = columns[folded(name)]
         self._execute(
-            as_text(self._table.name, name, type_)
+            as_text(self._table.name, own, type_)
             if kind == "text"
             else f"ALTER TABLE {self._table.quoted} ALTER COLUMN {quoted(name)} TYPE {TYPES[kind]}"
         )
@@ -253,12 +253,12 @@ class Load:
         A cast writes 7.0 where 7 was sent, so that equal values would differ by the order in which
         they came.
         """
-        lifted = self._columns[len(self._columns) - len(self._fit.kinds) :]
-        names = {key: one.name for key, one in zip(self._fit.kinds, lifted, strict=True)}
+        own = {folded(name): name for name in self._table.columns}
+        # Another spelling, which is the same name to DuckDB, is of another property.
+        names = {key_of(own[folded(name)]): name for name in self._widened}
         kinds: dict[str, Kind] = {
             key: "double" if self._widened[name] == TYPES["double"] else "text"
             for key, name in names.items()
-            if name in self._widened
         }
         if not kinds:
             return
