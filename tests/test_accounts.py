@@ -911,6 +911,16 @@ def test_a_wrong_secret_is_the_callers_and_not_the_files(
         assert str(caught.value).startswith(f"{argument}: {words}")
 
 
+def test_an_empty_secret_of_the_file_is_said_to_be_empty(place: Path) -> None:
+    for text, kind in (
+        ('account_id = "A"\npasscode = ""', CleverTap),
+        ('alta_token = ""', Alta),
+    ):
+        write(place, f"[accounts.shop]\n{text}\n")
+        with pytest.raises(ConfigurationError, match="not empty, got empty text; copy it"):
+            kind.from_account()
+
+
 def test_a_swapped_secret_is_named_by_its_argument(place: Path) -> None:
     write(place, SHOP)
     with pytest.raises(InvalidArgument, match=r"^passcode: holds the name of a region"):

@@ -101,7 +101,7 @@ def check_token(name: str, value: object, kind: str, source: Source = "argument"
     """
     if not isinstance(value, str) or not value:
         # The message names the type only, because the value may be a secret.
-        known = {"str": "empty text", "NoneType": "None", "bytes": "bytes"}
+        known = {"str": "empty text", "Secret": "empty text", "NoneType": "None", "bytes": "bytes"}
         found = known.get(kind) or f"{'an' if kind[:1].lower() in _VOWELS else 'a'} {kind}"
         raise InvalidArgument(
             f"{name}: expected text that is not empty, got {found}; {_remedy(name, kind, source)}"
