@@ -23,7 +23,7 @@ import click
 
 from .exits import Exit, Failure, Interrupted, OutOfTime, exit_code, worst
 from .option_names import outside_texts, rewritten, with_options
-from .streams import abandon_closed_terminals, heeded_signals, terminal_width
+from .streams import HANG_UP, abandon_closed_terminals, heeded_signals, terminal_width
 from .waits import Waits, remedy
 
 if TYPE_CHECKING:
@@ -120,6 +120,15 @@ class App:
     def account_option(self) -> str:
         """The option that names the account in another command line, after a blank, or nothing."""
         return _option_of(self.account)
+
+    def logging_in(self, account: str | None = None) -> str:
+        """Return what saves the credentials of an account anew: a command line.
+
+        Args:
+            account: its name, if there are several.
+        """
+        name = account or self.account
+        return "altaprofiles login" + ("" if name is None else f" {shlex.quote(name)}")
 
     def trying_regions(self, found: Resolved[Any], account: str | None = None) -> str:
         """Return what tries credentials in every region or on every platform: a command line.
@@ -492,11 +501,10 @@ class App:
             assert task is not None  # noqa: S101
 
             def stop(number: int, frame: FrameType | None) -> None:
-                hang_up = getattr(signal, "SIGHUP", None)
-                if number == hang_up:
+                if number == HANG_UP:
                     abandon_closed_terminals()
                 if received:
-                    if received[0] == hang_up == number:
+                    if received[0] == HANG_UP == number:
                         # The shell and the system may both send it for one terminal.
                         return
                     self._exit_now(number)
@@ -639,9 +647,8 @@ class App:
                 from ..accounts.resolved import ENVIRONMENT
 
                 if resolved.source != ENVIRONMENT:
-                    name = account or self.account
-                    word = "" if name is None else f" {shlex.quote(name)}"
-                    error.add_note(f"If they have changed, log in again: altaprofiles login{word}.")
+                    again = self.logging_in(account)
+                    error.add_note(f"If they have changed, log in again: {again}.")
                 error.add_note(
                     f"To find the region or platform that accepts them: "
                     f"{self.trying_regions(resolved, account)}"

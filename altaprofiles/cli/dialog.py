@@ -17,7 +17,7 @@ from ..credentials import ENDPOINTS, REGIONS, Alta, CleverTap, renamed
 from ..errors import ConfigurationError
 from ..redaction import Secret
 from .exits import Failure, Interrupted
-from .streams import heeded_signals
+from .streams import HANG_UP, heeded_signals
 
 __all__ = ["ask_credentials", "why_silent"]
 
@@ -193,9 +193,8 @@ def _raising_signals() -> Iterator[None]:
         signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler),
         signal.SIGTERM: signal.signal(signal.SIGTERM, _raise_interrupted),
     }
-    hang_up = getattr(signal, "SIGHUP", None)
-    if hang_up in heeded_signals():
-        before[hang_up] = signal.signal(hang_up, _raise_interrupted)
+    if HANG_UP in heeded_signals():
+        before[HANG_UP] = signal.signal(HANG_UP, _raise_interrupted)
     has_timer = hasattr(signal, "setitimer")
     if has_timer:
         before[signal.SIGALRM] = signal.signal(signal.SIGALRM, lambda *_: None)

@@ -140,7 +140,7 @@ def _batches() -> Iterator[list[str]]:
     # Not `sys.stdin`: it decodes by the locale, and the interpreter waits for it at exit.
     pieces = iter(lambda: os.read(0, _CHUNK), b"")
     try:
-        for lines in split_lines(pieces, "standard input", _TO_UTF_8):
+        for lines in split_lines(pieces, "standard input", lambda: _TO_UTF_8):
             is_empty = False
             # A mark in the middle is left over from files that were joined.
             yield [line.rstrip("\r\n").removeprefix("\ufeff") for line in lines]

@@ -10,6 +10,7 @@ from io import TextIOWrapper
 from typing import TextIO
 
 __all__ = [
+    "HANG_UP",
     "abandon_broken_streams",
     "abandon_closed_terminals",
     "heeded_signals",
@@ -18,11 +19,16 @@ __all__ = [
 ]
 
 
+HANG_UP: signal.Signals | None = getattr(signal, "SIGHUP", None)
+"""The signal of a closed terminal; None on Windows, which has none."""
+
+
 def heeded_signals() -> list[signal.Signals]:
     """Return the signals that interrupt a command, except those the parent process ignores."""
-    # Windows has no SIGHUP. `nohup` ignores it.
-    known = (getattr(signal, name, None) for name in ("SIGINT", "SIGTERM", "SIGHUP"))
-    numbers = [number for number in known if number is not None]
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if HANG_UP is not None:
+        numbers.append(HANG_UP)
+    # `nohup` ignores it.
     return [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from ..base.checks import is_unicode
 from ..errors import InvalidArgument
@@ -27,7 +27,7 @@ _SIGNS = (
 
 
 def split_lines(
-    pieces: Iterable[bytes], source: str, to_utf_8: str = "save it as UTF-8"
+    pieces: Iterable[bytes], source: str, to_utf_8: Callable[[], str] = lambda: "save it as UTF-8"
 ) -> Iterator[list[str]]:
     r"""Yield the lines of a text in batches, as soon as they are complete.
 
@@ -37,7 +37,7 @@ def split_lines(
     Args:
         pieces: the bytes of the text.
         source: the text in messages.
-        to_utf_8: advice on text in another encoding of single bytes.
+        to_utf_8: returns advice on text in another encoding of single bytes.
 
     Raises:
         ConfigurationError: the bytes are not text in UTF-8, or a line is too long.
@@ -96,10 +96,10 @@ def _is_faultless(text: str) -> bool:
     return "\0" not in text and is_unicode(text)
 
 
-def _raise_fault(lines: list[str], before: int, source: str, to_utf_8: str) -> None:
+def _raise_fault(lines: list[str], before: int, source: str, to_utf_8: Callable[[], str]) -> None:
     for number, line in enumerate(lines, before + 1):
         if not is_unicode(line):
-            raise InvalidArgument(f"keys: line {number} of {source} is not UTF-8; {to_utf_8}")
+            raise InvalidArgument(f"keys: line {number} of {source} is not UTF-8; {to_utf_8()}")
         if "\0" in line:
             raise InvalidArgument(
                 f"keys: line {number} of {source} holds a NUL byte, as files do that are not text, "

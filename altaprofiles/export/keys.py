@@ -261,18 +261,15 @@ class KeyFile:
         with self.path.open("rb", buffering=0) as file:
             before = os.fstat(file.fileno())
             pieces = iter(lambda: file.read(_PIECE), b"")
-            yield from enumerate(chain.from_iterable(self._split(pieces)), 1)
+            lines = split_lines(pieces, str(self.path), self._to_utf_8)
+            yield from enumerate(chain.from_iterable(lines), 1)
             if _version(before) != _version(os.fstat(file.fileno())):
                 raise self._changed()
 
-    def _split(self, pieces: Iterable[bytes]) -> Iterator[list[str]]:
+    def _to_utf_8(self) -> str:
         in_excel = ", in Excel as CSV UTF-8" if self.path.suffix.lower() in _CSV else ""
         converted = self._shell_command("iconv -f WINDOWS-1252 -t UTF-8", "utf-8")
-        return split_lines(
-            pieces,
-            str(self.path),
-            f"save it as UTF-8{in_excel}, or, if it is Windows-1252, run: {converted}",
-        )
+        return f"save it as UTF-8{in_excel}, or, if it is Windows-1252, run: {converted}"
 
     def _shell_command(self, command: str, to: str) -> str:
         """Return a command line that writes the file anew, beside itself."""
@@ -281,11 +278,11 @@ class KeyFile:
             self.path.with_name(f"{self.path.stem}-{to}{mark}{self.path.suffix}") for mark in marks
         )
         new = next(one for one in files if not one.exists())
-        old, new_one = (
+        words = (
             shlex.quote(f"./{one}" if str(one).startswith("-") else str(one))
             for one in (self.path, new)
         )
-        return f"{command} {old} > {new_one}"
+        return f"{command} {' > '.join(words)}"
 
     def _text(self) -> Iterator[str]:
         lines = self._lines()

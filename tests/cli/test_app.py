@@ -215,25 +215,14 @@ def test_the_end_of_a_terminal_comes_once_or_twice(env: dict[str, str]) -> None:
     assert done == (129, b"", f"cleaning up\ncleaned\nerror: interrupted by SIGHUP\n{GO_ON}")
 
 
-def test_nohup_goes_on(env: dict[str, str]) -> None:
-    ignoring = f"import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n{MAIN}"
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_a_signal_that_is_ignored_stays_so(env: dict[str, str], number: signal.Signals) -> None:
+    """A shell starts the commands of a script this way if they end in `&`, and `nohup` any."""
+    ignoring = f"import signal; signal.signal(signal.{number.name}, signal.SIG_IGN)\n{MAIN}"
     process = begin(env, "sleep", program=ignoring)
     assert process.stderr is not None
     process.stderr.readline()
-    process.send_signal(signal.SIGHUP)
-    process.send_signal(signal.SIGTERM)
-    done = finished(process)
-    assert done.code == 143
-    assert "interrupted by SIGTERM" in done.stderr
-
-
-def test_a_signal_that_is_ignored_stays_so(env: dict[str, str]) -> None:
-    """A shell starts the commands of a script this way if they end in `&`."""
-    ignoring = f"import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n{MAIN}"
-    process = begin(env, "sleep", program=ignoring)
-    assert process.stderr is not None
-    process.stderr.readline()
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     process.send_signal(signal.SIGTERM)
     done = finished(process)
     assert done.code == 143

@@ -391,6 +391,14 @@ def test_a_key_of_another_platform_comes_with_the_way_to_find_it(
     assert Accounts.read(path).tables["agent"]["alta_endpoint"] == "jp"
 
 
+def answer_of(account_id: str, terminal: Terminal) -> None:
+    """Answer the questions on an account of CleverTap alone."""
+    answers = {"account ID": account_id, "passcode: ": "p", "base URL": "eu1", "API key": ""}
+    for question, told in answers.items():
+        terminal.expect(question)
+        terminal.type(told)
+
+
 def test_a_third_account_is_saved_where_there_is_no_default(
     env: dict[str, str], path: Path
 ) -> None:
@@ -398,11 +406,7 @@ def test_a_third_account_is_saved_where_there_is_no_default(
     one = {"account_id": "A", "passcode": "p"}
     Accounts(path, None, {"shop": one, "outlet": one | {"account_id": "B"}}).write()
     with Terminal(env, "login", "x", "--no-test") as terminal:
-        terminal.expect("account ID")
-        terminal.type("C")
-        for question, told in (("passcode: ", "p"), ("base URL", "eu1"), ("API key", "")):
-            terminal.expect(question)
-            terminal.type(told)
+        answer_of("C", terminal)
         assert terminal.ended().code == 0, terminal.text
     saved = Accounts.read(path)
     assert (saved.default, [*saved.tables]) == (None, ["shop", "outlet", "x"])
@@ -412,11 +416,7 @@ def test_a_second_account_does_not_become_the_default(env: dict[str, str], path:
     path.parent.mkdir(parents=True)
     Accounts(path, None, {"shop": {"account_id": "A", "passcode": "p"}}).write()
     with Terminal(env | {"CLEVERTAP_ACCOUNT_ID": "E"}, "login", "x", "--no-test") as terminal:
-        terminal.expect("account ID")
-        terminal.type("B")
-        for question, told in (("passcode: ", "p"), ("base URL", "eu1"), ("API key", "")):
-            terminal.expect(question)
-            terminal.type(told)
+        answer_of("B", terminal)
         assert terminal.ended().code == 0, terminal.text
     assert "(the default)" not in terminal.text
     # Until now there was only one account, so that no default was needed.

@@ -43,7 +43,7 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(params=[True, False])
 def in_terminal(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
-    """Whether a terminal shows what an installed program prints."""
+    """Return whether a terminal shows what an installed program prints."""
     shown: bool = request.param
     monkeypatch.setattr(sys.stderr, "isatty", lambda: shown)
     monkeypatch.setattr(sys, "argv", ["/opt/altaprofiles"])

@@ -362,6 +362,15 @@ async def test_each_of_several_accounts_notices_that_the_clock_is_ahead(
         assert people(to, request) == ["1", "2"]
 
 
+async def begin(emulator: Emulator, to: str, set_clock: Clock, set_service: Clock) -> None:
+    """Interrupt a night, by two clocks that are right."""
+    emulator.add(charged("1", date(2026, 1, 5)))
+    set_service(date(2026, 1, 10))
+    set_clock(date(2026, 1, 10))
+    with pytest.raises(InterruptedError):
+        await night(emulator, to, on_progress=interrupt)
+
+
 async def test_a_clock_that_is_behind_finishes_what_the_services_clock_has_confirmed(
     to: str,
     set_clock: Clock,
@@ -369,11 +378,7 @@ async def test_a_clock_that_is_behind_finishes_what_the_services_clock_has_confi
     request: pytest.FixtureRequest,
 ) -> None:
     async with Emulator(people=0) as emulator:
-        emulator.add(charged("1", date(2026, 1, 5)))
-        set_service(date(2026, 1, 10))
-        set_clock(date(2026, 1, 10))
-        with pytest.raises(InterruptedError):
-            await night(emulator, to, on_progress=interrupt)
+        await begin(emulator, to, set_clock, set_service)
         # By this clock the last day is not over.
         set_clock(date(2026, 1, 9), 22)
         report = await night(emulator, to)
@@ -397,11 +402,7 @@ async def test_status_finishes_what_the_services_clock_has_confirmed(
 ) -> None:
     to = f"{tmp_path}/crm.duckdb"
     async with Emulator(people=0) as emulator:
-        emulator.add(charged("1", date(2026, 1, 5)))
-        set_service(date(2026, 1, 10))
-        set_clock(date(2026, 1, 10))
-        with pytest.raises(InterruptedError):
-            await night(emulator, to, on_progress=interrupt)
+        await begin(emulator, to, set_clock, set_service)
         set_clock(date(2026, 1, 9), 22)
         [one] = unfinished_in(to)
         async with session_for(emulator) as session:
@@ -443,11 +444,7 @@ async def test_work_of_another_time_zone_whose_days_are_not_over_is_no_sound_wor
     request: pytest.FixtureRequest,
 ) -> None:
     async with Emulator(people=0) as emulator:
-        emulator.add(charged("1", date(2026, 1, 5)))
-        set_service(date(2026, 1, 10))
-        set_clock(date(2026, 1, 10))
-        with pytest.raises(InterruptedError):
-            await night(emulator, to, on_progress=interrupt)
+        await begin(emulator, to, set_clock, set_service)
         emulator.add(charged("2", date(2026, 1, 9)))
         set_service(date(2026, 1, 10), 4)
         set_clock(date(2026, 1, 10), 4)

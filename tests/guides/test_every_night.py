@@ -7,7 +7,7 @@ import io
 import re
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import duckdb
 import polars
@@ -63,29 +63,63 @@ def in_duckdb(query: str, database: str = ":memory:") -> list[tuple[Any, ...]]:
         return connection.execute(query).fetchall()
 
 
-def look(server: Server | None = None, *, is_killed: bool = False) -> list[str]:
+class Database(NamedTuple):
+    """A table that nights keep, in a file of the current folder or on a server."""
+
+    to: str = "crm.duckdb"
+    server: Server | None = None
+
+    def run(self, text: str) -> None:
+        if self.server is None:
+            in_duckdb(text, self.to)
+        else:
+            self.server.run(text)
+
+    def rows(self, query: str) -> list[tuple[Any, ...]]:
+        return in_duckdb(query, self.to) if self.server is None else self.server.rows(query)
+
+
+IN_FILE = Database()
+
+
+@pytest.fixture(params=["duckdb", "postgres"])
+def crm(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Database:
+    monkeypatch.chdir(tmp_path)
+    if request.param == "duckdb":
+        return IN_FILE
+    server: Server = request.getfixturevalue("postgres")
+    return Database(server.url("profiles"), server)
+
+
+def forgetting(name: str, account: str) -> tuple[str, str]:
+    """Return the guide's SQL that lists a person to forget, and that deletes who is listed."""
+    listing = block_of(GUIDE, "INSERT INTO forgotten", "sql")
+    script = block_of(GUIDE, "INTERVAL '90 days'", "sql")
+    [line] = [line for line in script.splitlines() if line.startswith("CREATE TEMP")]
+    return (
+        listing.replace("5555555555", name).replace("TEST-123-456-789Z", account),
+        script.replace(f"{line}\n", block_of(GUIDE, "&& ARRAY", "sql")),
+    )
+
+
+def look(crm: Database = IN_FILE, *, is_killed: bool = False) -> list[str]:
     """Return who is new or changed, and take note of it.
 
     Args:
-        server: the server of the table; None for the file of DuckDB.
+        crm: the table.
         is_killed: whether a first look ends before it has taken note.
     """
     script = block_of(GUIDE, "CREATE TABLE IF NOT EXISTS seen", "sql")
     begin, end = script.split("-- once")
     query = "SELECT identity FROM changed ORDER BY 1"
     found: list[tuple[Any, ...]] = []
-
-    def run(text: str) -> None:
-        if server is None:
-            in_duckdb(text, "crm.duckdb")
-        else:
-            server.run(text)
-
     for _ in range(1 + is_killed):
-        run(begin)
-        found = in_duckdb(query, "crm.duckdb") if server is None else server.rows(query)
+        crm.run(begin)
+        found = crm.rows(query)
     # The rest of that line is a comment.
-    run(end.partition("\n")[2])
+    crm.run(end.partition("\n")[2])
     return [name for (name,) in found]
 
 
@@ -94,17 +128,9 @@ def halt(progress: ExportProgress) -> None:
         raise InterruptedError
 
 
-@pytest.mark.parametrize("kind", ["duckdb", "postgres"])
-async def test_what_a_resumed_night_has_brought_is_new(
-    kind: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_what_a_resumed_night_has_brought_is_new(crm: Database) -> None:
     """Its rows are older than those that the last look has seen."""
-    monkeypatch.chdir(tmp_path)
-    server: Server | None = None
-    if kind == "postgres":
-        server = request.getfixturevalue("postgres")
-    to = "crm.duckdb" if server is None else server.url("profiles")
-    export: dict[str, Any] = {"start": days_ago(60).date(), "end": days_ago(2).date(), "to": to}
+    export: dict[str, Any] = {"start": days_ago(60).date(), "end": days_ago(2).date(), "to": crm.to}
     async with (
         Emulator(records=PEOPLE) as emulator,
         Session(clevertap=emulator.clevertap) as session,
@@ -112,11 +138,11 @@ async def test_what_a_resumed_night_has_brought_is_new(
         with pytest.raises(InterruptedError):
             await session.export("Charged", **export, on_progress=halt)
         await session.export("Charged", **(export | {"start": days_ago(6).date()}))
-        assert look(server) == ["ann", "bob"]
-        assert look(server) == []
+        assert look(crm) == ["ann", "bob"]
+        assert look(crm) == []
         await session.export("Charged", **export)
-        assert look(server) == ["cat"]
-        assert look(server) == []
+        assert look(crm) == ["cat"]
+        assert look(crm) == []
 
 
 async def test_a_night_that_adds_to_newer_rows_has_changed_them(
@@ -260,31 +286,14 @@ NOBODY = did("", 8, 1) | {"platformInfo": [{"objectId": "phone"}]}
 del NOBODY["identity"]
 
 
-@pytest.mark.parametrize("kind", ["duckdb", "postgres"])
 @pytest.mark.parametrize("reason", ["age", "person"])
 async def test_the_next_night_does_not_warn_of_rows_that_were_deleted_as_in_the_guide(
-    kind: str,
-    reason: str,
-    request: pytest.FixtureRequest,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    crm: Database, reason: str
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    server: Server | None = None
-    if kind == "postgres":
-        server = request.getfixturevalue("postgres")
-    to = "crm.duckdb" if server is None else server.url("profiles")
-
-    def run(text: str) -> None:
-        if server is None:
-            in_duckdb(text, "crm.duckdb")
-        else:
-            server.run(text)
+    run = crm.run
 
     def people() -> set[str | None]:
-        query = "SELECT identity FROM profiles"
-        rows = in_duckdb(query, "crm.duckdb") if server is None else server.rows(query)
-        return {name for (name,) in rows}
+        return {name for (name,) in crm.rows("SELECT identity FROM profiles")}
 
     async def night(records: list[dict[str, Any]], days: int) -> list[str]:
         async with (
@@ -292,23 +301,20 @@ async def test_the_next_night_does_not_warn_of_rows_that_were_deleted_as_in_the_
             Session(clevertap=emulator.clevertap) as session,
         ):
             until = days_ago(days).date()
-            report = await session.sync("Charged", to=to, **(NIGHT | {"until": until}))
+            report = await session.sync("Charged", to=crm.to, **(NIGHT | {"until": until}))
         return [*report.warnings]
 
     assert await night([ANN, BOB, PEOPLE[2]], 5) == []
-    script = block_of(GUIDE, "INTERVAL '90 days'", "sql")
     if reason == "age":
         run("UPDATE profiles SET fetched_at = now() - INTERVAL '91 days' WHERE identity = 'cat'")
-        run(script)
+        run(block_of(GUIDE, "INTERVAL '90 days'", "sql"))
         assert people() == {"ann", "bob"}
         assert await night([ANN, BOB], 4) == []
     else:
         async with Emulator(records=[]) as emulator:
             account = emulator.clevertap.account_id
-        listing = block_of(GUIDE, "INSERT INTO forgotten", "sql")
-        run(listing.replace("5555555555", "ann").replace("TEST-123-456-789Z", account))
-        [line] = [line for line in script.splitlines() if line.startswith("CREATE TEMP")]
-        script = script.replace(f"{line}\n", block_of(GUIDE, "&& ARRAY", "sql"))
+        listing, script = forgetting("ann", account)
+        run(listing)
         run(script)
         assert people() == {"bob", "cat"}
         # The service has not deleted all of it yet.
@@ -327,15 +333,7 @@ async def test_the_next_night_does_not_warn_of_rows_that_were_deleted_as_in_the_
     assert "of 2 after the last run: somebody has deleted rows" in warning
 
 
-@pytest.mark.parametrize("kind", ["duckdb", "postgres"])
-async def test_a_person_of_another_account_is_not_forgotten(
-    kind: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    server: Server | None = None
-    if kind == "postgres":
-        server = request.getfixturevalue("postgres")
-    to = "crm.duckdb" if server is None else server.url("profiles")
+async def test_a_person_of_another_account_is_not_forgotten(crm: Database) -> None:
     owners = []
     for seed in (1, 2):
         async with (
@@ -343,20 +341,10 @@ async def test_a_person_of_another_account_is_not_forgotten(
             Session(clevertap=emulator.clevertap) as session,
         ):
             owners.append(emulator.clevertap.account_id)
-            await session.sync("Charged", to=to, **NIGHT)
-    listing = block_of(GUIDE, "INSERT INTO forgotten", "sql")
-    script = block_of(GUIDE, "INTERVAL '90 days'", "sql")
-    [line] = [line for line in script.splitlines() if line.startswith("CREATE TEMP")]
-    for text in (
-        listing.replace("5555555555", "ann").replace("TEST-123-456-789Z", owners[0]),
-        script.replace(f"{line}\n", block_of(GUIDE, "&& ARRAY", "sql")),
-    ):
-        if server is None:
-            in_duckdb(text, "crm.duckdb")
-        else:
-            server.run(text)
-    query = "SELECT account, identity FROM profiles"
-    rows = in_duckdb(query, "crm.duckdb") if server is None else server.rows(query)
+            await session.sync("Charged", to=crm.to, **NIGHT)
+    for text in forgetting("ann", owners[0]):
+        crm.run(text)
+    rows = crm.rows("SELECT account, identity FROM profiles")
     left = [(owners[0], "bob"), (owners[1], "ann"), (owners[1], "bob"), (owners[1], None)]
     assert sorted(rows, key=str) == sorted(left, key=str)
 

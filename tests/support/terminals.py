@@ -51,7 +51,7 @@ from altaprofiles.__main__ import main
 sys.argv[0] = shutil.which("altaprofiles")
 sys.exit(main())
 """
-"""What the program `altaprofiles` on the PATH does that pip installs."""
+"""A program that does what `altaprofiles` does on the PATH, as pip installs it."""
 
 PAGES = b"GET /1/profiles.json"
 """How requests for pages begin."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import shlex
 import shutil
 import tempfile
 import urllib.request
@@ -244,8 +243,7 @@ def _correction(service: Service, app: App) -> str:
             "--account NAME"
         )
     else:
-        name = "" if app.account is None else f" {shlex.quote(app.account)}"
-        text = f"Log in again: altaprofiles login{name}"
+        text = f"Log in again: {app.logging_in()}"
     if service.places:
         return text
     return f"{text}; for the {service.place}: {app.trying_regions(service.found)}"
