@@ -664,7 +664,9 @@ class Session:
                 windows. False discards what it left. Unfinished runs of other exports to the same
                 output stay, with a warning; `altaprofiles status` finishes or removes them.
             spool: the folder in which `<to>.export` is made; by default the output's folder, and
-                for PostgreSQL the current one. It needs room for all records as JSON.
+                for PostgreSQL the current one. It needs room for all records as JSON. The manifest
+                and lists of keys are beside the output in any case, those of PostgreSQL in the
+                current folder.
             deadline: longest duration of the whole run, in seconds. When it ends, the export is
                 `Incomplete`: what has been gathered stays, and the same call resumes. Once all
                 records are there, it ends nothing: they are written to the output. With 0 or less,

@@ -12,6 +12,7 @@ from ..errors import ConfigurationError, ExportError, InvalidArgument
 from .checks import check_no_database, shown
 
 __all__ = [
+    "OTHER_TO",
     "absolute_path",
     "check_own_file",
     "check_own_folder",
@@ -164,7 +165,11 @@ def _open_probe(folder: Path) -> int:
     raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(folder / _PROBE))
 
 
-def check_own_file(path: Path, other: str = "another `to`") -> None:
+OTHER_TO = "another `to`"
+"""The choice of a caller in place of an output, in words."""
+
+
+def check_own_file(path: Path, other: str = OTHER_TO) -> None:
     """Raise `ExportError` unless `path` is free, or a regular file of this user.
 
     Another user may have planted a link there, through which a file elsewhere would be changed.

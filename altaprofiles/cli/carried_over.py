@@ -44,6 +44,11 @@ _OPTIONS: dict[str, tuple[str, ...]] = {
     "--user": ("--user-id", "--account"),
     **dict.fromkeys(("--tz", "--time-zone"), ("--timezone",)),
     **dict.fromkeys(("--key-column", "--keys-column", "--key"), ("--column", "--cdp-key")),
+    # Of one letter, those of which most tools make the same.
+    "-c": ("--column",),
+    "-p": ("--port",),
+    "-u": ("--user-id",),
+    "-V": ("--version",),
 }
 """Those of one meaning, each the first that the command has."""
 
@@ -72,7 +77,7 @@ _ADVICE: dict[str, tuple[tuple[str, ...], str]] = {
         ("--days", "--last"), (("start",), "for seven days, write --from -7d --to yesterday")
     ),
     **dict.fromkeys(
-        ("--select", "--columns", "--fields", "--rename", "--delimiter", "--sep", "--separator"),
+        ("--select", "--columns", "--fields", "--rename"),
         (
             ("flatten",),
             (
@@ -90,13 +95,21 @@ _ADVICE: dict[str, tuple[tuple[str, ...], str]] = {
 }
 """Advice on those that are no option here, for a command with one of these parameters, or any."""
 
-_OVERWRITING = ("--force", "--overwrite")
 _OVERWRITTEN = {
     "write": "leave it out: a file is replaced, and the rows of a table are updated; for another "
     "way, see --write",
     "late_days": "leave it out: the rows of people who are in the table are updated",
 }
-"""Advice on those that mean to write over an output, by a parameter of the command."""
+_SEPARATED = {
+    "keys": "leave it out: commas, semicolons or tabs between the cells of the keys are found",
+    "flatten": "a CSV has commas; for semicolons, see `altaprofiles guide into-databases`, "
+    '"Excel with semicolons and decimal commas"',
+}
+_BY_PARAMETER: dict[str, dict[str, str]] = {
+    **dict.fromkeys(("--force", "--overwrite"), _OVERWRITTEN),
+    **dict.fromkeys(("--delimiter", "--sep", "--separator", "-d"), _SEPARATED),
+}
+"""Advice that depends on the command: that of the first of these parameters that it has."""
 
 COMMANDS = {
     **dict.fromkeys(("configure", "init", "auth", "config"), "login"),
@@ -117,8 +130,8 @@ _ALIKE = 0.6
 def advice_on(option: str, command: click.Command) -> str | None:
     """Return advice on an option that the command has under no name, or None."""
     names = {one.name for one in command.params}
-    for parameter, advice in _OVERWRITTEN.items():
-        if option in _OVERWRITING and parameter in names:
+    for parameter, advice in _BY_PARAMETER.get(option, {}).items():
+        if parameter in names:
             return advice
     parameters, text = _ADVICE.get(option, ((), None))
     return text if not parameters or names.intersection(parameters) else None

@@ -370,7 +370,8 @@ _SPOOL = click.option(
     type=click.Path(file_okay=False),
     metavar="DIR",
     help="Folder in which to create <out>.export, the folder for the records until "
-    "the output is complete. By default it is created beside the output.",
+    "the output is complete. By default it is created beside the output, and for PostgreSQL in the "
+    "current folder, in which the manifest and lists of keys stay in any case.",
 )
 
 _JSON = click.option(

@@ -52,7 +52,11 @@ def encode_value(value: Any, style: Style = "compact") -> bytes:
     """Return `value` as JSON, for `encode_members` in the same style."""
     if style == "spaced":
         return json.dumps(value, separators=(",", " : ")).encode()
-    return msgspec.json.encode(value)
+    try:
+        return msgspec.json.encode(value)
+    except UnicodeEncodeError:
+        # Half of a surrogate pair, which JSON can hold as an escape.
+        return json.dumps(value, separators=(",", ":")).encode()
 
 
 def encode_members(members: Mapping[str, bytes], style: Style = "compact") -> bytes:

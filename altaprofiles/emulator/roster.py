@@ -6,11 +6,12 @@ while another one answers requests.
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from .activity import day_number
+from .reply import encode_value
+from .shape import identity_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -38,10 +39,10 @@ class Member:
         for event, summary in (summaries or {}).items():
             self._properties[event] = summary.pop("properties", None) or {}
             times = (summary.get("first_seen"), summary.get("last_seen"))
-            self._days[event] = tuple(day_number(time) for time in times if time is not None)
-        self._json = msgspec.json.encode(record)
+            self._days[event] = tuple(day_number(int(time)) for time in times if time is not None)
+        self._json = encode_value(record)
         identity = record.get("identity")
-        self.identity = None if identity is None else str(identity)
+        self.identity = None if identity is None else identity_of(identity)
         self.email: str | None = record.get("email")
         devices = [*(record.get("platformInfo") or ()), record]
         known = (device.get("objectId") for device in devices)
@@ -49,7 +50,8 @@ class Member:
 
     def record(self, *, app: bool = True, events: bool = True, profile: bool = True) -> Any:
         """Return a copy of the record, without the parts that the flags of a query leave out."""
-        record = msgspec.json.decode(self._json)
+        # msgspec reads no half of a surrogate pair.
+        record = json.loads(self._json)
         if not events:
             record.pop("events", None)
         if not profile:

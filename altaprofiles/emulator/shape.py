@@ -14,9 +14,9 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias
 
-import msgspec
+from .reply import encode_value
 
-__all__ = ["MOST_BINDINGS", "InvalidShape", "check_bindings", "check_records"]
+__all__ = ["MOST_BINDINGS", "InvalidShape", "check_bindings", "check_records", "identity_of"]
 
 MOST_BINDINGS = 100
 """Most anonymous IDs of one user, as Alta's documentation has it."""
@@ -39,6 +39,8 @@ _KINDS: tuple[tuple[type, str], ...] = (
 
 
 def _kind(value: object) -> str:
+    if isinstance(value, float) and value.is_integer():
+        return "a whole number"
     found = (name for kind, name in _KINDS if isinstance(value, kind))
     return "null" if value is None else next(found, f"a {type(value).__name__}")
 
@@ -52,8 +54,21 @@ def _of_kind(expected: str, *kinds: type) -> _Check:
 
 
 _text = _of_kind("text", str)
-_whole = _of_kind("a whole number", int)
-_text_or_whole = _of_kind("text or a whole number", str, int)
+
+
+def _of_whole(expected: str, *kinds: type) -> _Check:
+    """Return the check of a whole number, which may be written like 9.0, or of other kinds."""
+    check = _of_kind(expected, int, *kinds)
+
+    def check_whole(value: Any, place: str) -> None:
+        if not (isinstance(value, float) and value.is_integer()):
+            check(value, place)
+
+    return check_whole
+
+
+_whole = _of_whole("a whole number")
+_text_or_whole = _of_whole("text or a whole number", str)
 _object = _of_kind("an object", dict)
 _list = _of_kind("a list", list)
 
@@ -167,21 +182,27 @@ def check_records(records: object, name: str) -> list[dict[str, Any]]:
                 f"{place}: has neither identity, email nor objectId; give one of them"
             )
         if copied.get("identity") is not None:
-            earlier = identities.setdefault(str(copied["identity"]), number)
+            earlier = identities.setdefault(identity_of(copied["identity"]), number)
             if earlier != number:
                 raise InvalidShape(f"{place}.identity: is that of {name}[{earlier}] as well")
         checked.append(copied)
     return checked
 
 
+def identity_of(value: str | float) -> str:
+    """Return an identity of a record as text."""
+    return str(int(value) if isinstance(value, float) else value)
+
+
 def _json_object(record: object, place: str) -> dict[str, Any]:
     if not isinstance(record, Mapping):
         raise InvalidShape(f"{place}: expected an object, got {_kind(record)}")
     try:
-        plain = _json(record, place)
+        copied: dict[str, Any] = _json(record, place)
+        # Other recursions, such as an encoder's, end earlier than this one.
+        encode_value(copied)
     except RecursionError:
         raise InvalidShape(f"{place}: is nested too deeply") from None
-    copied: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(plain))
     return copied
 
 
@@ -191,12 +212,11 @@ def _json(value: object, place: str) -> Any:
         for name in value:
             if not isinstance(name, str):
                 raise InvalidShape(f"{place}: has a key that is {_kind(name)}; use text")
-            _unicode(name, place)
-        return {name: _json(member, f"{place}.{name}") for name, member in value.items()}
+        return {str(name): _json(member, f"{place}.{name}") for name, member in value.items()}
     if isinstance(value, list | tuple):
         return [_json(item, f"{place}[{number}]") for number, item in enumerate(value)]
     if isinstance(value, str):
-        _unicode(value, place)
+        # With halves of surrogate pairs, which a cut through an emoji leaves.
         return str(value)
     if value is None or isinstance(value, bool):
         return value

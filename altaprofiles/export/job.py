@@ -731,7 +731,7 @@ class Job(Generic[R, S]):
         self, path: Path, lines: Iterator[bytes], place: Place, threads: Threads
     ) -> None:
         """Put a file of lines beside the output; without any, remove that of an earlier run."""
-        if await threads.run(partial(_write_lines, path, lines)):
+        if await threads.run(partial(_write_lines, path, lines, place.other_than_files)):
             await self._upload(path, place, threads)
         elif (remote := place.remote) is not None:
             await threads.run(lambda: remote.remove(place.ending_of(path)))
@@ -901,7 +901,7 @@ class Job(Generic[R, S]):
         plans = {part.name: part.gathering.executed_plan for part in self._parts}
         errors = {part.name: part.error for part in self._parts if part.name is not None}
         manifest = encode_manifest(report, plans, options, datetime.now(UTC), errors)
-        write_file(place.manifest, [manifest])
+        write_file(place.manifest, [manifest], other=place.other_than_files)
 
     @property
     def plan(self) -> Plan:
@@ -1295,8 +1295,13 @@ def _release(guard: Lock) -> None:
     guard.release()
 
 
-def _write_lines(path: Path, lines: Iterator[bytes]) -> bool:
+def _write_lines(path: Path, lines: Iterator[bytes], other: str) -> bool:
     """Write `lines` to a file; without any, delete the file that an earlier run has left.
+
+    Args:
+        path: the file.
+        lines: its lines.
+        other: as for `write_file`.
 
     Returns:
         Whether there is a file.
@@ -1305,5 +1310,5 @@ def _write_lines(path: Path, lines: Iterator[bytes]) -> bool:
     if first is None:
         path.unlink(missing_ok=True)
         return False
-    write_file(path, chain([first], lines))
+    write_file(path, chain([first], lines), other=other)
     return True

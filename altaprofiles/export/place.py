@@ -19,7 +19,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from ..base.checks import check_flag
-from ..base.paths import absolute_path, path_text, status_of
+from ..base.paths import OTHER_TO, absolute_path, path_text, status_of
 from ..base.wording import numbered
 from ..errors import ExportError, InvalidArgument
 from ..tables.layout import Kind
@@ -195,9 +195,16 @@ class Place(Struct, frozen=True):
         """The choice of the caller if `folder` cannot be created, in words."""
         if self.folder.parent != self.manifest.parent:
             return OTHER_SPOOL
-        # Another folder for the records would not help: the same one gets the output, or at least
-        # the manifest, which is written to the current one if the output is no file.
-        return "another current folder" if self.target.path is None else "another `to`"
+        # Another folder for the records would not help, as the same one gets the output.
+        return self.other_than_files
+
+    @property
+    def other_than_files(self) -> str:
+        """The choice of the caller if the files beside the output cannot be written, in words."""
+        if self.remote is not None:
+            return OTHER_SPOOL
+        # With `spool`, too, they are written to the current folder if the output is no file.
+        return "another current folder" if self.target.path is None else OTHER_TO
 
     @property
     def written(self) -> list[Path]:
@@ -227,7 +234,7 @@ class Place(Struct, frozen=True):
         """Raise `ExportError` unless every file can be written."""
         self.target.check()
         for path in (self.manifest, *self.beside.values()):
-            check_place(path, str(path))
+            check_place(path, str(path), other=self.other_than_files)
         if self.remote is not None:
             self.remote.check()
 

@@ -556,7 +556,7 @@ class Syncs:
         now = datetime.now(UTC)
         manifest = encode_manifest(self._united(), plans, options, now, self._errors)
         with explaining_disk_errors(place.manifest.parent):
-            write_file(place.manifest, [manifest])
+            write_file(place.manifest, [manifest], other=place.other_than_files)
 
     async def _run_one(
         self, name: str, workspaces: Workspaces, place: Place, threads: Threads

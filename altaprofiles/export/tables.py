@@ -22,7 +22,7 @@ With `write="replace"` the table stays, and all its rows are replaced by such ne
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime
 from typing import Any, Literal
 
@@ -45,6 +45,7 @@ __all__ = [
     "REFUSED_AGAIN",
     "Content",
     "Origin",
+    "if_renamed",
     "losses_of",
     "of_added",
     "of_added_to_days",
@@ -128,18 +129,56 @@ def of_unfilled(label: str, added: Sequence[str], unfilled: Sequence[str]) -> st
     )
 
 
-def of_added(label: str, columns: Sequence[str], content: Content) -> str:
-    """Return the note on flattened columns that an upsert adds to a table with rows.
+def of_added(
+    label: str,
+    added: Mapping[str, str],
+    flattened: Iterable[str],
+    unfilled: Mapping[str, str],
+    content: Content,
+) -> str | None:
+    """Return the note on columns that an upsert adds to a table with rows, or None.
 
     Args:
         label: the table.
-        columns: the names of the columns.
+        added: the types of the new columns, by name.
+        flattened: the names of the columns of flattened keys.
+        unfilled: the types of the columns that no export fills, one of which may be a new one,
+            renamed, by name.
         content: the kind of rows.
     """
+    known = {*flattened}
+    lost = {name: added[name] for name in _IF_RENAMED if name in added}
+    renamed = [
+        name
+        for name, type_ in unfilled.items()
+        if type_ in (*lost.values(), *(added[one] for one in added if one in known))
+    ]
+    known |= {name for name, type_ in lost.items() if type_ in map(unfilled.get, renamed)}
+    columns = [name for name in added if name in known]
+    if not columns:
+        return None
     noun, them, names = _new_columns(columns)
     return (
         f"{label} has {noun}, null in the rows, of any account, that this run did not bring: "
-        f"{names}; to fill {them}, {_once_for_all(content)}"
+        f"{names}; to fill {them}, {_once_for_all(content)}{if_renamed(renamed)}"
+    )
+
+
+_IF_RENAMED = ("matched", "cdp")
+"""Columns that only some exports have. They are new in other tables as well, without a note."""
+
+
+def if_renamed(columns: Sequence[str]) -> str:
+    """Return the advice on columns that somebody may have renamed, for the end of a note.
+
+    By then their old names are columns again, with the values of later runs.
+    """
+    if not columns:
+        return ""
+    it = repr(columns[0]) if len(columns) == 1 else f"one of {', '.join(map(repr, columns))}"
+    return (
+        f"; if {it} was renamed from a name that exports fill, copy its values to where the column "
+        f"of that name is null, drop it, and give readers its name in a view"
     )
 
 
@@ -208,16 +247,21 @@ def to_keep_values(change: str, content: Content, write: Write) -> str:
     return f'to keep every value, run: {change}; then name the type "text"{filled}'
 
 
-def to_restore(statement: str, content: Content, write: Write) -> str:
-    """Return the advice on columns of a table of an export that somebody has dropped.
+def to_restore(statement: str, them: str, content: Content, write: Write) -> str:
+    """Return the advice on columns of a table of an export that somebody has renamed or dropped.
 
     Args:
-        statement: the statement that adds them again.
+        statement: the statement that adds them again; empty if that would not do.
+        them: "it" if it is one column, or "them".
         content: the kind of rows.
         write: the way in which rows are written.
     """
+    view = f"rename {them} back, and give readers a view with names of their own"
+    if not statement:
+        return view
     filled = _filled("the rows that are there", content, write)
-    return f"if they were dropped, run: {statement}{filled}"
+    were = "it was" if them == "it" else "they were"
+    return f"{view}; if {were} dropped, run: {statement}{filled}"
 
 
 def _filled(rows: str, content: Content, write: Write) -> str:

@@ -295,6 +295,15 @@ def test_the_emulator_serves_people_of_ones_own(tmp_path: Path) -> None:
         assert [one["identity"] for one in page["records"]] == ["ann", "bo"]
 
 
+def test_the_emulator_serves_what_an_export_has_brought(tmp_path: Path) -> None:
+    records = tmp_path / "people.ndjson"
+    line = r'{"identity":"ann","name":"cut \ud83d","phone":919876543210.0}'
+    records.write_text(f"{line}\n")
+    with serving("--records", str(records)) as (_, variables):
+        ann = fetch(variables, "/1/profile.json?identity=ann")["record"]
+    assert json.dumps(ann, separators=(",", ":")) == line
+
+
 def test_the_emulator_serves_a_replay(tmp_path: Path) -> None:
     file = tmp_path / "run.ndjson"
     verify = {"request": {"operation": "verify"}, "status": 200, "body": {"code": 0, "data": 7}}
@@ -318,6 +327,7 @@ def test_the_emulator_serves_a_replay(tmp_path: Path) -> None:
         ),
         ("--records", '{"identity": "a", "email": 1}', "line 1, email: expected text, got a whole"),
         ("--records", '{"identity": "a"}\n{"secret', "line 2 is not JSON; write one record a line"),
+        ("--records", '{"identity": "a", "n": NaN}', "line 1 is not JSON"),
         ("--records", '["secret"]', "line 1: expected an object, got a list"),
         ("--records", None, "does not exist"),
         ("--bindings", '{"secret": "a1"}', "entry 1: expected a list of anonymous IDs"),

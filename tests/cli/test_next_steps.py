@@ -63,6 +63,13 @@ def env(tmp_path: Path) -> dict[str, str]:
         ("get --account a --account b --email e", "run it once for each, or write the keys"),
         ("--account a --account b who --email e", "got 2; run it once for each, or write the keys"),
         ("doctor --account a --account b", "run it once for each; see"),
+        ("lookup k.csv --by email -d ; -o a.csv", "leave it out: commas, semicolons or tabs"),
+        ("lookup k.csv --by email --sep ; -o a.csv", "leave it out: commas, semicolons or tabs"),
+        ("export X -d ; -o a.csv", '"Excel with semicolons and decimal commas"'),
+        ("lookup k.csv --by email -c mail -o a.csv", "Did you mean '--column'?"),
+        ("cdp -u u1", "Did you mean '--user-id'?"),
+        ("emulator -p 8123", "Did you mean '--port'?"),
+        ("-V", "Did you mean '--version'?"),
         ("configure", "did you mean login?"),
         ("ls", "did you mean status?"),
     ],
@@ -82,7 +89,12 @@ def test_nothing_is_suggested_for_what_is_like_nothing(env: dict[str, str], opti
 
 @pytest.mark.parametrize(
     "command",
-    ["sync --refresh", "get --time-zone", "lookup k.txt --from", "describe --force", "status -C"],
+    [
+        *("sync --refresh", "get --time-zone", "lookup k.txt --from", "describe --force"),
+        # Each of these has several meanings in other tools.
+        *("status -C", "export X -t", "lookup k.txt -k", "export X -n", "get -H", "export X -f"),
+        *("export X -c", "export X -u"),
+    ],
 )
 def test_what_is_only_spelled_alike_is_not_suggested(env: dict[str, str], command: str) -> None:
     done = run(env, *command.split())

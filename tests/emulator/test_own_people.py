@@ -241,7 +241,9 @@ async def test_no_records_are_nobody() -> None:
         ([{"identity": "u", "profileData": {"n": math.nan}}], "records[0].profileData.n: is not"),
         ([{"identity": "u", "profileData": {"n": [{"s"}]}}], "profileData.n[0]: a set cannot be"),
         ([{"identity": "u", "profileData": {1: 2}}], "records[0].profileData: has a key that is"),
-        ([{"identity": "u\ud800"}], "records[0].identity: holds half of a surrogate pair"),
+        ([{"identity": "u", "phone": 9198.5}], "or a whole number, got a number with a fraction"),
+        ([{"identity": "u", "phone": True}], "phone: expected text or a whole number, got a bool"),
+        ([{"identity": 7}, {"identity": 7.0}], "records[1].identity: is that of records[0] as"),
         ([{"identity": 2**70}], "records[0].identity: is a number of more than 64 bits"),
     ],
 )
@@ -250,6 +252,26 @@ async def test_bad_records_are_named_by_their_place(records: Any, message: str) 
         Emulator(records=records)
     assert message in str(caught.value)
     assert "secret" not in str(caught.value)
+
+
+async def test_records_are_served_with_what_only_odd_ones_hold() -> None:
+    """Whole numbers with a point, and halves of surrogate pairs, which a cut emoji leaves."""
+    odd: dict[str, Any] = {
+        "identity": 5555555555.0,
+        "name": "cut \ud83d",
+        "phone": 919876543210.0,
+        "profileData": {"\udc00": ["\ud800"]},
+        "events": {"Charged": {"count": 2.0, "last_seen": float(seconds(2026, 1, 5))}},
+    }
+    async with Emulator(records=[odd]) as emulator:
+        answers = await walked(
+            emulator, await opened(emulator, "", query("Charged", 20260105, 20260105))
+        )
+        assert records(answers) == [odd]
+        async with session_for(emulator) as session:
+            found = await session.profiles.get(identity="5555555555")
+            assert found is not None
+            assert found.name == "cut \ufffd"
 
 
 def test_records_nested_too_deeply() -> None:

@@ -24,6 +24,7 @@ from altaprofiles import AltaProfilesError, ConfigurationError, ExportError, Inc
 from altaprofiles.base.paths import status_of_new_file
 from altaprofiles.export.report import Progress
 from altaprofiles.export.sinks import Sink
+from altaprofiles.export.sinks.files import partial_of
 
 from ..support.disks import mounted
 from ..support.jobs import (
@@ -41,6 +42,7 @@ from ..support.jobs import (
     workspace_of,
     workspaces_of,
 )
+from ..support.postgres import Server
 from ..support.servers import http
 from ..support.sinks import opened, put_in_place, rows_of, target_of
 from ..support.terminals import environment, run
@@ -715,6 +717,30 @@ async def test_only_what_helps_is_advised_where_no_folder_can_be_made(
         assert fault.endswith("Operation not permitted"), arguments
         assert fix == f"choose {advice}, or make {closed} writable", arguments
     assert case.requests == 0
+
+
+@only_root
+async def test_the_files_beside_a_table_need_another_current_folder(
+    folder: Path,
+    tmp_path: Path,
+    case: Scripted,
+    postgres: Server,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Neither another table nor a folder of records elsewhere would help."""
+    monkeypatch.chdir(folder)
+    to = postgres.url("people")
+    words = r"cannot be written: .*; choose another current folder, or correct the permissions$"
+    with flagged("i", folder), pytest.raises(ExportError, match=words):
+        await case.run(to, spool=tmp_path)
+    await case.run(to, spool=tmp_path)
+    (manifest,) = folder.glob("*.manifest.json")
+    words = r"chattr -i -a on it as root, or choose another current folder$"
+    with flagged("i", manifest), pytest.raises(ExportError, match=words):
+        await case.run(to, spool=tmp_path)
+    partial_of(manifest).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ExportError, match=r"remove it, or choose another current folder$"):
+        await case.run(to, spool=tmp_path)
 
 
 @only_root

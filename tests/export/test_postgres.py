@@ -393,11 +393,32 @@ def test_the_right_to_use_the_schema_is_named(
     postgres: Server, guest: Callable[[str], Target]
 ) -> None:
     postgres.run("CREATE SCHEMA crm", "CREATE TABLE crm.people (identity text)")
-    words = "permission denied for schema crm .*; let the owner of the schema run: GRANT USAGE ON"
+    statement = f"GRANT USAGE ON SCHEMA crm TO {guest_of(postgres)}"
+    words = f"permission denied for schema crm .*; let the owner of the schema run: {statement}$"
     with pytest.raises(ExportError, match=words):
         guest("crm.people").check()
     with pytest.raises(ExportError, match=words):
         guest("crm.people").states()
+    postgres.run(statement)
+    with pytest.raises(ExportError, match="lacks the columns"):
+        guest("crm.people").check()
+
+
+def test_names_in_a_grant_are_quoted_as_the_server_needs_it(postgres: Server) -> None:
+    name, schema = f"{postgres.database}Loader", 'Food "n" More; --'
+    role, place = (f'"{one}"' for one in (name, schema.replace('"', '""')))
+    postgres.run(f"CREATE ROLE {role} LOGIN PASSWORD '{PASSWORD}'", f"CREATE SCHEMA {place}")
+    try:
+        target = target_of(postgres.url(schema + ".people", user=name))
+        with pytest.raises(ExportError) as caught:
+            target.check()
+        _, _, statement = str(caught.value).partition("run: ")
+        assert statement == f"GRANT USAGE ON SCHEMA {place} TO {role}"
+        postgres.run(statement)
+        with pytest.raises(ExportError, match="may not create tables in"):
+            target.check()
+    finally:
+        postgres.run(f"DROP SCHEMA {place} CASCADE", f"DROP OWNED BY {role}", f"DROP ROLE {role}")
 
 
 def test_rights_that_are_missing_are_found_first(
@@ -869,6 +890,33 @@ def test_a_table_that_would_refuse_rows_at_the_end_is_found_first(
     postgres.run(*statements)
     with pytest.raises(ExportError, match=reason):
         target_of(postgres.url("people")).check()
+
+
+@pytest.mark.parametrize(
+    ("column", "ways"),
+    [
+        ("more text NOT NULL DEFAULT 'x'", ["DROP NOT NULL", "SET DEFAULT 'y'"]),
+        ("more filled DEFAULT 'x'", ["SET DEFAULT 'y'"]),
+    ],
+)
+def test_the_error_of_a_column_of_the_user_s_own_says_how_exports_can_leave_it_out(
+    postgres: Server, column: str, ways: list[str]
+) -> None:
+    target = target_of(postgres.url("people"))
+    postgres.run("CREATE DOMAIN filled AS text NOT NULL")
+    for way in ways:
+        export(target, [line(identity="1")])
+        alter = "ALTER TABLE \"people\" ALTER COLUMN \"more\""
+        postgres.run(f"ALTER TABLE people ADD {column}", f"{alter} DROP DEFAULT")
+        with pytest.raises(ExportError) as caught:
+            target.check()
+        advice = str(caught.value).partition("no value for it; ")[2]
+        named = [one.replace("'y'", "with a value of yours") for one in ways]
+        assert advice.startswith(f"run: {alter} {', or '.join(named)}; or name another table")
+        postgres.run(f"{alter} {way}")
+        export(target, [line(identity="1"), line(identity="2")])
+        assert postgres.rows("SELECT count(*) FROM people") == [(2,)]
+        postgres.run("DROP TABLE people")
 
 
 def test_a_table_in_partitions_takes_everyone(postgres: Server) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from msgspec import Struct
 
+from ...base.sql import quoted
 from ...errors import ExportError, InvalidArgument
 from ...tables.layout import KINDS, Column, Kind
 from ..formats import Write
@@ -129,10 +130,13 @@ def check_values(
     for name, has_default in table.required.items():
         if folded(name) in content.identifies:
             continue
-        if folded(name) in names | table.own or not has_default:
+        is_own = folded(name) in names | table.own
+        if is_own or not has_default:
+            default = "" if is_own else ", or SET DEFAULT with a value of yours"
             raise ExportError(
                 f"the column {name!r} of {table.label} must not be null, but an export may have "
-                f"no value for it; drop that constraint, or {OTHER_NAME}"
+                f"no value for it; run: ALTER TABLE {table.quoted} ALTER COLUMN {quoted(name)}"
+                f" DROP NOT NULL{default}; or {OTHER_NAME}"
             )
     if not table.indexes:
         return

@@ -160,17 +160,26 @@ class Load:
     def _note_added(self, people: People) -> None:
         """Note columns that are null in rows of earlier runs, which this one did not bring."""
         lifted = self._columns[len(self._columns) - len(self._fit.kinds) :]
-        added = [column.name for column in lifted if column in self._fit.missing]
-        if added and people.leaves_rows():
-            self.notes.append(of_added(self._table.label, added, self._content))
+        note = of_added(
+            self._table.label,
+            {column.name: TYPES[column.kind] for column in self._fit.missing},
+            [column.name for column in lifted],
+            {name: self._table.columns[name] for name in self._unfilled},
+            self._content,
+        )
+        if note and people.leaves_rows():
+            self.notes.append(note)
 
     def _note_unfilled(self) -> None:
         """Note columns of the user's own that lose their values as the table gets others."""
         added = [column.name for column in self._fit.missing]
-        # One with a default has been made by somebody else.
-        unfilled = [name for name in self._fit.others if name not in self._table.defaulted]
-        if added and unfilled:
-            self.notes.append(of_unfilled(self._table.label, added, unfilled))
+        if added and self._unfilled:
+            self.notes.append(of_unfilled(self._table.label, added, self._unfilled))
+
+    @property
+    def _unfilled(self) -> list[str]:
+        """Columns that no export fills. One with a default has been made by somebody else."""
+        return [name for name in self._fit.others if name not in self._table.defaulted]
 
     def _note_other_accounts(self) -> None:
         """Note if the rows come under other accounts than all that the table has."""

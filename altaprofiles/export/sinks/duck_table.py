@@ -261,8 +261,8 @@ class DuckTable(Struct, kw_only=True):
         lacking = {name: type_ for name, type_ in needed.items() if name not in types}
         if self.mode is not None and 0 < len(lacking) < len(needed) / 2:
             raise ExportError(
-                f"{self.label} lacks {', '.join(map(repr, lacking))}; rename what was renamed "
-                f"back{self._to_restore(lacking, content, write)}; otherwise {OTHER_NAME}"
+                f"{self.label} lacks {', '.join(map(repr, lacking))}; "
+                f"{self._to_restore(lacking, content, write)}; otherwise {OTHER_NAME}"
             )
         if self.mode is None or lacking:
             raise ExportError(
@@ -298,14 +298,16 @@ class DuckTable(Struct, kw_only=True):
             )
 
     def _to_restore(self, lacking: Mapping[str, str], content: Content, write: Write) -> str:
-        """Return the advice on columns that were dropped; empty if rows are found by them."""
-        if {*content.identifies, "identity", "object_ids"} & lacking.keys():
-            return ""
+        """Return the advice on columns that were renamed or dropped."""
         statements = [
             f"ALTER TABLE {self.quoted} ADD COLUMN {quoted(name)} {type_}"
             for name, type_ in lacking.items()
         ]
-        return f"; {to_restore('; '.join(statements), content, write)}"
+        if {*content.identifies, "identity", "object_ids"} & lacking.keys():
+            # Rows are found by them.
+            statements = []
+        them = "it" if len(lacking) == 1 else "them"
+        return to_restore("; ".join(statements), them, content, write)
 
     def _is_of_before(self) -> bool:
         """Return whether a version without the column `account` has made it."""

@@ -11,7 +11,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from ...base.paths import check_own_file, is_own, remove_probe, status_of_new_file
+from ...base.paths import (
+    OTHER_TO,
+    check_own_file,
+    is_own,
+    remove_probe,
+    status_of_new_file,
+)
 from ...errors import ExportError, ExportLocked
 from ..store.spool import sync_folder
 from ..store.workspace import naming_full_disk
@@ -43,27 +49,29 @@ _SAFE = (
 )
 
 
-def check_place(path: Path, name: str, partial: Path | None = None) -> None:
+def check_place(
+    path: Path, name: str, partial: Path | None = None, *, other: str = OTHER_TO
+) -> None:
     """Raise `ExportError` unless a file can be put at `path`, called `name` in the message.
 
     Args:
-        path, partial: as for `PartialFile`.
+        path, partial, other: as for `PartialFile`.
         name: the output.
     """
     try:
         if path.is_dir():
             raise ExportError(f"{name} cannot be written: a folder has that name")
-        trial = PartialFile(path, partial)
+        trial = PartialFile(path, partial, other=other)
         remove_probe(path.parent)
         try:
-            fault = obstacle(path)
+            fault = obstacle(path, other)
             # Some folders allow files to be created, but neither renamed nor removed.
             trial.remove()
         finally:
             trial.discard()
     except OSError as error:
         raise ExportError(
-            f"{name} cannot be written: {error}; choose another `to`, or correct the permissions"
+            f"{name} cannot be written: {error}; choose {other}, or correct the permissions"
         ) from error
     if fault is not None:
         raise ExportError(f"{name} cannot be replaced: {fault}")
@@ -78,6 +86,7 @@ class PartialFile:
     Args:
         path: its place.
         partial: its path until then, on the same disk; by default `<path>.partial`.
+        other: what the caller may choose instead, for messages.
 
     Attributes:
         path: the path until the file is put in place.
@@ -88,10 +97,13 @@ class PartialFile:
         OSError: the file cannot be created.
     """
 
-    def __init__(self, path: Path, partial: Path | None = None) -> None:
+    def __init__(
+        self, path: Path, partial: Path | None = None, *, other: str = OTHER_TO
+    ) -> None:
         self._place = path
+        self._other = other
         self.path = partial or partial_of(path)
-        check_own_file(self.path)
+        check_own_file(self.path, other)
         # Truncated only under the lock: until then the content may be another export's.
         self.file: BinaryIO = os.fdopen(
             os.open(self.path, os.O_RDWR | os.O_CREAT | _SAFE, 0o600), "wb"
@@ -108,7 +120,7 @@ class PartialFile:
         if status.st_nlink > 1 or not stat.S_ISREG(status.st_mode):
             raise ExportError(
                 f"{self.path} is another name (a hard link) of some other file, which would be "
-                f"emptied; remove it, or choose another `to`"
+                f"emptied; remove it, or choose {self._other}"
             )
         if status.st_size:
             self.file.truncate(0)
@@ -126,8 +138,8 @@ class PartialFile:
             locked = os.path.samestat(os.fstat(self.file.fileno()), self.path.lstat())
         if not locked:
             raise ExportLocked(
-                f"another export is writing {self._place}; wait for it, stop it, or choose another "
-                f"`to`"
+                f"another export is writing {self._place}; wait for it, stop it, or choose "
+                f"{self._other}"
             )
 
     def put_in_place(
@@ -364,15 +376,20 @@ def partial_of(path: Path) -> Path:
     return path.with_name(f"{path.name}.partial")
 
 
-def write_file(path: Path, data: Iterable[bytes]) -> None:
+def write_file(path: Path, data: Iterable[bytes], *, other: str = OTHER_TO) -> None:
     """Write a file beside the output, completely or not at all. Blocking.
+
+    Args:
+        path: the file.
+        data: its content.
+        other: as for `PartialFile`.
 
     Raises:
         ExportError: another file has taken the place of the partial one.
         ExportLocked: another export writes to the same file.
         OSError: the file cannot be written.
     """
-    partial = PartialFile(path)
+    partial = PartialFile(path, other=other)
     try:
         with naming_full_disk(path):
             partial.file.writelines(data)

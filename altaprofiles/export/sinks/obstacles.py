@@ -12,25 +12,29 @@ __all__ = ["obstacle"]
 _SAFE = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
-def obstacle(path: Path) -> str | None:
+def obstacle(path: Path, other: str) -> str | None:
     """Return what prevents `path` from being replaced, and a fix; or None.
 
     Permissions on its folder are not examined.
+
+    Args:
+        path: the file.
+        other: what the caller may choose instead.
     """
     try:
         status, folder = path.lstat(), path.parent.stat()
     except FileNotFoundError:
         return None
     if not stat.S_ISREG(status.st_mode) and not stat.S_ISLNK(status.st_mode):
-        return "it is not a regular file; remove it, or choose another `to`"
+        return f"it is not a regular file; remove it, or choose {other}"
     if _is_mounted(path):
         return (
-            "it is a mount point of its own, as a single file mounted into a container is; mount "
-            "its folder instead, or choose another `to`"
+            f"it is a mount point of its own, as a single file mounted into a container is; mount "
+            f"its folder instead, or choose {other}"
         )
     if _is_immutable(path):
         return (
-            "it is immutable or append-only; run chattr -i -a on it as root, or choose another `to`"
+            f"it is immutable or append-only; run chattr -i -a on it as root, or choose {other}"
         )
     if (
         os.name == "posix"
@@ -40,7 +44,7 @@ def obstacle(path: Path) -> str | None:
     ):
         return (
             f"it belongs to another user ({status.st_uid}), and its folder is sticky, so that only "
-            f"its owner can replace it; choose another `to`"
+            f"its owner can replace it; choose {other}"
         )
     return None
 

@@ -106,17 +106,15 @@ def check_key(
     is_old = not is_keyed and bool(of_person) and {*OF_EARLIER_VERSION} <= {*names}
     if 0 < len(lacking) < len(names) / 2 and not is_old:
         them = "it" if len(lacking) == 1 else "them"
-        dropped = ""
+        statement = ""
         # Rows without the values by which they are found would be doubled. A table that lacks most
         # is of another kind of rows.
         is_of_kind = len(lacking) < len(table.required) / 2
         if is_of_kind and not {*table.content.identifies, "identity", "object_ids"} & {*lacking}:
-            restored = to_restore(table.adding(lacking), table.content, table.write)
-            dropped = f"; {restored}"
+            statement = table.adding(lacking)
         raise table.error(
             f"the table lacks the {columns_in_words(lacking)}, which it had if an export has made "
-            f"it; rename {them} back, and give readers a view with names of their own{dropped}; "
-            f"otherwise {RENAME}"
+            f"it; {to_restore(statement, them, table.content, table.write)}; otherwise {RENAME}"
         )
     if lacking and not is_old:
         raise table.error(

@@ -146,9 +146,29 @@ class PostgresServer(Struct, frozen=True):
             return call()
         except psycopg.Error as error:
             reason = masked(_reason(error), self.secrets) + _advice(error)
+            schema = _forbidden_schema(error)
         # Outside of the block, so that the driver's error does not stay as the context.
+        if schema is not None:
+            reason += f"; {self._grant_of(schema)}"
         words = next((advice for words, advice in remedies.items() if words in reason), None)
         raise ExportError(f"{self.label}: {reason}{'' if words is None else f'; {words}'}")
+
+    def _grant_of(self, schema: str) -> str:
+        """Return the advice to grant this user the use of a schema.
+
+        Asked on another connection, as the transaction of an error answers nothing more.
+        """
+        import psycopg
+
+        grant = "SELECT format('GRANT USAGE ON SCHEMA %%I TO %%I', %s::text, current_user)"
+        try:
+            with psycopg.connect(str.__str__(self.conninfo), client_encoding="utf8") as connection:
+                row = connection.execute(grant, [schema]).fetchone()
+        except psycopg.Error:
+            row = None
+        if row is None:
+            return "let the owner of the schema grant this user its USAGE"
+        return f"let the owner of the schema run: {row[0]}"
 
 
 def _begin(connection: psycopg.Connection[Any], patience: int | None) -> None:
@@ -214,8 +234,6 @@ def _advice(error: psycopg.Error) -> str:
             "; another session holds a lock on the table: wait until it is done, or find it in "
             "pg_locks"
         )
-    if state == _FORBIDDEN and (error.diag.message_primary or "").startswith(_OF_SCHEMA):
-        return "; let the owner of the schema run: GRANT USAGE ON SCHEMA … TO this user"
     if _is_raised(error):
         return (
             "; the same run is refused again until that trigger or function allows these rows: "
@@ -227,6 +245,14 @@ def _advice(error: psycopg.Error) -> str:
     return ""
 
 
+def _forbidden_schema(error: psycopg.Error) -> str | None:
+    """Return the schema that this user may not use, or None for any other error."""
+    message = error.diag.message_primary or ""
+    if error.sqlstate != _FORBIDDEN or not message.startswith(_OF_SCHEMA):
+        return None
+    return message.removeprefix(_OF_SCHEMA)
+
+
 def _is_raised(error: psycopg.Error) -> bool:
     """Return whether a function of the database, such as a trigger, has raised an error."""
     return error.diag.source_function == "exec_stmt_raise" or error.sqlstate == _RAISED
@@ -234,7 +260,7 @@ def _is_raised(error: psycopg.Error) -> bool:
 
 _LOCKED = "55P03"
 _FORBIDDEN = "42501"
-_OF_SCHEMA = "permission denied for schema"
+_OF_SCHEMA = "permission denied for schema "
 
 _RAISED = "P0001"
 """The class of what a function raises without naming another one."""

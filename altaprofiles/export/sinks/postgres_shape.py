@@ -47,7 +47,8 @@ class Shape(Struct, kw_only=True):
         left_out: flattened columns of earlier exports that this one does not have.
         inherited: the columns of which rows of people keep the values: those that only
             other exports have, `cdp`, which is null where a lookup has failed, and the user's own.
-        defaulted: columns with a default, or an identity.
+        unfilled: the types of the columns that no export fills, by name: those of the user's own
+            without a default.
         unmarked: columns of flattened keys without the comment `FLATTENED`.
         is_old: whether an earlier version made the table.
         old_keys: the unique indexes that the table may not keep: on `person` alone, of a table of
@@ -64,7 +65,7 @@ class Shape(Struct, kw_only=True):
     missing: dict[str, str] = {}
     left_out: Sequence[str] = ()
     inherited: Sequence[str] = ()
-    defaulted: Sequence[str] = ()
+    unfilled: dict[str, str] = {}
     unmarked: Sequence[str] = ()
     is_old: bool = False
     old_keys: dict[str, bool] = {}
@@ -165,7 +166,12 @@ def shape_of(table: PostgresTable, connection: psycopg.Connection[Any]) -> Shape
             if column.name == "cdp"
             or (column.name not in table.columns and column.comment != FLATTENED)
         ],
-        defaulted=[column.name for column in columns.values() if column.has_default],
+        unfilled={
+            column.name: column.type
+            for column in columns.values()
+            if column.name not in (*table.columns, *OPTIONAL)
+            and not (column.is_generated or column.has_default or column.comment == FLATTENED)
+        },
         unmarked=[
             name for name in table.flattened if name in columns and not columns[name].comment
         ],
@@ -212,14 +218,20 @@ def _check_column(
 ) -> None:
     """Raise unless an export can write to the table as far as this column goes."""
     name = column.name
+    alter = f"ALTER TABLE {table.quoted} ALTER COLUMN {quoted(name)}"
     wanted = table.columns.get(name)
     if wanted is None:
         needs_value = not column.has_default or _is_of_exports(table, column)
         if needs_value and (
             column.is_not_null or (column.is_domain and not _takes_null(connection, column.type))
         ):
+            # A domain keeps its own rule, and a default is of no use where an export writes null.
+            ways = ["DROP NOT NULL"] if not column.is_domain else []
+            if not _is_of_exports(table, column):
+                ways.append("SET DEFAULT with a value of yours")
+            advice = f"run: {alter} {', or '.join(ways)}; or {RENAME}" if ways else RENAME
             raise table.error(
-                f"the column {name!r} must not be null, and an export has no value for it; {RENAME}"
+                f"the column {name!r} must not be null, and an export has no value for it; {advice}"
             )
         return
     if wanted != column.type:
@@ -227,9 +239,8 @@ def _check_column(
         if name not in table.flattened:
             cell = quoted(name)
             raise table.error(
-                f"the column {name!r} {fault}; if an export has made the table, run: ALTER TABLE "
-                f"{table.quoted} ALTER COLUMN {cell} TYPE {wanted} USING {cell}::{wanted}; "
-                f"otherwise {RENAME}"
+                f"the column {name!r} {fault}; if an export has made the table, run: {alter} TYPE "
+                f"{wanted} USING {cell}::{wanted}; otherwise {RENAME}"
             )
         kind = _KINDS.get(column.type)
         advice = RENAME if kind is None else f"flatten it as {kind!r}, {RENAME}"
@@ -244,7 +255,7 @@ def _check_column(
     if column.is_not_null and name not in table.content.identifies:
         raise table.error(
             f"the column {name!r} must not be null, and people without a value for it could not be "
-            f"written; drop the constraint, or {RENAME}"
+            f"written; run: {alter} DROP NOT NULL; or {RENAME}"
         )
     if name in (*table.content.identifies, "identity", "object_ids") and not column.is_exact:
         raise table.error(

@@ -17,8 +17,8 @@ from ...tables.mended import Mended
 from ...tables.rows import Row, Table
 from ..state import number_of
 from ..tables import (
-    OPTIONAL,
     Origin,
+    if_renamed,
     of_added,
     of_left_out,
     of_lost_rows,
@@ -256,7 +256,9 @@ class PostgresSink:
 
     def _of_left_out(self, shape: Shape) -> str:
         table = self._table
-        return of_left_out(table.label, shape.left_out, self._origin, table.write)
+        note = of_left_out(table.label, shape.left_out, self._origin, table.write)
+        # They are known by their comments, even under other names.
+        return note + if_renamed(shape.left_out)
 
     def _record(self, digest: str, *, is_only: bool) -> None:
         run = self._origin.run
@@ -287,12 +289,9 @@ class PostgresSink:
         table = self._table
         required = table.required
         added = [name for name in shape.missing if name not in required]
-        # One with a default has been made by somebody else.
-        filled = {*OPTIONAL, *shape.defaulted}
-        unfilled = [name for name in shape.inherited if name not in filled]
         # A table of an earlier version gets columns in any case.
-        if table.write == "replace" and added and unfilled and not shape.is_old:
-            self.notes.append(of_unfilled(table.label, added, unfilled))
+        if table.write == "replace" and added and shape.unfilled and not shape.is_old:
+            self.notes.append(of_unfilled(table.label, added, [*shape.unfilled]))
 
     def _is_first(self, load: Load, shape: Shape) -> bool:
         """Return whether the rows are all that a new table gets, and stand for one person each.
@@ -343,9 +342,11 @@ class PostgresSink:
     def _note_added(self, load: Load, shape: Shape, outdated: int) -> None:
         """Note columns that are null in rows of earlier runs, which this one did not bring."""
         table = self._table
-        added = [name for name in table.flattened if name in shape.missing]
-        if added and (outdated or leaves_rows(load)):
-            self.notes.append(of_added(table.label, added, table.content))
+        note = of_added(
+            table.label, shape.missing, table.flattened, shape.unfilled, table.content
+        )
+        if note and (outdated or leaves_rows(load)):
+            self.notes.append(note)
 
     @property
     def _unites(self) -> bool:
