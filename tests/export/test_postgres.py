@@ -906,7 +906,7 @@ def test_the_error_of_a_column_of_the_user_s_own_says_how_exports_can_leave_it_o
     postgres.run("CREATE DOMAIN filled AS text NOT NULL")
     for way in ways:
         export(target, [line(identity="1")])
-        alter = "ALTER TABLE \"people\" ALTER COLUMN \"more\""
+        alter = 'ALTER TABLE "people" ALTER COLUMN "more"'
         postgres.run(f"ALTER TABLE people ADD {column}", f"{alter} DROP DEFAULT")
         with pytest.raises(ExportError) as caught:
             target.check()

@@ -231,7 +231,7 @@ def test_a_column_that_was_renamed_gets_its_name_back_with_all_values(
     place.query("ALTER TABLE profiles ADD COLUMN loaded VARCHAR DEFAULT 'x'")
     place.query(f"ALTER TABLE profiles RENAME COLUMN {old} TO {new}")
     notes = place.export([row("a", value="x")], 2, EVENTS, flatten=["value"]).notes
-    assert any(f"a new column, null in the rows, of any account, that this" in one for one in notes)
+    assert any("a new column, null in the rows, of any account, that this" in one for one in notes)
     advice = (
         f"; if {new!r} was renamed from a name that exports fill, copy its values to where the "
         f"column of that name is null, drop it, and give readers its name in a view"

@@ -28,6 +28,7 @@ import anyio
 import duckdb
 import fastapi.testclient
 import httpx
+import psycopg_pool
 import pytest
 import trustme
 import uvicorn
@@ -42,6 +43,7 @@ from altaprofiles import (
     CleverTap,
     ConnectError,
     ExportProgress,
+    InvalidArgument,
     MissingCredentials,
     Profile,
     RateLimited,
@@ -676,6 +678,60 @@ async def test_a_part_of_an_answer_where_one_service_is_down(emulator: Emulator)
         person, error = await example.namespace["what_there_is"](session, "5555555555")
     assert person.identity == "5555555555"
     assert isinstance(error, ConnectError)
+
+
+@pytest.mark.anyio
+async def test_the_last_night_answers_for_a_service_that_is_down_or_late(
+    emulator: Emulator, postgres: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    example = example_with("def last_known")
+    example.evaluate()
+    known = example.namespace["known"]
+    # Enough for a slow machine.
+    example.namespace["SECONDS"] = PATIENCE
+    ann = {"identity": "user1", "email": "ann@example.com", "name": "Ann"}
+    emulator.add(ann)
+    day = date(2026, 1, 1)
+    pool = psycopg_pool.AsyncConnectionPool(postgres.url(), open=False)
+    async with (
+        pool,
+        Session(
+            clevertap=emulator.clevertap, alta=emulator.alta, retry=Retry(attempts=1)
+        ) as session,
+    ):
+        live = await known(session, pool, email="ann@example.com")
+        assert live == ann | {"cdp": live["cdp"], "age": None}
+        assert await known(session, pool, identity="nobody") is None
+
+        # A table without the column.
+        await session.export("Charged", start=day, end=day, to=postgres.url())
+        emulator.faults = {"server_error": 1}
+        stale = await known(session, pool, email="ann@example.com")
+        assert stale == ann | {"cdp": None, "age": stale["age"]}
+        emulator.faults = {}
+        await session.export("Charged", start=day, end=day, to=postgres.url(), with_cdp=True)
+        emulator.faults = {"server_error": 1}
+        for key in ("email", "identity"):
+            stale = await known(session, pool, **{key: ann[key]})
+            assert stale == live | {"age": stale["age"]}
+            assert stale["age"] > 0
+
+        # Late: it does not answer before the end of its share.
+        emulator.faults = {}
+        emulator.think = 10 * PATIENCE
+        example.namespace["SHARE"] = 0.01
+        assert (await known(session, pool, identity="user1"))["age"] > 0
+        emulator.think = 0.0
+
+        emulator.faults = {"server_error": 1}
+        with pytest.raises(ServerError):
+            await known(session, pool, identity="new since the night")
+        with pytest.raises(InvalidArgument):
+            await known(session, pool)
+        postgres.run("DROP TABLE profiles")
+        with pytest.raises(ServerError):
+            await known(session, pool, identity="user1")
 
 
 @pytest.mark.anyio

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import csv
+import gzip
 import json
 import re
 import runpy
@@ -21,9 +22,9 @@ import pytest
 from altaprofiles import ExportError, Profile, Retry, Session
 from altaprofiles.emulator import Emulator
 
-from ..support.guides import block_of
+from ..support.guides import GUIDES, block_of
 from ..support.odd_people import ODD_PEOPLE, TIME, with_odd_people
-from ..support.postgres import Server
+from ..support.postgres import PASSWORD, Server
 from ..support.servers import http, scripted
 from ..support.sessions import session_at
 from ..support.tasks import PATIENCE
@@ -239,6 +240,51 @@ def test_columns_are_renamed_chosen_and_ordered(
         ["", "", "bob"],
         ['=1+"Å"\nx', "Gold", "cy"],
     ]
+
+
+def test_renamed_columns_are_packed_with_gzip(
+    emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = re.search(r"`to ('renamed\.csv\.gz' \(.*?\))`", (GUIDES / GUIDE).read_text("utf-8"))
+    assert found is not None
+    export(emulator, "charged.csv.gz", flatten=["Customer Type"], bom=True)
+    code = code_with("excel.csv").replace("charged.csv", "charged.csv.gz")
+    exec(code.partition("Path(")[0].replace("'renamed.csv' (header, delimiter ',')", found[1]), {})  # noqa: S102
+    with gzip.open("renamed.csv.gz", "rt", encoding="utf-8", newline="") as file:
+        rows = [*csv.reader(file)]
+    assert (rows[0], len(rows)) == (["First name", "Phone", "Segment"], 4)
+
+
+def test_a_read_only_role_reads_what_there_is_and_what_comes(
+    postgres: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    reader, loader = f"reader_of_{postgres.database}", f"grantor_of_{postgres.database}"
+    statements = code_with("CREATE ROLE reader", "sql").replace("reader", reader)
+    statements = statements.replace("FOR ROLE loader", f"FOR ROLE {loader}")
+    postgres.run(
+        "REVOKE ALL ON SCHEMA public FROM PUBLIC",
+        f"CREATE ROLE {loader} LOGIN PASSWORD '{PASSWORD}'",
+        f"GRANT USAGE, CREATE ON SCHEMA public TO {loader}",
+    )
+    try:
+        with emulated(records=PEOPLE) as emulator:
+            export(emulator, postgres.url("buyers", user=loader))
+            postgres.run(*filter(str.strip, statements.split(";")))
+            postgres.run(f"ALTER ROLE {reader} PASSWORD '{PASSWORD}'")
+            export(emulator, postgres.url("later", user=loader))
+            for write in ("upsert", "replace"):
+                export(emulator, postgres.url("buyers", user=loader), write=write)
+        with psycopg.connect(postgres.url(user=reader), autocommit=True) as connection:
+            for table in ("buyers", "later"):
+                rows = connection.execute(f"SELECT count(*) FROM {table}".encode()).fetchone()
+                assert rows == (len(PEOPLE),)
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                connection.execute("DELETE FROM buyers")
+    finally:
+        for role in (reader, loader):
+            postgres.run(f"DROP OWNED BY {role} CASCADE", f"DROP ROLE {role}")
 
 
 def test_a_spreadsheet_opens_renamed_columns_in_utf_8_and_runs_no_cell(

@@ -240,3 +240,28 @@ async def test_those_who_have_chatted_are_counted_by_channel(
     }
     numbers = [row[1] for row in rows]
     assert numbers == sorted(numbers, reverse=True)
+
+
+@pytest.mark.anyio
+async def test_only_the_new_ids_of_a_table_are_asked_for(
+    postgres: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    look_up_new = function_of("look-ups.md", "look_up_new")
+    postgres.run(
+        "CREATE TABLE signups (user_id text)",
+        "INSERT INTO signups VALUES ('1'), ('2'), ('2'), (''), (NULL), ('gone')",
+    )
+    async with Emulator(records=RECORDS) as emulator:
+        async with Session(clevertap=emulator.clevertap) as session:
+            first = await look_up_new(session, postgres.url())
+            assert (first.found, first.not_found) == (2, 1)
+            postgres.run("INSERT INTO signups VALUES ('3'), ('1')")
+            asked = emulator.stats.requests["profile"]
+            second = await look_up_new(session, postgres.url())
+            assert (second.found, second.not_found) == (1, 1)
+            assert emulator.stats.requests["profile"] == asked + 2
+            postgres.run("DELETE FROM signups WHERE user_id = 'gone'")
+            assert await look_up_new(session, postgres.url()) is None
+    keys = postgres.rows("SELECT key FROM looked_up ORDER BY 1")
+    assert keys == [("1",), ("2",), ("3",)]

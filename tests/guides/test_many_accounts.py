@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from datetime import date
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import anyio
 import duckdb
 import pytest
 
 from altaprofiles import InvalidArgument, Retry, Session, SyncReport
 from altaprofiles.emulator import Emulator
 
-from ..support.guides import block_of
-from ..support.postgres import Server
+from ..support.guides import GUIDES, block_of
+from ..support.postgres import Server, binaries
 from ..support.tasks import PATIENCE
 
 pytestmark = pytest.mark.anyio
@@ -24,6 +27,16 @@ pytestmark = pytest.mark.anyio
 GUIDE = "many-accounts.md"
 NIGHT: dict[str, Any] = {"since": 20260101, "until": 20260105, "timezone": "UTC"}
 ACCOUNTS = "SELECT DISTINCT account FROM profiles"
+
+
+def clients() -> Path:
+    """Return the folder of pg_dump and psql, of the version of the server; skip without them."""
+    servers = binaries()
+    assert servers is not None
+    folder = (servers / "initdb").resolve().parent
+    if not (folder / "pg_dump").exists() or not (folder / "psql").exists():
+        pytest.skip("pg_dump or psql is not beside the server")
+    return folder
 
 
 async def sync(emulator: Emulator, to: str) -> SyncReport:
@@ -135,3 +148,33 @@ async def test_one_deadline_is_for_all_calls(recipe: ModuleType, accounts: Accou
     state, held = await recipe.everything(accounts.sessions, "ann@example.com", 0.2)
     assert state == "unknown"
     assert held["shop"].missing["CleverTap"] == "TimeoutError"
+
+
+async def test_a_job_goes_on_on_another_machine_and_on_another_server(
+    postgres: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with Emulator(people=30) as emulator, Session(clevertap=emulator.clevertap) as session:
+        for machine, until, first in (
+            ("old", 20260110, date(2026, 1, 1)),
+            ("new", 20260111, date(2026, 1, 9)),
+        ):
+            folder = tmp_path / machine
+            folder.mkdir()
+            monkeypatch.chdir(folder)
+            night = NIGHT | {"until": until}
+            report = await session.sync("Charged", to=postgres.url("buyers"), **night)
+            assert report.first == first
+        names = re.search("`pg_dump ([^`]*)`", (GUIDES / GUIDE).read_text("utf-8"))
+        assert names is not None
+        programs = clients()
+        dump = [str(programs / "pg_dump"), *names[1].split(), postgres.url()]
+        content = (await anyio.run_process(dump)).stdout
+        before = postgres.rows("SELECT * FROM buyers ORDER BY person")
+        postgres.run("DROP TABLE buyers, altaprofiles_sync")
+        restore = [str(programs / "psql"), "-q", "-v", "ON_ERROR_STOP=1", postgres.url()]
+        await anyio.run_process(restore, input=content)
+        assert postgres.rows("SELECT * FROM buyers ORDER BY person") == before
+        report = await session.sync(
+            "Charged", to=postgres.url("buyers"), **NIGHT | {"until": 20260112}
+        )
+        assert report.first == date(2026, 1, 10)

@@ -97,9 +97,7 @@ class PartialFile:
         OSError: the file cannot be created.
     """
 
-    def __init__(
-        self, path: Path, partial: Path | None = None, *, other: str = OTHER_TO
-    ) -> None:
+    def __init__(self, path: Path, partial: Path | None = None, *, other: str = OTHER_TO) -> None:
         self._place = path
         self._other = other
         self.path = partial or partial_of(path)

@@ -33,9 +33,7 @@ def obstacle(path: Path, other: str) -> str | None:
             f"its folder instead, or choose {other}"
         )
     if _is_immutable(path):
-        return (
-            f"it is immutable or append-only; run chattr -i -a on it as root, or choose {other}"
-        )
+        return f"it is immutable or append-only; run chattr -i -a on it as root, or choose {other}"
     if (
         os.name == "posix"
         and folder.st_mode & stat.S_ISVTX
