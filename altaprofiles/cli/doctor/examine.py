@@ -137,8 +137,8 @@ def _machine() -> Iterator[Finding]:
     except OSError as error:
         yield Finding(
             f"cannot write to the current folder: {error.strerror}",
-            "Exports are written there, unless --out names another folder, and so are the manifests of "
-            "PostgreSQL tables",
+            "Exports are written there, unless --out names another folder, and so are the "
+            "manifests of PostgreSQL tables",
             Exit.FAILED,
         )
         return
