@@ -238,14 +238,16 @@ async def test_so_has_an_export_that_cannot_go_on(tmp_path: Path) -> None:
             await session.export("Charged", **RANGE, to=table)
         check_frames(opened.value, 2)
 
-        begun = asyncio.Event()
+    asked = asyncio.Event()
 
-        def note(progress: Any) -> None:
-            begun.set()
+    async def never(head: bytes, writer: asyncio.StreamWriter) -> None:
+        asked.set()
+        await asyncio.Event().wait()
 
+    async with scripted(never) as server, session_at(server.url) as session:
         to = tmp_path / "held.ndjson"
-        held = asyncio.create_task(session.export(EVENT, **RANGE, to=to, on_progress=note))
-        await begun.wait()
+        held = asyncio.create_task(session.export(EVENT, **RANGE, to=to))
+        await asked.wait()
         with pytest.raises(ExportLocked) as locked:
             await session.export(EVENT, **RANGE, to=to)
         check_frames(locked.value, 2)

@@ -13,6 +13,7 @@ from msgspec import Struct
 from msgspec.structs import force_setattr
 
 from ..base.checks import check_seconds, check_whole
+from ..base.structs import CalledStruct
 from ..base.verdicts import can_pass
 from ..errors import AltaProfilesError, NotReady, RateLimited
 
@@ -40,7 +41,7 @@ With less than twice as much left, the call ends in its error, which explains mo
 """
 
 
-class Retry(Struct, frozen=True, kw_only=True):
+class Retry(Struct, frozen=True, kw_only=True, metaclass=CalledStruct):
     """The retry policy of a session. All times are in seconds.
 
     Args:

@@ -25,6 +25,7 @@ from yarl import URL
 from .._version import __version__
 from ..base.checks import check_seconds, shown
 from ..base.open_files import more_files
+from ..base.structs import CalledStruct
 from ..errors import (
     AltaProfilesError,
     ConnectError,
@@ -64,7 +65,7 @@ OnHead: TypeAlias = Callable[[bytes, int | None], bool]
 """Receives the first bytes of a body; see `Transport.send`."""
 
 
-class Timeout(Struct, frozen=True, kw_only=True):
+class Timeout(Struct, frozen=True, kw_only=True, metaclass=CalledStruct):
     """Time limits of one attempt, in seconds; None disables a limit.
 
     Args:

@@ -28,6 +28,7 @@ from ..base.checks import (
     unknown,
     whole,
 )
+from ..base.structs import CalledStruct
 from ..errors import ConfigurationError, InvalidArgument
 
 __all__ = [
@@ -112,7 +113,7 @@ INT64 = range(-(2**63), 2**63)
 """The ints that a filter can have ([cql], Query Operators & Values)."""
 
 
-class Filter(Struct, frozen=True):
+class Filter(Struct, frozen=True, metaclass=CalledStruct):
     """A condition on one property of an event, or on one field of a profile.
 
     Several filters must all hold. The service decides what matches, upper and lower case included.

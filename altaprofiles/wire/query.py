@@ -25,6 +25,7 @@ from ..base.checks import (
     shown,
     shown_setting,
 )
+from ..base.structs import CalledStruct
 from ..errors import ConfigurationError, InvalidArgument
 from .days import Day, check_range, last_to_come, split_range, utc_date
 from .language import Filters
@@ -51,7 +52,7 @@ CURSOR = re.compile(r"[A-Za-z0-9\-._~%!$'()*+,;=:@/?]+")
 """The characters of a query ([uri], 3.4), without the `&` that would end the parameter."""
 
 
-class EventQuery(Struct, frozen=True):
+class EventQuery(Struct, frozen=True, metaclass=CalledStruct):
     """The query of one chain: everyone with `event` in a range of days ([profiles], Get Cursor).
 
     Make one with `of`, which checks its arguments. `split` gives parts that several processes can

@@ -815,6 +815,35 @@ def test_a_password_that_is_not_on_the_command_line(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("place", ["home", "PGPASSFILE", "URL"])
+def test_a_password_file_that_others_may_read_is_named_with_the_command_that_helps(
+    env: dict[str, str], tmp_path: Path, postgres: Server, place: str
+) -> None:
+    secret = tmp_path / ".pgpass"
+    escaped = PASSWORD.replace("\\", "\\\\").replace(":", "\\:")
+    secret.write_text(f"127.0.0.1:{postgres.port}:*:owner:{escaped}\n")
+    secret.chmod(0o640)
+    env |= {"HOME": str(tmp_path)}
+    if place == "PGPASSFILE":
+        env |= {"HOME": str(tmp_path / "elsewhere"), "PGPASSFILE": str(secret)}
+    url = f"postgresql://owner@127.0.0.1:{postgres.port}/{postgres.database}/others"
+    if place == "URL":
+        url += f"?passfile={secret}"
+    words = (*WORDS, "-o", url, "--log-format", "json")
+    refused = run(env, *words, cwd=tmp_path)
+    assert refused.code == 1
+    # Each line is one of the log, and none of the driver's own.
+    texts = [json.loads(line)["message"] for line in refused.stderr.splitlines()]
+    assert PASSWORD not in refused.stderr
+    [advice] = [text for text in texts if "chmod" in text]
+    command = advice.partition("run: ")[2].splitlines()[0].rstrip(".")
+    assert command == f"chmod 600 {secret}"
+    subprocess.run(shlex.split(command), check=True)
+    done = run(env, *words, cwd=tmp_path)
+    assert done.code == 0, done.stderr
+
+
+@pytest.mark.slow
 def test_a_password_on_the_command_line_is_not_printed(
     env: dict[str, str], small: Emulator, tmp_path: Path, postgres: Server
 ) -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
+from shlex import quote
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -111,6 +114,7 @@ class PostgresServer(Struct, frozen=True):
                 autocommit=True,
                 client_encoding="utf8",
                 prepare_threshold=None,
+                **self._quiet(),
                 **options,
             ),
             remedies={"password": self._on_passwords()} | _REMEDIES,
@@ -127,7 +131,40 @@ class PostgresServer(Struct, frozen=True):
             )
         if os.environ.get("PGPASSWORD"):
             return "correct the value of PGPASSWORD"
+        if file := self._open_passfile():
+            return (
+                f"{file} is not read, because others than you may read it or write to it; run: "
+                f"chmod 600 {quote(file)}"
+            )
         return "set PGPASSWORD, or write the password into ~/.pgpass"
+
+    def _quiet(self) -> dict[str, Any]:
+        """Return options with which libpq does not write its own warning to standard error.
+
+        It stands there before a password file that others may read, which libpq then leaves alone,
+        and would be a line of plain text among those of a log.
+        """
+        return {"passfile": f"{os.devnull}/none"} if self._open_passfile() else {}
+
+    def _open_passfile(self) -> str | None:
+        """Return the password file, if others than its owner have rights on it, or else None.
+
+        A service may name another one, and is not looked up.
+        """
+        import psycopg
+
+        given = psycopg.conninfo.conninfo_to_dict(str.__str__(self.conninfo)).get
+        if os.name == "nt" or given("service") or os.environ.get("PGSERVICE"):
+            return None
+        named = given("passfile") or os.environ.get("PGPASSFILE")
+        try:
+            file = Path(str(named)) if named else Path.home() / ".pgpass"
+            mode = file.stat().st_mode
+        except (OSError, RuntimeError, ValueError):
+            # There is none, or no home either.
+            return None
+        of_others = stat.S_IRWXG | stat.S_IRWXO
+        return str(file) if stat.S_ISREG(mode) and mode & of_others else None
 
     def guard(self, call: Callable[[], T], *, remedies: Mapping[str, str] = _NONE) -> T:
         """Return the result of `call`.
@@ -162,7 +199,9 @@ class PostgresServer(Struct, frozen=True):
 
         grant = "SELECT format('GRANT USAGE ON SCHEMA %%I TO %%I', %s::text, current_user)"
         try:
-            with psycopg.connect(str.__str__(self.conninfo), client_encoding="utf8") as connection:
+            with psycopg.connect(
+                str.__str__(self.conninfo), client_encoding="utf8", **self._quiet()
+            ) as connection:
                 row = connection.execute(grant, [schema]).fetchone()
         except psycopg.Error:
             row = None
