@@ -101,6 +101,7 @@ _OVERWRITTEN = {
     "late_days": "leave it out: the rows of people who are in the table are updated",
 }
 _SEPARATED = {
+    "late_days": "leave it out: a sync writes no CSV",
     "keys": "leave it out: commas, semicolons or tabs between the cells of the keys are found",
     "flatten": "a CSV has commas; for semicolons, see `altaprofiles guide into-databases`, "
     '"Excel with semicolons and decimal commas"',

@@ -177,8 +177,9 @@ def if_renamed(columns: Sequence[str]) -> str:
         return ""
     it = repr(columns[0]) if len(columns) == 1 else f"one of {', '.join(map(repr, columns))}"
     return (
-        f"; if {it} was renamed from a name that exports fill, copy its values to where the column "
-        f"of that name is null, drop it, and give readers its name in a view"
+        f"; if {it} was renamed from a name that exports fill, copy its values to the column of "
+        f"that name, in the rows that no later run has brought (by fetched_at), drop it, and give "
+        f"readers its name in a view"
     )
 
 

@@ -705,8 +705,13 @@ def test_a_column_that_must_not_be_null_is_found_before_the_export(
         "UPDATE profiles SET note = 'x', email = 'x'",
         f"ALTER TABLE profiles ALTER COLUMN {column} SET NOT NULL",
     )
+    run(tmp_path, "CREATE INDEX ours ON profiles (name)")
+    with pytest.raises(ExportError, match=r"; drop the index \(ours\) first, then run: ALTER"):
+        target_of(tmp_path / TO).check()
+    run(tmp_path, "DROP INDEX ours")
     with pytest.raises(ExportError, match=f"'{column}' of .* must not be null") as caught:
         target_of(tmp_path / TO).check()
+    assert "drop the index" not in str(caught.value)
     assert ("SET DEFAULT" in str(caught.value)) == (column == "note")
     statement = re.search(r"run: (ALTER TABLE [^;,]*)", str(caught.value))
     assert statement is not None, caught.value

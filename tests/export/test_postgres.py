@@ -919,6 +919,26 @@ def test_the_error_of_a_column_of_the_user_s_own_says_how_exports_can_leave_it_o
         postgres.run("DROP TABLE people")
 
 
+@pytest.mark.parametrize(
+    ("column", "advice"),
+    [("more", "SET DEFAULT with a value of yours; or name"), ("email", "name")],
+)
+def test_a_primary_key_is_not_told_to_take_null(postgres: Server, column: str, advice: str) -> None:
+    export(target_of(postgres.url("people")), [line(identity="1", email="a")])
+    postgres.run(
+        "ALTER TABLE people ADD more text DEFAULT 'x'",
+        "ALTER TABLE people ALTER more DROP DEFAULT",
+        "ALTER TABLE people DROP CONSTRAINT people_pkey",
+        "CREATE UNIQUE INDEX ON people (account, person)",
+        f"ALTER TABLE people ADD PRIMARY KEY ({column})",
+    )
+    with pytest.raises(ExportError) as caught:
+        target_of(postgres.url("people")).check()
+    assert f"the column {column!r} must not be null" in str(caught.value)
+    assert advice in str(caught.value)
+    assert "DROP NOT NULL" not in str(caught.value)
+
+
 def test_a_table_in_partitions_takes_everyone(postgres: Server) -> None:
     postgres.run(
         "CREATE TABLE people (account text, person text, PRIMARY KEY (account, person))"

@@ -690,6 +690,7 @@ async def test_the_last_night_answers_for_a_service_that_is_down_or_late(
     known = example.namespace["known"]
     # Enough for a slow machine.
     example.namespace["SECONDS"] = PATIENCE
+    example.namespace["ACCOUNT"] = emulator.clevertap.account_id
     ann = {"identity": "user1", "email": "ann@example.com", "name": "Ann"}
     emulator.add(ann)
     day = date(2026, 1, 1)
@@ -701,21 +702,39 @@ async def test_the_last_night_answers_for_a_service_that_is_down_or_late(
         ) as session,
     ):
         live = await known(session, pool, email="ann@example.com")
-        assert live == ann | {"cdp": live["cdp"], "age": None}
+        assert live == ann | {"cdp": live["cdp"], "source": "services", "age": None}
         assert await known(session, pool, identity="nobody") is None
 
         # A table without the column.
         await session.export("Charged", start=day, end=day, to=postgres.url())
         emulator.faults = {"server_error": 1}
         stale = await known(session, pool, email="ann@example.com")
-        assert stale == ann | {"cdp": None, "age": stale["age"]}
+        assert stale == ann | {"cdp": None, "source": "table", "age": stale["age"]}
         emulator.faults = {}
         await session.export("Charged", start=day, end=day, to=postgres.url(), with_cdp=True)
         emulator.faults = {"server_error": 1}
         for key in ("email", "identity"):
             stale = await known(session, pool, **{key: ann[key]})
-            assert stale == live | {"age": stale["age"]}
+            assert stale == live | {"source": "table", "age": stale["age"]}
             assert stale["age"] > 0
+        # Another account has somebody with the same address.
+        postgres.run(
+            "INSERT INTO profiles (account, person, identity, email, name, object_ids, fetched_at)"
+            " SELECT 'OTHER', person, '77', email, 'Eve', object_ids, fetched_at + interval '1 h'"
+            " FROM profiles WHERE identity = 'user1'"
+        )
+        assert (await known(session, pool, email="ann@example.com"))["identity"] == "user1"
+        # An early version knew no time of a row.
+        postgres.run("UPDATE profiles SET fetched_at = NULL WHERE name = 'Ann'")
+        old = await known(session, pool, email="ann@example.com")
+        assert old == live | {"source": "table", "age": None}
+        postgres.run("UPDATE profiles SET fetched_at = now() - interval '1 h'")
+        emulator.faults = {}
+        place = emulator.clevertap
+        refused = CleverTap(place.account_id, "wrong", base_url=place.base_url)
+        async with Session(clevertap=refused, alta=emulator.alta) as other:
+            with pytest.raises(Unauthorized):
+                await known(other, pool, identity="user1")
 
         # Late: it does not answer before the end of its share.
         emulator.faults = {}

@@ -261,9 +261,11 @@ def test_a_read_only_role_reads_what_there_is_and_what_comes(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     reader, loader = f"reader_of_{postgres.database}", f"grantor_of_{postgres.database}"
-    statements = code_with("CREATE ROLE reader", "sql").replace("reader", reader)
-    statements = statements.replace("FOR ROLE loader", f"FOR ROLE {loader}")
+    of_administrator = code_with("CREATE ROLE reader", "sql").replace("reader", reader)
+    of_owner = code_with("GRANT SELECT ON buyers", "sql").replace("reader", reader)
     postgres.run(
+        # Of another program, which the owner of the others can grant nobody.
+        "CREATE TABLE signups (user_id text)",
         "REVOKE ALL ON SCHEMA public FROM PUBLIC",
         f"CREATE ROLE {loader} LOGIN PASSWORD '{PASSWORD}'",
         f"GRANT USAGE, CREATE ON SCHEMA public TO {loader}",
@@ -271,7 +273,10 @@ def test_a_read_only_role_reads_what_there_is_and_what_comes(
     try:
         with emulated(records=PEOPLE) as emulator:
             export(emulator, postgres.url("buyers", user=loader))
-            postgres.run(*filter(str.strip, statements.split(";")))
+            postgres.run(*filter(str.strip, of_administrator.split(";")))
+            with psycopg.connect(postgres.url(user=loader)) as owner:
+                for statement in filter(str.strip, of_owner.split(";")):
+                    owner.execute(statement.encode())
             postgres.run(f"ALTER ROLE {reader} PASSWORD '{PASSWORD}'")
             export(emulator, postgres.url("later", user=loader))
             for write in ("upsert", "replace"):
@@ -282,6 +287,8 @@ def test_a_read_only_role_reads_what_there_is_and_what_comes(
                 assert rows == (len(PEOPLE),)
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 connection.execute("DELETE FROM buyers")
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                connection.execute("SELECT FROM signups")
     finally:
         for role in (reader, loader):
             postgres.run(f"DROP OWNED BY {role} CASCADE", f"DROP ROLE {role}")

@@ -253,6 +253,7 @@ async def test_only_the_new_ids_of_a_table_are_asked_for(
         "INSERT INTO signups VALUES ('1'), ('2'), ('2'), (''), (NULL), ('gone')",
     )
     async with Emulator(records=RECORDS) as emulator:
+        look_up_new.__globals__["ACCOUNT"] = emulator.clevertap.account_id
         async with Session(clevertap=emulator.clevertap) as session:
             first = await look_up_new(session, postgres.url())
             assert (first.found, first.not_found) == (2, 1)
@@ -263,5 +264,13 @@ async def test_only_the_new_ids_of_a_table_are_asked_for(
             assert emulator.stats.requests["profile"] == asked + 2
             postgres.run("DELETE FROM signups WHERE user_id = 'gone'")
             assert await look_up_new(session, postgres.url()) is None
+            # Numbers, and those that the table has of another account only.
+            postgres.run(
+                "ALTER TABLE signups ALTER user_id TYPE bigint USING nullif(user_id, '')::bigint",
+                "UPDATE looked_up SET account = 'OTHER' WHERE key = '2'",
+            )
+            third = await look_up_new(session, postgres.url())
+            assert (third.keys, third.found) == (1, 1)
+            postgres.run("DELETE FROM looked_up WHERE account = 'OTHER'")
     keys = postgres.rows("SELECT key FROM looked_up ORDER BY 1")
     assert keys == [("1",), ("2",), ("3",)]

@@ -133,10 +133,13 @@ def check_values(
         is_own = folded(name) in names | table.own
         if is_own or not has_default:
             default = "" if is_own else ", or SET DEFAULT with a value of yours"
+            # With any index, DuckDB alters no column of the table.
+            indexes = ", ".join(table.indexes)
+            first = f"drop the index ({indexes}) first, then " if indexes else ""
             raise ExportError(
                 f"the column {name!r} of {table.label} must not be null, but an export may have "
-                f"no value for it; run: ALTER TABLE {table.quoted} ALTER COLUMN {quoted(name)}"
-                f" DROP NOT NULL{default}; or {OTHER_NAME}"
+                f"no value for it; {first}run: ALTER TABLE {table.quoted} ALTER COLUMN "
+                f"{quoted(name)} DROP NOT NULL{default}; or {OTHER_NAME}"
             )
     if not table.indexes:
         return

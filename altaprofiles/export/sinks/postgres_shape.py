@@ -83,6 +83,7 @@ class _Column(Struct):
     is_generated: bool
     is_exact: bool
     is_domain: bool
+    is_primary: bool
     comment: str | None
 
 
@@ -204,7 +205,9 @@ def _columns(connection: psycopg.Connection[Any], oid: int) -> list[_Column]:
         "SELECT attname::text, format_type(atttypid, atttypmod), attnotnull,"
         " atthasdef OR attidentity <> '' OR typdefaultbin IS NOT NULL,"
         " attgenerated <> '' OR attidentity = 'a',"
-        " coalesce(collisdeterministic, true), typtype = 'd', col_description(attrelid, attnum)"
+        " coalesce(collisdeterministic, true), typtype = 'd',"
+        " EXISTS (SELECT FROM pg_index WHERE indrelid = attrelid AND indisprimary"
+        " AND attnum = ANY (indkey)), col_description(attrelid, attnum)"
         " FROM pg_attribute JOIN pg_type ON pg_type.oid = atttypid"
         " LEFT JOIN pg_collation ON pg_collation.oid = attcollation"
         " WHERE attrelid = %s AND attnum > 0 AND NOT attisdropped ORDER BY attnum",
@@ -225,8 +228,9 @@ def _check_column(
         if needs_value and (
             column.is_not_null or (column.is_domain and not _takes_null(connection, column.type))
         ):
-            # A domain keeps its own rule, and a default is of no use where an export writes null.
-            ways = ["DROP NOT NULL"] if not column.is_domain else []
+            # A domain and a primary key keep their own rule, and a default is of no use where an
+            # export writes null.
+            ways = [] if column.is_domain or column.is_primary else ["DROP NOT NULL"]
             if not _is_of_exports(table, column):
                 ways.append("SET DEFAULT with a value of yours")
             advice = f"run: {alter} {', or '.join(ways)}; or {RENAME}" if ways else RENAME
@@ -255,7 +259,7 @@ def _check_column(
     if column.is_not_null and name not in table.content.identifies:
         raise table.error(
             f"the column {name!r} must not be null, and people without a value for it could not be "
-            f"written; run: {alter} DROP NOT NULL; or {RENAME}"
+            f"written; {'' if column.is_primary else f'run: {alter} DROP NOT NULL; or '}{RENAME}"
         )
     if name in (*table.content.identifies, "identity", "object_ids") and not column.is_exact:
         raise table.error(

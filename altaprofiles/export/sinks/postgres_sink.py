@@ -257,8 +257,10 @@ class PostgresSink:
     def _of_left_out(self, shape: Shape) -> str:
         table = self._table
         note = of_left_out(table.label, shape.left_out, self._origin, table.write)
-        # They are known by their comments, even under other names.
-        return note + if_renamed(shape.left_out)
+        # They are known by their comments, even under other names. Where nothing has been added,
+        # none has lost its own.
+        is_added = not shape.missing.keys().isdisjoint(table.flattened)
+        return note + if_renamed(shape.left_out if is_added else ())
 
     def _record(self, digest: str, *, is_only: bool) -> None:
         run = self._origin.run
