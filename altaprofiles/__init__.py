@@ -233,6 +233,8 @@ if not TYPE_CHECKING:
         if name in _MODULES:
             return import_module(f".{name}", __name__)
         if name in __all__:
+            # Imported here, as with an older msgspec no module of the package can be.
+            import_module(".base.extras", __name__).check_core()
             for home in _HOMES:
                 module = import_module(f".{home}", __name__)
                 if name in module.__all__:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import sys
@@ -13,10 +14,12 @@ def main() -> None:
     """Run the command line, or exit with advice if its dependencies are not installed."""
     # Until a command runs there is nothing to clean up, and a `KeyboardInterrupt` could be raised
     # anywhere: it would leave an import as a traceback, or be swallowed by one.
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-        number = getattr(signal, name, None)
-        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+    for number in _SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _exit)
+    # The first one runs last: its work is done then, and its exit code is known. The interpreter
+    # would take its handlers away before it ends, and a signal would make a failure of success.
+    atexit.register(_ignore_signals)
     if missing := missing_modules("cli"):
         sys.stderr.write(
             f"altaprofiles: the command line needs {' and '.join(missing)}; "
@@ -29,6 +32,16 @@ def main() -> None:
 
     settle_streams()
     cli(prog_name="altaprofiles")
+
+
+_SIGNALS = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+]
+
+
+def _ignore_signals() -> None:
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _exit(number: int, _: object) -> None:

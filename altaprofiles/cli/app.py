@@ -507,6 +507,9 @@ class App:
                     if received[0] == HANG_UP == number:
                         # The shell and the system may both send it for one terminal.
                         return
+                    if committed():
+                        # To append once more would add the rows twice.
+                        self._resume = None
                     self._exit_now(number)
                 received.append(number)
                 if not committed():

@@ -68,7 +68,13 @@ def encode_members(members: Mapping[str, bytes], style: Style = "compact") -> by
         return b"{ %b}" % inside
     inside = b",".join(b'"%b":%b' % (name.encode(), value) for name, value in members.items())
     whole = b"{%b}" % inside
-    return msgspec.json.format(whole, indent=2) if style == "indented" else whole
+    if style != "indented":
+        return whole
+    try:
+        return msgspec.json.format(whole, indent=2)
+    except msgspec.DecodeError:
+        # Half of a surrogate pair again.
+        return json.dumps(json.loads(whole), indent=2).encode()
 
 
 def style_of(dice: Dice, key: object) -> Style:

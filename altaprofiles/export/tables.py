@@ -73,14 +73,17 @@ REFUSED_AGAIN = (
 """The end of an error of rows that a constraint of a table does not allow."""
 
 
-def of_left_out(label: str, columns: Sequence[str], origin: Origin, write: Write) -> str:
+def of_left_out(
+    label: str, columns: Sequence[str], origin: Origin, write: Write, *, is_folder: bool = False
+) -> str:
     """Return the note on flattened columns of a table that an export leaves out.
 
     Args:
-        label: the table.
+        label: the table, or a folder of days.
         columns: the names of the columns.
         origin: the export.
         write: the way in which it writes rows.
+        is_folder: whether it is a folder, whose columns end with the last day that has them.
     """
     names = ", ".join(map(repr, columns))
     noun, them = ("a column", "it") if len(columns) == 1 else ("columns", "them")
@@ -92,7 +95,8 @@ def of_left_out(label: str, columns: Sequence[str], origin: Origin, write: Write
         first, last = origin.days
         late = (last - first).days + 1
         again = f"sync once with `late_days={late}` (later more, back to {first})"
-    return f"{note}; to fill {them}, name {them} there again, and {again}"
+    drop = "" if is_folder else f"; if nobody needs {them}, drop {them}"
+    return f"{note}; to fill {them}, name {them} there again, and {again}{drop}"
 
 
 def of_outdated(label: str, rows: int, content: Content, origin: Origin) -> str:

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from altaprofiles import ConfigurationError
-from altaprofiles.base.extras import EXTRAS, is_installed, missing_modules, require, zstd_module
+from altaprofiles.base.extras import (
+    CORE,
+    EXTRAS,
+    check_core,
+    is_installed,
+    missing_modules,
+    outdated,
+    require,
+    zstd_module,
+)
 
 PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
 DEPENDENCIES: dict[str, list[str]] = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))[
@@ -77,3 +91,97 @@ def test_a_module_that_cannot_be_imported_is_no_foreign_error(
     ) as caught:
         require("broken", what="to: 'people'")
     assert "compiled for another NumPy" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("version", "is_outdated"),
+    [
+        ("3.9.5", True),
+        ("3.13.2", True),
+        ("3.14", False),
+        ("3.14.0rc1", False),
+        ("3.14.1+corp", False),
+        ("3.15.0a1", False),
+        ("4.0.0", False),
+        ("unknown", False),
+        (None, False),
+    ],
+)
+def test_a_core_dependency_that_is_too_old_is_named_with_the_command_that_updates_it(
+    monkeypatch: pytest.MonkeyPatch, version: str | None, is_outdated: bool
+) -> None:
+    monkeypatch.setattr("aiohttp.__version__", version)
+    if not is_outdated:
+        check_core()
+        return
+    with pytest.raises(ConfigurationError) as caught:
+        check_core()
+    assert str(caught.value) == (
+        f"aiohttp {version} is older than 3.14, which altaprofiles needs; run: "
+        f"pip install -U 'aiohttp>=3.14'"
+    )
+
+
+def test_the_oldest_versions_are_those_of_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    project = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]
+    needed = {one.name: one for one in map(Requirement, project["dependencies"])}
+    assert set(needed) == set(CORE)
+    for extra in EXTRAS:
+        for one in map(Requirement, DEPENDENCIES[extra]):
+            needed[canonicalize_name(one.name)] = one
+    modules = {*CORE, *(name for names in EXTRAS.values() for name in names)}
+    for name in modules - set(sys.stdlib_module_names):
+        module = ModuleType(name)
+        module.__version__ = "0.0.1"  # type: ignore[attr-defined]
+        monkeypatch.setitem(sys.modules, name, module)
+        old = outdated(name)
+        assert old is not None, name
+        requirement = Requirement(old.requirement)
+        assert needed[canonicalize_name(requirement.name)].specifier == requirement.specifier
+        module.__version__ = old.least  # type: ignore[attr-defined]
+        assert outdated(name) is None
+
+
+def installed(folder: Path, name: str, version: str) -> None:
+    """Let a folder of modules say that it has a version of a distribution."""
+    about = folder / f"{name}-{version}.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+
+
+@pytest.mark.parametrize("use", ["import", "count"])
+def test_a_program_with_an_aiohttp_that_is_too_old_gets_one_error(tmp_path: Path, use: str) -> None:
+    (tmp_path / "aiohttp").mkdir()
+    (tmp_path / "aiohttp" / "__init__.py").write_text("")
+    installed(tmp_path, "aiohttp", "3.9.5")
+    command = {
+        "import": ["-c", "from altaprofiles import Session"],
+        "count": ["-m", "altaprofiles", "count", "Charged", "--from", "-7d", "--to", "yesterday"],
+    }[use]
+    env = {**os.environ, "PYTHONPATH": str(tmp_path), "CLEVERTAP_ACCOUNT_ID": "A-1"}
+    env |= {"CLEVERTAP_PASSCODE": "secret", "CLEVERTAP_BASE_URL": "http://127.0.0.1:9"}
+    done = subprocess.run(
+        [sys.executable, *command], env=env, capture_output=True, text=True, check=False
+    )
+    last = done.stderr.splitlines()[-1]
+    assert last.endswith(
+        ": aiohttp 3.9.5 is older than 3.14, which altaprofiles needs; run: "
+        "pip install -U 'aiohttp>=3.14'"
+    )
+    assert ("Traceback" in done.stderr) == (use == "import")
+    assert done.returncode == (1 if use == "import" else 2)
+
+
+def test_doctor_names_an_extra_that_is_too_old(tmp_path: Path) -> None:
+    installed(tmp_path, "duckdb", "0.9.2")
+    done = subprocess.run(
+        [sys.executable, "-m", "altaprofiles", "doctor"],
+        env={**os.environ, "PYTHONPATH": str(tmp_path), "HOME": str(tmp_path)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    lines = done.stdout.splitlines()
+    place = next(at for at, line in enumerate(lines) if line.startswith("wrong  duckdb 0.9.2 is"))
+    assert re.search(r" Run: pip install -U 'duckdb>=[\d.]+'$", lines[place + 1])

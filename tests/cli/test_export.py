@@ -698,6 +698,29 @@ def test_an_interruption_when_all_is_in_place_is_too_late(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_the_interpreter_ends_makes_no_failure_of_success(
+    env: dict[str, str], tmp_path: Path, number: signal.Signals
+) -> None:
+    # What is left in a module is deleted after the interpreter has taken its handlers away.
+    program = f"""
+import os, sys
+class Late:
+    def __init__(self):
+        self.kill, self.pid = os.kill, os.getpid()
+    def __del__(self):
+        self.kill(self.pid, {int(number)})
+late = Late()
+from altaprofiles.__main__ import main
+main()
+"""
+    command = [sys.executable, "-c", program, *WORDS, "-o", str(tmp_path / "p.ndjson"), "--json"]
+    done = subprocess.run(command, env=env, capture_output=True, check=False)
+    assert json.loads(done.stdout)["complete"] is True
+    assert done.returncode == 0
+
+
+@pytest.mark.slow
 def test_killed_and_run_again(
     env: dict[str, str], small: Emulator, tmp_path: Path, uninterrupted: str
 ) -> None:

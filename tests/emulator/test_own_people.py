@@ -272,6 +272,13 @@ async def test_records_are_served_with_what_only_odd_ones_hold() -> None:
             found = await session.profiles.get(identity="5555555555")
             assert found is not None
             assert found.name == "cut \ufffd"
+    # In answers enough to have each style of JSON.
+    many = [odd | {"identity": str(number)} for number in range(60)]
+    async with Emulator(records=many) as emulator, session_for(emulator) as session:
+        for number in range(60):
+            found = await session.profiles.get(identity=str(number))
+            assert found is not None
+            assert found.name == "cut \ufffd"
 
 
 def test_records_nested_too_deeply() -> None:

@@ -1210,7 +1210,7 @@ async def test_a_flattened_column_that_a_night_leaves_out_is_told(tmp_path: Path
         assert "leaves out, null in the rows just written: 'Customer Type'; " in warning
         assert warning.endswith(
             "to fill it, name it there again, and sync once with `late_days=3` (later "
-            "more, back to 2026-01-05)"
+            "more, back to 2026-01-05); if nobody needs it, drop it"
         )
         late: dict[str, Any] = {"late_days": 4, "flatten": flatten}
         report = await session.sync("App Launched", until="2026-01-07", **days, **late)

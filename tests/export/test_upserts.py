@@ -171,9 +171,11 @@ def test_a_flattened_column_that_is_left_out_is_null_in_new_rows(place: Database
         assert (
             words
             == {
-                "upsert": "to fill it, name it there again, and run this export again",
+                "upsert": "to fill it, name it there again, and run this export again; "
+                "if nobody needs it, drop it",
                 "append": "name it there the next time, as these rows stay so",
-                "replace": "to fill it, name it there again, and run this export again",
+                "replace": "to fill it, name it there again, and run this export again; "
+                "if nobody needs it, drop it",
             }[write]
         )
         [(known,)] = place.query(f"SELECT count(value) FROM {table}")

@@ -7,7 +7,6 @@ import shutil
 import tempfile
 import urllib.request
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType
 from typing import TypeVar
@@ -15,7 +14,7 @@ from urllib.parse import urlsplit
 
 from ... import __version__
 from ...accounts import ENVIRONMENT, Resolved, accounts_path, find_alta, find_clevertap
-from ...base.extras import EXTRAS, is_installed
+from ...base.extras import CORE, EXTRAS, is_installed, outdated, update_of, version_of
 from ...base.open_files import limit_of_open_files
 from ...base.wording import duration
 from ...credentials import Alta, CleverTap, InvalidSetting, ignored_variables
@@ -107,11 +106,19 @@ def _found(
 
 
 def _machine() -> Iterator[Finding]:
-    libraries = ", ".join(f"{name} {version(name)}" for name in ("aiohttp", "msgspec", "anyio"))
+    libraries = ", ".join(f"{name} {version_of(name)}" for name in CORE)
     yield Finding(
         f"altaprofiles {__version__} with {libraries}, Python {platform.python_version()}, "
         f"{platform.system()}"
     )
+    # One of `CORE` that is too old has ended the command by now.
+    modules = dict.fromkeys(name for names in EXTRAS.values() for name in names)
+    if old := [one for one in map(outdated, modules) if one is not None]:
+        yield Finding(
+            " and ".join(map(str, old)),
+            f"What needs it may fail. Run: {update_of(old)}",
+            Exit.USAGE,
+        )
     # Without the extra `cli`, this would not run.
     extras = [extra for extra in EXTRAS if extra != "cli"]
     installed = [extra for extra in extras if is_installed(extra)]

@@ -239,7 +239,8 @@ class DaysSink:
         left_out = [name for name in names if name.casefold() not in known]
         if not left_out:
             return []
-        return [of_left_out(self._target.name, left_out, self._origin, self._target.write)]
+        target = self._target
+        return [of_left_out(target.name, left_out, self._origin, target.write, is_folder=True)]
 
     def _changed(
         self, found: Sequence[Column], types: Mapping[str, Any], day: str
