@@ -47,8 +47,19 @@ class Connector(aiohttp.TCPConnector):
 
     def __init__(self, context: ssl.SSLContext | None = None) -> None:
         super().__init__(limit=0, resolver=_Resolver(), ssl=True if context is None else context)
+        self.waiting: set[asyncio.Task[Any]] = set()
+        """Tasks that wait for a connection. Whoever is done with one takes it out."""
         # Private to aiohttp: a version that renames it fails in mypy and in test_connections.py.
         self._factory: Any = partial(_Connection, loop=self._loop)
+
+    async def connect(self, *args: Any, **kwargs: Any) -> Any:
+        """Return a connection, which the current task waits for until then."""
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101
+        self.waiting.add(task)
+        connection = await super().connect(*args, **kwargs)
+        self.waiting.discard(task)
+        return connection
 
 
 class _Resolver(aiohttp.ThreadedResolver):

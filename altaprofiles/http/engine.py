@@ -49,7 +49,7 @@ from .reader import Reader
 from .retry import Budget, Retry, Tries
 from .rotation import Rotation
 from .service import Service
-from .transport import Limits, OnHead, Timeout, Transport
+from .transport import Limits, OnHead, Timeout, Transport, awaited
 
 __all__ = ["Engine"]
 
@@ -443,9 +443,9 @@ class Engine:
                 error = self._closing(failure) or failure
                 if reader is not None:
                     reader.close()
-            except BaseException:
+            except BaseException as end:
                 service.pace.failed(turn.pace)
-                tries.cut_off_from = started
+                tries.cut_off_from, tries.awaited = started, awaited(end)
                 if reader is not None:
                     reader.close()
                 raise
@@ -732,7 +732,7 @@ def _state(call: _Call, tries: Tries) -> str:
     if tries.is_asking and rotation is not None:
         wait = f"the function of {rotation.argument} had not returned; "
     elif tries.cut_off_from is not None:
-        wait = "it waited for an answer; "
+        wait = f"it waited for {tries.awaited or 'an answer'}; "
     elif tries.is_waiting:
         cap = call.service.cap(call.request.operation)
         awaited = "its turn in the pace of requests"
@@ -743,8 +743,9 @@ def _state(call: _Call, tries: Tries) -> str:
         wait = f"it waited for {awaited}; "
     else:
         wait = "it waited before the next attempt; " if tries.sent else ""
-    sent = numbered(tries.sent, "request") if tries.sent else "no request"
-    return f"{wait}{sent} {'was' if tries.sent < 2 else 'were'} sent"
+    number = tries.sent - (tries.awaited is not None)
+    sent = numbered(number, "request") if number else "no request"
+    return f"{wait}{sent} {'was' if number < 2 else 'were'} sent"
 
 
 def _advice_on_slots(call: _Call) -> str | None:

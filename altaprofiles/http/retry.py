@@ -172,6 +172,7 @@ class Tries(Struct):
         failure: the error of the attempt before the current one.
         cut_off_from: the clock reading at which a request was sent that a cancellation cut off;
             None if there was none.
+        awaited: what it waited for if it could not be sent yet, as text; None for its answer.
     """
 
     retry: Retry
@@ -190,6 +191,7 @@ class Tries(Struct):
     queued_at: float = 0.0
     failure: AltaProfilesError | None = None
     cut_off_from: float | None = None
+    awaited: str | None = None
     _polled_since: float = math.inf
     _refused_since: float = math.inf
 

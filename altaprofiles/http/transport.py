@@ -47,6 +47,7 @@ __all__ = [
     "Peer",
     "Timeout",
     "Transport",
+    "awaited",
     "check_context",
     "translated",
 ]
@@ -271,14 +272,22 @@ class Transport:
         except (asyncio.CancelledError, Exception) as error:
             if isinstance(error, Exception) and _is_of_a_hook(error):
                 raise
+            place = peer.host if proxy is None else _through(peer.host, proxy)
+            is_waiting = self._connector is not None and watched.task in self._connector.waiting
             if watched.ended_by_deadline():
-                failure = _overdue(limits.timeout, watched, peer.host, request)
+                unconnected = place if is_waiting else None
+                failure = _overdue(limits.timeout, watched, peer.host, request, unconnected)
+            elif isinstance(error, asyncio.CancelledError) and is_waiting:
+                vars(error)[_AWAITED] = f"a connection to {place}"
+                raise
             elif isinstance(error, asyncio.CancelledError | AltaProfilesError):
                 raise
             else:
                 failure = translated(error, peer.host, limits.timeout, proxy)
         finally:
             limits.deadlines.end(watched)
+            if self._connector is not None:
+                self._connector.waiting.discard(watched.task)
         # Raised outside the handler, so that aiohttp's error does not become its context: that
         # error shows request headers in its repr, and its frames hold them.
         raise failure
@@ -377,7 +386,21 @@ class Transport:
         return self._proxies[peer]
 
 
-def _overdue(timeout: Timeout, watched: Watched, host: str, request: Request) -> AltaProfilesError:
+_AWAITED = "altaprofiles_awaited"
+
+
+def awaited(error: BaseException) -> str | None:
+    """Return what a request waited for that was cancelled before it could be sent, or None."""
+    found: str | None = vars(error).get(_AWAITED)
+    return found
+
+
+def _overdue(
+    timeout: Timeout, watched: Watched, host: str, request: Request, unconnected: str | None
+) -> AltaProfilesError:
+    if unconnected is not None:
+        limit = timeout.read if watched.overdue == "read" else timeout.total
+        return RequestTimeout(f"no connection to {unconnected} within {limit} s")
     if watched.overdue == "read":
         return RequestTimeout(f"{host} sent nothing for {timeout.read} s")
     failure = f"no complete answer from {host} within {timeout.total} s"
@@ -500,7 +523,10 @@ def _tls_failure(host: str, error: OSError) -> ConnectError:
     reason = str(getattr(error, "reason", None) or "")
     fix = ""
     if getattr(error, "verify_code", None) in _UNKNOWN_ISSUER:
-        fix = " (for a CA of your own, or of a proxy, pass ssl=)"
+        fix = (
+            " (for a CA of your own, or of a proxy, let SSL_CERT_FILE name its certificate; in "
+            "Python also ssl=)"
+        )
     elif reason in _NO_TLS:
         fix = " (it may not speak TLS)"
     return ConnectError(
