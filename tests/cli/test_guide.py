@@ -100,6 +100,9 @@ def test_a_guide_is_readable_in_a_pager_that_has_no_options(
         ("new machine PostgreSQL", "many-accounts"),
         ("pgbouncer", "into-databases"),
         ("fallback", "in-a-web-service"),
+        ("private CA", "in-a-web-service"),
+        ("SSL_CERT_FILE", "in-a-web-service"),
+        ("status codes", "errors"),
     ],
 )
 def test_what_readers_ask_for_is_found(env: dict[str, str], words: str, name: str) -> None:
@@ -135,6 +138,12 @@ def test_words_of_one_section_are_found_in_other_forms(
     done = run(env, "guide", "--search", words)
     assert done.code == 0
     assert guide in done.stdout.decode()
+
+
+def test_a_short_word_is_found_as_a_whole_word(env: dict[str, str]) -> None:
+    done = run(env, "guide", "--search", "CA")
+    for line in done.stdout.decode().splitlines():
+        assert re.search(r"\bca\b", line, re.IGNORECASE), line
 
 
 @pytest.mark.parametrize(

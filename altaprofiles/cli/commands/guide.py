@@ -111,11 +111,24 @@ def _sections(beginnings: list[str], names: tuple[str, ...] | list[str]) -> Iter
 
 
 def _lines(words: list[str], names: tuple[str, ...] | list[str]) -> Iterator[_Hit]:
+    wanted = [_wanted(word) for word in words]
     for name in names:
         for section, line in _sectioned(_text(name)):
             text = f"{section} {line}".casefold()
-            if line.strip("` ") and all(word in text for word in words):
+            if line.strip("` ") and all(re.search(one, text) for one in wanted):
                 yield _Hit(name, section, line.strip())
+
+
+def _wanted(word: str) -> str:
+    """Return the pattern of a word, which many others contain if it is short."""
+    if len(word) > _SHORT:
+        # In the singular, too.
+        return re.escape(word.removesuffix("s"))
+    return rf"(?<!\w){re.escape(word)}(?!\w)"
+
+
+_SHORT = 3
+"""Letters of words that are searched for as whole words."""
 
 
 def _sectioned(text: str) -> Iterator[tuple[str, str]]:
