@@ -78,6 +78,8 @@ def test_a_guide_is_readable_in_a_pager_that_has_no_options(
         ("opted out", "export-and-resume"),
         ("far fewer", "every-night"),
         ("renamed event", "every-night"),
+        ("property renamed", "every-night"),
+        ("renamed column", "every-night"),
         ("every hour", "in-a-web-service"),
         ("liveness", "in-a-web-service"),
         ("request ID", "in-a-web-service"),
