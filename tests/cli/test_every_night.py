@@ -9,12 +9,15 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import date
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import duckdb
+import psycopg
 import pytest
 
 from altaprofiles.cli.exits import Exit
@@ -22,6 +25,7 @@ from altaprofiles.emulator import Emulator
 
 from ..support.forks import write_program
 from ..support.guides import GUIDES
+from ..support.postgres import Server
 from ..support.tasks import PATIENCE
 from ..support.terminals import emulated, refusing
 
@@ -175,7 +179,7 @@ BOTH = "--account shop --account outlet "
 
 def alarm(accounts: str) -> tuple[str, ...]:
     """Return the command of the alarm, with the options that name the accounts."""
-    [script] = [text for text in blocks("sh") if "jq" in text]
+    [script] = [text for text in blocks("sh") if "far fewer" in text]
     assert BOTH in script
     # The name of a report has the second in which it is begun.
     script = script.replace("%H%M%S", "%H%M%S%N").replace(BOTH, accounts)
@@ -509,3 +513,84 @@ def test_the_questions_are_answered_by_the_table(home: Home) -> None:
         for bound in user["anonymous_ids"]
     ]
     assert on_whatsapp == {one for one, kind in types if kind.startswith("WHATSAPP")} != set()
+
+
+@needs_jq
+@pytest.mark.parametrize("output", ["crm.duckdb", "postgresql"])
+def test_an_audit_compares_a_table_with_an_export(
+    home: Home, output: str, request: pytest.FixtureRequest
+) -> None:
+    accounts = home.path / ".config" / "altaprofiles" / "accounts.toml"
+    [script] = [text for text in blocks("sh") if "audit" in text]
+    [program] = [text for text in blocks("python") if text.startswith("# audit.py")]
+    (home.crm / "audit.py").write_text(program)
+    script = script.replace(".venv/bin/python", shlex.quote(sys.executable))
+    to, database = output, str(home.crm / output)
+    if output == "postgresql":
+        server: Server = request.getfixturevalue("postgres")
+        to, database = server.url("profiles"), server.url()
+        script = script.replace("status crm.duckdb", f"status {shlex.quote(to)}")
+        script = script.replace("audit.py crm.duckdb", f"audit.py {shlex.quote(database)}")
+    days = "--since 2026-01-01 --until 2026-01-07"
+    night = f"cd crm && .venv/bin/altaprofiles sync 'App Launched' Charged {BOTH}{days} --quiet"
+    with emulated(people=40, seed=8) as outlet:
+        variables = outlet.environment
+        accounts.write_text(
+            f"{accounts.read_text()}[accounts.outlet]\n"
+            f'account_id = "{variables["CLEVERTAP_ACCOUNT_ID"]}"\n'
+            f'passcode = "{variables["CLEVERTAP_PASSCODE"]}"\n'
+            f'base_url = "{outlet.url}"\n'
+            'timezone = "Asia/Kolkata"\n'
+        )
+        done = home.run("/bin/sh", "-c", f"{night} -o {shlex.quote(to)}")
+        assert done.returncode == 0, done.stderr
+
+        def audit() -> tuple[int, dict[str, dict[str, object]]]:
+            done = home.run("/bin/sh", "-c", script)
+            assert done.stderr == ""
+            lines = (home.crm / "audit.ndjson").read_text().splitlines()
+            results = [*map(json.loads, lines)]
+            return done.returncode, {str(one["account"]): one for one in results}
+
+        code, results = audit()
+        names = [str(one.clevertap.account_id) for one in (outlet, home.emulator)]
+        assert (code, results.keys()) == (0, {*names})
+        for one in results.values():
+            found = {one[name] for name in ("counted", "in_file", "in_table")}
+            assert len(found) == 1
+            assert found != {0}
+        with closing(connection_to(database)) as connection:
+            for statement in STATEMENTS:
+                connection.execute(statement)
+            connection.commit()
+        code, results = audit()
+    assert code == 1
+    for one in results.values():
+        assert (one["passed"], one["is_as_written"]) == (False, True)
+        assert one["extra"] == ["identity:extra"]
+        for name in ("lost", "changed"):
+            assert isinstance(one[name], list)
+            assert len(one[name]) == 1
+
+
+BUYERS = "FROM profiles WHERE array_to_string(matched, ',') LIKE '%Charged%' GROUP BY account"
+STATEMENTS = [
+    f"DELETE FROM profiles WHERE (account, person) IN (SELECT account, min(person) {BUYERS})",
+    (
+        "UPDATE profiles SET email = 'eve@example.com' "
+        f"WHERE (account, person) IN (SELECT account, max(person) {BUYERS})"
+    ),
+    (
+        "INSERT INTO profiles (account, person, matched) "
+        f"SELECT account, 'identity:extra', ARRAY['Charged'] {BUYERS}"
+    ),
+]
+"""Mishaps of a table: each costs, changes or adds a person of each account."""
+
+
+def connection_to(database: str) -> Any:
+    if database.startswith("postgresql:"):
+        return psycopg.connect(database)
+    connection = duckdb.connect(database)
+    connection.begin()
+    return connection
