@@ -12,19 +12,20 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import duckdb
 import psycopg
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from altaprofiles.cli.exits import Exit
 from altaprofiles.emulator import Emulator
 
 from ..support.forks import write_program
-from ..support.guides import GUIDES
+from ..support.guides import GUIDES, block_of
 from ..support.postgres import Server
 from ..support.tasks import PATIENCE
 from ..support.terminals import emulated, refusing
@@ -594,3 +595,41 @@ def connection_to(database: str) -> Any:
     connection = duckdb.connect(database)
     connection.begin()
     return connection
+
+
+@needs_jq
+def test_a_night_leaves_metrics_for_node_exporter(home: Home) -> None:
+    script = block_of("observability.md", "textfile_collector", "sh")
+    folder = home.path / "textfiles"
+    folder.mkdir()
+    script = script.replace("/var/lib/node_exporter/textfile_collector", str(folder))
+    # The other days would be asked for one by one.
+    script = script.replace("--since 2026-01-01", "--since 2026-01-01 --until 2026-01-07")
+
+    def night() -> tuple[int, dict[str, tuple[dict[str, str], float]]]:
+        done = home.run("/bin/sh", "-c", script)
+        assert [path.name for path in folder.iterdir()] == ["crm.prom"]
+        text = (folder / "crm.prom").read_text()
+        samples = [one for family in text_string_to_metric_families(text) for one in family.samples]
+        return done.returncode, {one.name: (one.labels, one.value) for one in samples}
+
+    code, metrics = night()
+    labels = {"job_name": "crm"}
+    account = labels | {"account": str(home.emulator.clevertap.account_id)}
+    assert (code, metrics["altaprofiles_night_exit_code"]) == (0, (labels, 0))
+    assert metrics["altaprofiles_night_people"] == (labels, home.people())
+    of_success = metrics["altaprofiles_synced_seconds"]
+    assert of_success[0] == account
+    assert of_success[1] <= metrics["altaprofiles_night_end_seconds"][1]
+    last_day = datetime(2026, 1, 7, tzinfo=UTC).timestamp()
+    assert metrics["altaprofiles_through_seconds"] == (account, last_day)
+    accounts = home.path / ".config" / "altaprofiles" / "accounts.toml"
+    accounts.write_text(re.sub(r'passcode = ".*"', 'passcode = "wrong"', accounts.read_text()))
+    code, metrics = night()
+    # The last success stays what it was.
+    assert (code, metrics["altaprofiles_night_exit_code"]) == (3, (labels, 3))
+    assert metrics["altaprofiles_synced_seconds"] == of_success
+    (home.crm / "crm.duckdb").write_bytes(b"damaged")
+    code, metrics = night()
+    assert metrics.keys() >= {"altaprofiles_night_exit_code", "altaprofiles_night_end_seconds"}
+    assert code != 0
