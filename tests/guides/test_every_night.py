@@ -13,7 +13,7 @@ import duckdb
 import polars
 import pytest
 
-from altaprofiles import ExportProgress, Session
+from altaprofiles import ExportProgress, Session, SyncReport
 from altaprofiles.emulator import Emulator
 
 from ..support.guides import GUIDES, block_of, function_of
@@ -525,3 +525,39 @@ async def test_a_property_of_a_folder_has_one_column_under_both_names(
         ORDER BY 1
     """
     assert in_duckdb(query) == [("ann", "Gold"), ("bob", "Blue")]
+
+
+@pytest.mark.parametrize("shared", [False, True])
+async def test_a_night_is_tried_again_on_another_worker(
+    postgres: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, shared: bool
+) -> None:
+    (tmp_path / "shared").mkdir()
+    options = {"spool": str(tmp_path / "shared")} if shared else {}
+    table = postgres.url("profiles")
+    async with (
+        Emulator(records=PEOPLE) as emulator,
+        Session(clevertap=emulator.clevertap) as session,
+    ):
+
+        async def attempt(worker: str, **more: Any) -> SyncReport:
+            (tmp_path / worker).mkdir(exist_ok=True)
+            monkeypatch.chdir(tmp_path / worker)
+            return await session.sync("Charged", to=table, **(NIGHT | options | more))
+
+        with pytest.raises(InterruptedError):
+            await attempt("first", on_progress=halt)
+        left = [*tmp_path.glob("*/*.export")]
+        assert [path.parent.name for path in left] == ["shared" if shared else "first"]
+        report = await attempt("second")
+        # On a volume that both have, the second try goes on with what the first one has.
+        assert (report.finished, report.warnings) == (int(shared), [])
+        query = "SELECT person, fetched_at, added_at FROM profiles ORDER BY 1"
+        rows = postgres.rows(query)
+        assert len(rows) == len(PEOPLE)
+        # The next night of the first worker finishes its rest, which is older than the rows.
+        report = await attempt("first", until=days_ago(1).date())
+        assert report.finished == int(not shared)
+        later = postgres.rows(query)
+        assert [row[:1] for row in later] == [row[:1] for row in rows]
+        assert all(new[1] >= old[1] for new, old in zip(later, rows, strict=True))
+        assert [*tmp_path.glob("*/*.export")] == []
