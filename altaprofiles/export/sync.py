@@ -42,8 +42,8 @@ logger = logging.getLogger("altaprofiles")
 
 _NO_ZONE = (
     "the time zone of the project is not known, so that days end at midnight UTC; name it: with "
-    "timezone= (--timezone), in CLEVERTAP_TIMEZONE, or as the key timezone of the account in the "
-    "credentials file"
+    "timezone= (--timezone), in CLEVERTAP_TIMEZONE (behind the prefix, if `from_env` has one), or "
+    "as the key timezone of the account in the credentials file"
 )
 
 

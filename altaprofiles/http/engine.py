@@ -174,6 +174,11 @@ class Engine:
         return self._lifetime.is_closed
 
     @property
+    def is_running(self) -> bool:
+        """True while it is open in this process, and its event loop runs and does not end."""
+        return self._lifetime.is_running
+
+    @property
     def is_inherited(self) -> bool:
         """True in a process that was forked while the session was open."""
         return self._lifetime.is_inherited

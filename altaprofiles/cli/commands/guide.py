@@ -95,9 +95,18 @@ def _advice(name: str) -> str:
 
 
 def _hits(words: list[str], names: tuple[str, ...] | list[str]) -> Iterator[_Hit]:
-    """Yield the lines that have all of the words, in any order, or else the sections."""
+    """Yield the lines that have all of the words, in any order, and if they are few, sections."""
     found = [*_lines(words, names)]
-    yield from found or _sections([word[: max(4, len(word) - 2)] for word in words], names)
+    yield from found
+    if len(found) < _FEW:
+        shown = {(hit.guide, hit.section) for hit in found}
+        for hit in _sections([word[: max(4, len(word) - 2)] for word in words], names):
+            if (hit.guide, hit.section) not in shown:
+                yield hit
+
+
+_FEW = 3
+"""Lines below which sections that have the words in several lines are shown as well."""
 
 
 def _sections(beginnings: list[str], names: tuple[str, ...] | list[str]) -> Iterator[_Hit]:
