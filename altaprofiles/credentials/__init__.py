@@ -9,6 +9,7 @@ from .environment import (
     ignored_variables,
     is_in_environment,
     naming_shared,
+    secrets_in_environment,
     variable,
 )
 from .secret import SecretFunction, SecretSource
@@ -48,5 +49,6 @@ __all__ = [
     "naming_shared",
     "renamed",
     "same_host",
+    "secrets_in_environment",
     "variable",
 ]

@@ -9,19 +9,24 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
-from datetime import date
+from contextlib import closing
+from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import duckdb
+import psycopg
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from altaprofiles.cli.exits import Exit
 from altaprofiles.emulator import Emulator
 
 from ..support.forks import write_program
-from ..support.guides import GUIDES
+from ..support.guides import GUIDES, block_of
+from ..support.postgres import Server
 from ..support.tasks import PATIENCE
 from ..support.terminals import emulated, refusing
 
@@ -175,7 +180,7 @@ BOTH = "--account shop --account outlet "
 
 def alarm(accounts: str) -> tuple[str, ...]:
     """Return the command of the alarm, with the options that name the accounts."""
-    [script] = [text for text in blocks("sh") if "jq" in text]
+    [script] = [text for text in blocks("sh") if "far fewer" in text]
     assert BOTH in script
     # The name of a report has the second in which it is begun.
     script = script.replace("%H%M%S", "%H%M%S%N").replace(BOTH, accounts)
@@ -509,3 +514,122 @@ def test_the_questions_are_answered_by_the_table(home: Home) -> None:
         for bound in user["anonymous_ids"]
     ]
     assert on_whatsapp == {one for one, kind in types if kind.startswith("WHATSAPP")} != set()
+
+
+@needs_jq
+@pytest.mark.parametrize("output", ["crm.duckdb", "postgresql"])
+def test_an_audit_compares_a_table_with_an_export(
+    home: Home, output: str, request: pytest.FixtureRequest
+) -> None:
+    accounts = home.path / ".config" / "altaprofiles" / "accounts.toml"
+    [script] = [text for text in blocks("sh") if "audit" in text]
+    [program] = [text for text in blocks("python") if text.startswith("# audit.py")]
+    (home.crm / "audit.py").write_text(program)
+    script = script.replace(".venv/bin/python", shlex.quote(sys.executable))
+    to, database = output, str(home.crm / output)
+    if output == "postgresql":
+        server: Server = request.getfixturevalue("postgres")
+        to, database = server.url("profiles"), server.url()
+        script = script.replace("status crm.duckdb", f"status {shlex.quote(to)}")
+        script = script.replace("audit.py crm.duckdb", f"audit.py {shlex.quote(database)}")
+    days = "--since 2026-01-01 --until 2026-01-07"
+    night = f"cd crm && .venv/bin/altaprofiles sync 'App Launched' Charged {BOTH}{days} --quiet"
+    with emulated(people=40, seed=8) as outlet:
+        variables = outlet.environment
+        accounts.write_text(
+            f"{accounts.read_text()}[accounts.outlet]\n"
+            f'account_id = "{variables["CLEVERTAP_ACCOUNT_ID"]}"\n'
+            f'passcode = "{variables["CLEVERTAP_PASSCODE"]}"\n'
+            f'base_url = "{outlet.url}"\n'
+            'timezone = "Asia/Kolkata"\n'
+        )
+        done = home.run("/bin/sh", "-c", f"{night} -o {shlex.quote(to)}")
+        assert done.returncode == 0, done.stderr
+
+        def audit() -> tuple[int, dict[str, dict[str, Any]]]:
+            done = home.run("/bin/sh", "-c", script)
+            assert done.stderr == ""
+            lines = (home.crm / "audit.ndjson").read_text().splitlines()
+            results = [*map(json.loads, lines)]
+            return done.returncode, {str(one["account"]): one for one in results}
+
+        code, results = audit()
+        names = [str(one.clevertap.account_id) for one in (outlet, home.emulator)]
+        assert (code, {*results}) == (0, {*names})
+        for one in results.values():
+            found = {one[name] for name in ("counted", "in_file", "in_table")}
+            assert len(found) == 1
+            assert found != {0}
+        with closing(connection_to(database)) as connection:
+            for statement in STATEMENTS:
+                connection.execute(statement)
+            connection.commit()
+        code, results = audit()
+    assert code == 1
+    for one in results.values():
+        assert (one["passed"], one["is_as_written"]) == (False, True)
+        assert one["extra"] == ["identity:extra"]
+        for name in ("lost", "changed"):
+            assert isinstance(one[name], list)
+            assert len(one[name]) == 1
+
+
+BUYERS = "FROM profiles WHERE array_to_string(matched, ',') LIKE '%Charged%' GROUP BY account"
+STATEMENTS = [
+    f"DELETE FROM profiles WHERE (account, person) IN (SELECT account, min(person) {BUYERS})",
+    (
+        "UPDATE profiles SET email = 'eve@example.com' "
+        f"WHERE (account, person) IN (SELECT account, max(person) {BUYERS})"
+    ),
+    (
+        "INSERT INTO profiles (account, person, matched) "
+        f"SELECT account, 'identity:extra', ARRAY['Charged'] {BUYERS}"
+    ),
+]
+"""Mishaps of a table: each costs, changes or adds a person of each account."""
+
+
+def connection_to(database: str) -> Any:
+    if database.startswith("postgresql:"):
+        return psycopg.connect(database)
+    connection = duckdb.connect(database)
+    connection.begin()
+    return connection
+
+
+@needs_jq
+def test_a_night_leaves_metrics_for_node_exporter(home: Home) -> None:
+    script = block_of("observability.md", "textfile_collector", "sh")
+    folder = home.path / "textfiles"
+    folder.mkdir()
+    script = script.replace("/var/lib/node_exporter/textfile_collector", str(folder))
+    # The other days would be asked for one by one.
+    script = script.replace("--since 2026-01-01", "--since 2026-01-01 --until 2026-01-07")
+
+    def night() -> tuple[int, dict[str, tuple[dict[str, str], float]]]:
+        done = home.run("/bin/sh", "-c", script)
+        assert [path.name for path in folder.iterdir()] == ["crm.prom"]
+        text = (folder / "crm.prom").read_text()
+        samples = [one for family in text_string_to_metric_families(text) for one in family.samples]
+        return done.returncode, {one.name: (one.labels, one.value) for one in samples}
+
+    code, metrics = night()
+    labels = {"job_name": "crm"}
+    account = labels | {"account": str(home.emulator.clevertap.account_id)}
+    assert (code, metrics["altaprofiles_night_exit_code"]) == (0, (labels, 0))
+    assert metrics["altaprofiles_night_people"] == (labels, home.people())
+    of_success = metrics["altaprofiles_synced_seconds"]
+    assert of_success[0] == account
+    assert of_success[1] <= metrics["altaprofiles_night_end_seconds"][1]
+    last_day = datetime(2026, 1, 7, tzinfo=UTC).timestamp()
+    assert metrics["altaprofiles_through_seconds"] == (account, last_day)
+    accounts = home.path / ".config" / "altaprofiles" / "accounts.toml"
+    accounts.write_text(re.sub(r'passcode = ".*"', 'passcode = "wrong"', accounts.read_text()))
+    code, metrics = night()
+    # The last success stays what it was.
+    assert (code, metrics["altaprofiles_night_exit_code"]) == (3, (labels, 3))
+    assert metrics["altaprofiles_synced_seconds"] == of_success
+    (home.crm / "crm.duckdb").write_bytes(b"damaged")
+    code, metrics = night()
+    assert metrics.keys() >= {"altaprofiles_night_exit_code", "altaprofiles_night_end_seconds"}
+    assert code != 0

@@ -444,7 +444,7 @@ def test_a_key_that_alta_refuses_is_none_of_clevertap_s_regions(
 def test_it_needs_a_terminal_and_a_private_file(env: dict[str, str], path: Path) -> None:
     done = run(env, "login", stdin=b"A\np\neu1\n\n")
     assert (done.code, done.stdout) == (2, b"")
-    assert "not a terminal" in done.stderr
+    assert "not a terminal; run it in a terminal, or set CLEVERTAP_ACCOUNT_ID" in done.stderr
     with Terminal({**env, "JPY_PARENT_PID": "1"}, "login") as terminal:
         assert terminal.ended().code == 2
     with Terminal(env, "login", "no/name") as terminal:
@@ -472,3 +472,25 @@ def test_a_folder_that_is_none_is_named(env: dict[str, str], tmp_path: Path) -> 
         assert terminal.ended().code == 3
     assert "Not a directory" in terminal.text
     assert "Traceback" not in terminal.text
+
+
+def test_credentials_in_the_environment_need_no_login(
+    env: dict[str, str], emulator: Emulator, path: Path
+) -> None:
+    variables = emulator.environment
+    done = run({**env, **variables}, "login", "eu", stdin=b"")
+    assert (done.code, done.stdout) == (2, b"")
+    assert "the credentials of CleverTap and Alta are in the environment" in done.stderr
+    assert "need no login" in done.stderr
+    assert f"for several accounts, write {path} (its format: altaprofiles guide" in done.stderr
+    assert "or set" not in done.stderr
+    assert all(variables[name] not in done.stderr for name in ("CLEVERTAP_PASSCODE", "ALTA_TOKEN"))
+    # An account without its passcode is nobody's credentials.
+    names = {"CLEVERTAP_ACCOUNT_ID": "A", "CLEVERTAP_PASSCODE": ""}
+    done = run({**env, **names}, "login", stdin=b"")
+    assert "or set CLEVERTAP_ACCOUNT_ID and CLEVERTAP_PASSCODE" in done.stderr
+    done = run({**env, **names, "ALTA_TOKEN": "t"}, "login", stdin=b"")
+    assert "the credentials of Alta are in the environment" in done.stderr
+    # The file that the commands would read.
+    done = run({**env, "ALTAPROFILES_CONFIG": "/srv/crm.toml"}, "login", stdin=b"")
+    assert "write /srv/crm.toml (" in done.stderr

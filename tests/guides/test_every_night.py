@@ -13,7 +13,7 @@ import duckdb
 import polars
 import pytest
 
-from altaprofiles import ExportProgress, Session
+from altaprofiles import ExportProgress, Session, SyncReport
 from altaprofiles.emulator import Emulator
 
 from ..support.guides import GUIDES, block_of, function_of
@@ -452,3 +452,112 @@ async def test_files_of_a_folder_that_are_damaged_are_found(
     midst.write_bytes(content[:4] + b"\xff" * 20 + content[24:])
     found = namespace["damaged_files"]("crm")
     assert [line.partition(": ")[0] for line in found] == [str(ended), str(midst)]
+
+
+async def test_a_property_has_one_column_under_its_old_and_its_new_name(crm: Database) -> None:
+    old = "Customer Type"
+
+    def buyer(identity: str, days: int, **properties: str) -> dict[str, Any]:
+        return did(identity, days, days) | {"profileData": properties}
+
+    async def night(until: int, *flatten: str, people: list[dict[str, Any]]) -> list[str]:
+        async with (
+            Emulator(records=people) as emulator,
+            Session(clevertap=emulator.clevertap) as session,
+        ):
+            days: dict[str, Any] = NIGHT | {"until": days_ago(until).date()}
+            report = await session.sync("Charged", to=crm.to, flatten=flatten, **days)
+        return report.warnings
+
+    def run(script: str) -> None:
+        for statement in filter(str.strip, script.split(";")):
+            crm.run(statement)
+
+    people = "SELECT identity, membership FROM people ORDER BY 1"
+    before = [buyer("ann", 20, **{old: "Gold"}), buyer("bob", 20, **{old: "Silver"})]
+    assert await night(15, old, people=before) == []
+    after = [
+        # The app has left the old value where it was.
+        buyer("ann", 10, **{old: "Gold", "Membership": "Platinum"}),
+        buyer("cat", 10, Membership="Blue"),
+        before[1],
+    ]
+    (warning,) = await night(9, old, "Membership", people=after)
+    assert "a new column, null in the rows, of any account, that this run did not bring" in warning
+    view, question = block_of(GUIDE, 'coalesce("Membership"', "sql").split("-- people")
+    run(view)
+    assert crm.rows(people) == [("ann", "Platinum"), ("bob", "Silver"), ("cat", "Blue")]
+    question = question.partition("\n")[2].strip().rstrip(";")
+    assert crm.rows(question) == [(1,)]
+    after[2] = buyer("bob", 5, Membership="Red")
+    assert await night(4, old, "Membership", people=after) == []
+    # He has the new name alone, and the old column has nothing that the new one lacks.
+    assert crm.rows(question) == [(0,)]
+    run(block_of(GUIDE, "DROP COLUMN", "sql"))
+    after.append(buyer("dan", 3, Membership="Green"))
+    assert await night(2, "Membership", people=after) == []
+    assert crm.rows(people) == [
+        ("ann", "Platinum"),
+        ("bob", "Red"),
+        ("cat", "Blue"),
+        ("dan", "Green"),
+    ]
+
+
+async def test_a_property_of_a_folder_has_one_column_under_both_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    people = [
+        did("ann", 20, 20) | {"profileData": {"Customer Type": "Gold"}},
+        did("bob", 10, 10) | {"profileData": {"Membership": "Blue"}},
+    ]
+    async with (
+        Emulator(records=people) as emulator,
+        Session(clevertap=emulator.clevertap) as session,
+    ):
+        for days, flatten in ((15, ["Customer Type"]), (2, ["Membership"])):
+            night = NIGHT | {"until": days_ago(days).date()}
+            await session.sync("Charged", to="crm/", flatten=flatten, **night)
+    query = """
+        SELECT identity, coalesce("Membership", "Customer Type")
+        FROM read_parquet('crm/*/*.parquet', hive_partitioning = true, union_by_name = true)
+        ORDER BY 1
+    """
+    assert in_duckdb(query) == [("ann", "Gold"), ("bob", "Blue")]
+
+
+@pytest.mark.parametrize("shared", [False, True])
+async def test_a_night_is_tried_again_on_another_worker(
+    postgres: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, shared: bool
+) -> None:
+    (tmp_path / "shared").mkdir()
+    options = {"spool": str(tmp_path / "shared")} if shared else {}
+    table = postgres.url("profiles")
+    async with (
+        Emulator(records=PEOPLE) as emulator,
+        Session(clevertap=emulator.clevertap) as session,
+    ):
+
+        async def attempt(worker: str, **more: Any) -> SyncReport:
+            (tmp_path / worker).mkdir(exist_ok=True)
+            monkeypatch.chdir(tmp_path / worker)
+            return await session.sync("Charged", to=table, **(NIGHT | options | more))
+
+        with pytest.raises(InterruptedError):
+            await attempt("first", on_progress=halt)
+        left = [*tmp_path.glob("*/*.export")]
+        assert [path.parent.name for path in left] == ["shared" if shared else "first"]
+        report = await attempt("second")
+        # On a volume that both have, the second try goes on with what the first one has.
+        assert (report.finished, report.warnings) == (int(shared), [])
+        query = "SELECT person, fetched_at, added_at FROM profiles ORDER BY 1"
+        rows = postgres.rows(query)
+        assert len(rows) == len(PEOPLE)
+        # The next night of the first worker finishes its rest, which is older than the rows.
+        report = await attempt("first", until=days_ago(1).date())
+        assert report.finished == int(not shared)
+        later = postgres.rows(query)
+        assert [row[:1] for row in later] == [row[:1] for row in rows]
+        assert all(new[1] >= old[1] for new, old in zip(later, rows, strict=True))
+        assert [*tmp_path.glob("*/*.export")] == []

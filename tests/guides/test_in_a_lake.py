@@ -85,6 +85,7 @@ def test_every_block_is_a_program_that_runs_here() -> None:
         "with_dask.py",
         "with_dlt.py",
         "airflow_tasks.py",
+        "airflow_nightly.py",
     ]
 
 

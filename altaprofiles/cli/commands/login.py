@@ -41,7 +41,7 @@ def login(app: App, name: str | None, timezone: str | None, no_test: bool) -> No
 
     Without a terminal, set CLEVERTAP_ACCOUNT_ID, CLEVERTAP_PASSCODE and CLEVERTAP_REGION, or
     ALTA_TOKEN and ALTA_ENDPOINT, instead. They take precedence over the file, unless --account is
-    passed.
+    passed. For several accounts, write the file: `altaprofiles guide many-accounts` has its format.
 
     \b
     Examples:
@@ -55,13 +55,9 @@ def login(app: App, name: str | None, timezone: str | None, no_test: bool) -> No
     from ...errors import AltaProfilesError, ConfigurationError
     from ..dialog import ask_credentials, why_silent
 
-    if (reason := why_silent()) is not None:
-        raise Failure(
-            f"login asks questions, and {reason}; run it in a terminal, or set "
-            f"CLEVERTAP_ACCOUNT_ID and CLEVERTAP_PASSCODE, or ALTA_TOKEN",
-            Exit.USAGE,
-        )
     try:
+        if (reason := why_silent()) is not None:
+            raise Failure(f"login asks questions, and {reason}; {_without_terminal()}", Exit.USAGE)
         accounts = Accounts.read()
         name = name or app.account or accounts.pick(None) or "main"
     except ConfigurationError as error:
@@ -114,6 +110,29 @@ def login(app: App, name: str | None, timezone: str | None, no_test: bool) -> No
             )
     of = "" if role else f" --account {shlex.quote(name)}"
     app.info(f"Next: altaprofiles doctor{of}")
+
+
+def _without_terminal() -> str:
+    """Return what to do in place of a login, in words."""
+    from ...accounts import accounts_path
+    from ...credentials import secrets_in_environment
+
+    found = {*secrets_in_environment()}
+    secrets = {
+        "CleverTap": {"CLEVERTAP_ACCOUNT_ID", "CLEVERTAP_PASSCODE"},
+        "Alta": {"ALTA_TOKEN"},
+    }
+    complete = [service for service, names in secrets.items() if names <= found]
+    advice = (
+        f"the credentials of {' and '.join(complete)} are in the environment, and need no login"
+        if complete
+        else "run it in a terminal, or set CLEVERTAP_ACCOUNT_ID and CLEVERTAP_PASSCODE, or "
+        "ALTA_TOKEN"
+    )
+    return (
+        f"{advice}; for several accounts, write {accounts_path()} (its format: altaprofiles guide "
+        f"many-accounts)"
+    )
 
 
 def _test(app: App, clevertap: CleverTap | None, alta: Alta | None) -> None:
