@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -24,6 +25,8 @@ from altaprofiles.emulator import Emulator
 from ..support.guides import GUIDES, block_of, function_of
 from ..support.odd_people import ODD_PEOPLE, TIME, with_odd_people
 from ..support.sessions import EVENT, RANGE, session_for
+from ..support.tasks import PATIENCE
+from ..support.terminals import emulated, environment
 
 
 def person(identity: str | None, *devices: str) -> dict[str, Any]:
@@ -213,6 +216,43 @@ async def test_counts_beside_missing_ones_keep_their_digits(
     printed = capsys.readouterr().out
     for line in (r"Charged +9007199254740995", r"Other +4"):
         assert re.search(f"^{line}$", printed, re.MULTILINE)
+
+
+@pytest.mark.parametrize("file", ["monthly.ipynb", "monthly.ipy"])
+def test_a_notebook_runs_as_a_script(tmp_path: Path, file: str) -> None:
+    cells = [
+        "from altaprofiles import Session\n",
+        "async with Session.from_env() as me:\n    report = await me.export(to='all.ndjson')\n",
+        "print(report.people)\n",
+    ]
+    notebook = {
+        "nbformat": 4,
+        "nbformat_minor": 4,
+        "metadata": {},
+        "cells": [
+            {
+                "cell_type": "code",
+                "execution_count": None,
+                "metadata": {},
+                "outputs": [],
+                "source": one,
+            }
+            for one in cells
+        ],
+    }
+    is_script = file.endswith(".ipy")
+    (tmp_path / file).write_text("\n".join(cells) if is_script else json.dumps(notebook))
+    with emulated(people=7) as emulator:
+        done = subprocess.run(
+            [sys.executable, "-m", "IPython", file],
+            cwd=tmp_path,
+            env=environment(tmp_path, emulator.environment),
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+    assert (done.returncode, done.stdout) == (0, "7\n"), done.stderr
 
 
 def stored_properties(path: Path) -> list[dict[str, Any]]:
