@@ -20,6 +20,7 @@ import polars as pl
 import pytest
 
 from altaprofiles import Retry, Session
+from altaprofiles.accounts import Accounts
 from altaprofiles.emulator import Emulator
 
 from ..support.guides import GUIDES, block_of, function_of
@@ -216,6 +217,34 @@ async def test_counts_beside_missing_ones_keep_their_digits(
     printed = capsys.readouterr().out
     for line in (r"Charged +9007199254740995", r"Other +4"):
         assert re.search(f"^{line}$", printed, re.MULTILINE)
+
+
+@pytest.mark.anyio
+async def test_daily_counts_are_those_of_each_account(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with Emulator(people=60) as shop, Emulator(people=40, seed=8) as outlet:
+        emulators = {"shop": shop, "outlet": outlet}
+        tables = {
+            name: {
+                "account_id": str(one.clevertap.account_id),
+                "passcode": str(one.clevertap.passcode),
+                "base_url": one.url,
+            }
+            for name, one in emulators.items()
+        }
+        accounts = Accounts(tmp_path / "accounts.toml", "shop", tables)
+        accounts.write()
+        monkeypatch.setenv("ALTAPROFILES_CONFIG", str(accounts.path))
+        frame = await recipe("daily_counts")()
+        assert [one.stats.too_many for one in emulators.values()] == [0, 0]
+    days = pd.date_range("2026-01-01", "2026-01-31")
+    assert [*frame.index] == [*days.date]
+    assert {*frame} == {(one, event) for one in emulators for event in ("App Launched", "Charged")}
+    for (name, event), counts in frame.items():
+        population = emulators[name].population
+        numbers = [int(f"{day:%Y%m%d}") for day in days]
+        assert [*counts] == [len({*population.active(event, day, day)}) for day in numbers]
 
 
 @pytest.mark.parametrize("file", ["monthly.ipynb", "monthly.ipy"])
