@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+import warnings
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from functools import partial, wraps
 from types import TracebackType
@@ -262,6 +263,7 @@ class Session:
             if isinstance(hook, Observer):
                 hook.watch(self._loads)
         self._is_view = False
+        self._unclosed = _Unclosed(self._engine)
         # Advice on credentials that are missing, by service, of the method that made the session.
         self._remedies: Mapping[str, str] = {}
         self._set_up()
@@ -1351,6 +1353,26 @@ class Session:
             error.locate(*CDP.name)
             raise error
         return self._alta
+
+
+class _Unclosed:
+    """Warns of a session that nobody holds any more, nor a view of it, and that is still open.
+
+    The tasks of a session hold its engine, and none of them this.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def __del__(self) -> None:
+        if self._engine.is_running:
+            warnings.warn(
+                "unclosed Session: its connections and tasks stay; open it with `async with`, or "
+                "await its aclose()",
+                ResourceWarning,
+                stacklevel=2,
+                source=self,
+            )
 
 
 # For the command line, which writes several sessions to one output.

@@ -34,7 +34,7 @@ from altaprofiles.base.wording import DOCTOR
 from altaprofiles.emulator import Emulator
 
 from .support.joining import Both, both, user
-from .support.servers import Answer, always, closed, gated, http, listening, scripted
+from .support.servers import Answer, always, closed, gated, http, scripted
 from .support.sessions import EVENT, QUICK, RANGE, session_at, session_for
 
 pytestmark = pytest.mark.anyio
@@ -199,31 +199,6 @@ async def test_the_error_of_a_deadline_says_where_the_time_went(tmp_path: Path) 
             assert isinstance(attempt.error, RequestTimeout)
             assert session.stats.unsent == 2
             group.cancel_scope.cancel()
-
-
-@pytest.mark.parametrize("way", ["TLS", "proxy"])
-async def test_a_deadline_that_ends_before_there_is_a_connection_says_so(way: str) -> None:
-    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.read()
-        writer.close()
-
-    async with listening(silent) as port:
-        here = f"127.0.0.1:{port}"
-        proxy = f"http://{here}" if way == "proxy" else None
-        url = "https://h.example" if way == "proxy" else f"https://{here}"
-        place = f"h.example through the proxy {here} from `proxy`" if way == "proxy" else here
-        account = CleverTap("ACCOUNT", "PASSCODE", base_url=url)
-        async with Session(clevertap=account, proxy=proxy, retry=QUICK) as session:
-            with pytest.raises(RequestTimeout) as caught:
-                await session.profiles.get(identity="1", deadline=1.0)
-            text = f"it waited for a connection to {place}; no request was sent"
-            assert text in str(caught.value)
-            # With a limit for the connection the text is the same as for the whole attempt.
-            for timeout in (Timeout(connect=0.3), Timeout(connect=None, read=0.3)):
-                with pytest.raises(RequestTimeout) as caught:
-                    once = session.with_options(timeout=timeout, retry=Retry(attempts=1))
-                    await once.profiles.get(identity="1")
-                assert f"no connection to {place} within 0.3 s" in str(caught.value)
 
 
 def session_of_both(url: str) -> Session:
@@ -462,9 +437,9 @@ async def test_none_takes_away_the_options_of_a_view() -> None:
             retry=Retry(attempts=1), timeout=Timeout(total=1e-9), deadline=1e-9
         )
         # The limit of the attempt is left.
-        with pytest.raises(RequestTimeout, match="within 1e-09 s"):
+        with pytest.raises(RequestTimeout, match="no connection to"):
             await view.with_options(deadline=None).profiles.get(identity="1")
-        with pytest.raises(RequestTimeout, match="within 1e-09 s"):
+        with pytest.raises(RequestTimeout, match="no connection to"):
             await view.profiles.get(identity="1", deadline=None)
         with pytest.raises(RequestTimeout, match="the deadline of"):
             await view.with_options().profiles.get(identity="1")

@@ -11,6 +11,7 @@ import pickle
 import random
 import subprocess
 import sys
+import warnings
 import weakref
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -496,3 +497,62 @@ def test_a_session_is_neither_pickled_nor_copied(copied: Callable[[object], obje
     with blocking(lambda: session) as blocked:
         with pytest.raises(TypeError, match=r"with altaprofiles\.blocking\(Session\.from_env\)"):
             copied(blocked)
+
+
+# ------------------------------------------------------------------------------ never closed
+
+
+def collected() -> list[str]:
+    """Return the warnings of sessions that nobody holds."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        gc.collect()
+    return [str(one.message) for one in caught if "unclosed Session" in str(one.message)]
+
+
+@pytest.mark.anyio
+async def test_a_session_that_is_dropped_open_is_a_resource_warning() -> None:
+    async with Emulator(people=5) as emulator:
+        for _ in range(3):
+            session = await Session(clevertap=emulator.clevertap).__aenter__()
+            await session.profiles.get(identity="5555555555")
+            del session
+            assert len(collected()) == 1
+        assert collected() == []
+
+
+@pytest.mark.anyio
+async def test_a_session_that_is_used_or_closed_is_no_resource_warning() -> None:
+    async with Emulator(people=5) as emulator:
+        session = await Session(clevertap=emulator.clevertap).__aenter__()
+        view = session.with_options(deadline=60).with_options(bulk=True)
+        closing = session.aclose
+        del session
+        assert collected() == []
+        await view.profiles.get(identity="5555555555")
+        await closing()
+        del view, closing
+        async with Session(clevertap=emulator.clevertap) as session:
+            await session.profiles.get(identity="5555555555")
+        session = Session(clevertap=emulator.clevertap)
+        del session
+        assert collected() == []
+
+
+def test_a_loop_that_ends_closes_its_sessions_without_a_warning() -> None:
+    program = """
+import asyncio, gc
+from altaprofiles import CleverTap, Session
+kept = []
+async def main():
+    local = await Session(clevertap=CleverTap("ID", "passcode")).__aenter__()
+    kept.append(await Session(clevertap=CleverTap("ID", "passcode")).__aenter__())
+asyncio.run(main())
+gc.collect()
+kept.clear()
+gc.collect()
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "always", "-c", program], capture_output=True, text=True, check=True
+    )
+    assert "unclosed Session" not in done.stderr

@@ -52,8 +52,11 @@ def with_options(text: str, command: click.Command) -> str:
         value = match["value"].replace("_", "-")
         return match["option"] or f"{words} {value}"
 
-    return _NAMES.sub(as_option, text)
+    return _NAMES.sub(as_option, text).replace(*_OWN_CA)
 
+
+_OWN_CA = ("pass ssl=", "let SSL_CERT_FILE name its certificate")
+"""Advice of the library on an unknown issuer, and the command's."""
 
 # Advice may name those of another command.
 _OF_OTHERS = {"late_days": "--late-days", "on_shortfall": "--on-shortfall"}

@@ -325,6 +325,15 @@ class Lifetime:
             self._drained.set()
 
     @property
+    def is_running(self) -> bool:
+        """True while it is open in this process, and its event loop runs and does not end."""
+        if self._state not in ("open", "draining") or self.is_inherited or self._loop is None:
+            return False
+        # An event loop that ends cancels its tasks, and the host then closes all.
+        is_ending = self._host is None or self._host.done() or self._host.cancelling() > 0
+        return self._loop.is_running() and not is_ending
+
+    @property
     def is_inherited(self) -> bool:
         """True in a process that was forked while the session was open."""
         return self._state in ("open", "draining") and os.getpid() != self._process

@@ -15,6 +15,8 @@ import asyncio
 import re
 import select
 import ssl
+from collections.abc import Callable
+from contextvars import ContextVar
 from functools import partial
 from typing import Any, Literal
 
@@ -22,7 +24,10 @@ import aiohttp
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.http_exceptions import HttpProcessingError
 
-__all__ = ["Connector"]
+__all__ = ["Connector", "on_connection"]
+
+on_connection: ContextVar[Callable[[], object] | None] = ContextVar("on_connection", default=None)
+"""Called once the request of this task has a connection, through a proxy if there is one."""
 
 _LARGEST_HEAD = 128 * 1024
 """Most bytes in front of a body: status line and headers, and all interim answers (1xx).
@@ -47,18 +52,14 @@ class Connector(aiohttp.TCPConnector):
 
     def __init__(self, context: ssl.SSLContext | None = None) -> None:
         super().__init__(limit=0, resolver=_Resolver(), ssl=True if context is None else context)
-        self.waiting: set[asyncio.Task[Any]] = set()
-        """Tasks that wait for a connection. Whoever is done with one takes it out."""
         # Private to aiohttp: a version that renames it fails in mypy and in test_connections.py.
         self._factory: Any = partial(_Connection, loop=self._loop)
 
     async def connect(self, *args: Any, **kwargs: Any) -> Any:
-        """Return a connection, which the current task waits for until then."""
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101
-        self.waiting.add(task)
+        """Return a connection: an idle one, or a new one."""
         connection = await super().connect(*args, **kwargs)
-        self.waiting.discard(task)
+        if (called := on_connection.get()) is not None:
+            called()
         return connection
 
 

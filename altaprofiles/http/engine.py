@@ -49,7 +49,7 @@ from .reader import Reader
 from .retry import Budget, Retry, Tries
 from .rotation import Rotation
 from .service import Service
-from .transport import Limits, OnHead, Timeout, Transport, awaited
+from .transport import Limits, OnHead, Timeout, Transport
 
 __all__ = ["Engine"]
 
@@ -172,6 +172,11 @@ class Engine:
     def is_closed(self) -> bool:
         """True once nothing is sent any more."""
         return self._lifetime.is_closed
+
+    @property
+    def is_running(self) -> bool:
+        """True while it is open in this process, and its event loop runs and does not end."""
+        return self._lifetime.is_running
 
     @property
     def is_inherited(self) -> bool:
@@ -399,7 +404,7 @@ class Engine:
             refusal = call.service.refusal()
             self._unsent(call, tries, refusal)
             raise refusal
-        text = f"{call.request.operation} did not finish within {whole}: {_state(call, tries)}"
+        text = f"{call.request.operation} did not finish within {whole}: {self._state(call, tries)}"
         timeout = RequestTimeout(after_failure(text, tries.failure))
         timeout.locate(call.service.api, call.request.operation)
         if tries.is_waiting and (advice := _advice_on_slots(call)) is not None:
@@ -410,6 +415,28 @@ class Engine:
             tries.cut_off_from = None
             self._report(call.attempt(tries, sent_at, None, timeout))
         raise timeout from tries.failure
+
+    def _state(self, call: _Call, tries: Tries) -> str:
+        """Return the state of a call that is out of time, in words."""
+        rotation = call.service.rotation
+        if tries.is_asking and rotation is not None:
+            wait = f"the function of {rotation.argument} had not returned; "
+        elif tries.cut_off_from is not None and tries.is_connecting:
+            wait = f"it waited for the connection to {self._transport.place(call.service.peer)}; "
+        elif tries.cut_off_from is not None:
+            wait = "it waited for an answer; "
+        elif tries.is_waiting:
+            cap = call.service.cap(call.request.operation)
+            awaited = "its turn in the pace of requests"
+            if cap.is_full:
+                holders = cap.holders()
+                by = f", held by {holders}" if holders else ""
+                awaited = f"one of {numbered(cap.allowed, 'slot')}{by}"
+            wait = f"it waited for {awaited}; "
+        else:
+            wait = "it waited before the next attempt; " if tries.sent else ""
+        sent = numbered(tries.requests, "request") if tries.requests else "no request"
+        return f"{wait}{sent} {'was' if tries.requests < 2 else 'were'} sent"
 
     async def _attempts(self, call: _Call, tries: Tries) -> Any:
         service = call.service
@@ -427,11 +454,11 @@ class Engine:
                     used = rotation.current
             response = None
             started = time.monotonic()
-            tries.sent += 1
+            tries.begin()
             limit = self._transport.max_response_bytes
             reader = None if call.new_reader is None else call.new_reader(limit)
             try:
-                response = await self._send(call, cap, turn, reader)
+                response = await self._send(call, cap, turn, tries, reader)
                 if not response.body.isascii():
                     response = await _checked(response)
                 if reader is not None and response.taken:
@@ -443,9 +470,9 @@ class Engine:
                 error = self._closing(failure) or failure
                 if reader is not None:
                     reader.close()
-            except BaseException as end:
+            except BaseException:
                 service.pace.failed(turn.pace)
-                tries.cut_off_from, tries.awaited = started, awaited(end)
+                tries.cut_off_from = started
                 if reader is not None:
                     reader.close()
                 raise
@@ -628,7 +655,7 @@ class Engine:
         return turn
 
     async def _send(
-        self, call: _Call, cap: Cap, turn: Turn, reader: Reader[Any] | None
+        self, call: _Call, cap: Cap, turn: Turn, tries: Tries, reader: Reader[Any] | None
     ) -> Response:
         """Return the response. Releases the slot, even after an error."""
         for tally in self._tallies:
@@ -637,7 +664,12 @@ class Engine:
         sent_at = time.time()
         try:
             response = await self._transport.send(
-                call.request, call.service.peer, self._options.limits, call.on_head, reader
+                call.request,
+                call.service.peer,
+                self._options.limits,
+                call.on_head,
+                reader,
+                tries.connected,
             )
         except BaseException as error:
             # The socket of an abandoned request closes on the next turn of the loop. The service
@@ -724,28 +756,6 @@ def _chosen(value: T | UnsetType | None, present: T, own: T) -> T:
     if value is UNSET:
         return present
     return own if value is None else value
-
-
-def _state(call: _Call, tries: Tries) -> str:
-    """Return the state of a call that is out of time, in words."""
-    rotation = call.service.rotation
-    if tries.is_asking and rotation is not None:
-        wait = f"the function of {rotation.argument} had not returned; "
-    elif tries.cut_off_from is not None:
-        wait = f"it waited for {tries.awaited or 'an answer'}; "
-    elif tries.is_waiting:
-        cap = call.service.cap(call.request.operation)
-        awaited = "its turn in the pace of requests"
-        if cap.is_full:
-            holders = cap.holders()
-            by = f", held by {holders}" if holders else ""
-            awaited = f"one of {numbered(cap.allowed, 'slot')}{by}"
-        wait = f"it waited for {awaited}; "
-    else:
-        wait = "it waited before the next attempt; " if tries.sent else ""
-    number = tries.sent - (tries.awaited is not None)
-    sent = numbered(number, "request") if number else "no request"
-    return f"{wait}{sent} {'was' if number < 2 else 'were'} sent"
 
 
 def _advice_on_slots(call: _Call) -> str | None:

@@ -159,7 +159,9 @@ class Tries(Struct):
 
     Attributes:
         number: the number of the current attempt, 1 for the first.
-        sent: requests sent so far.
+        sent: attempts that have had their turn.
+        requests: those of them that have had a connection.
+        is_connecting: whether the current one waits for its connection.
         is_waiting: whether it waits for a slot, or until the service may be asked.
         failures: failed attempts so far.
         polls: "not ready" answers so far.
@@ -172,7 +174,6 @@ class Tries(Struct):
         failure: the error of the attempt before the current one.
         cut_off_from: the clock reading at which a request was sent that a cancellation cut off;
             None if there was none.
-        awaited: what it waited for if it could not be sent yet, as text; None for its answer.
     """
 
     retry: Retry
@@ -180,6 +181,8 @@ class Tries(Struct):
     ends: float = math.inf
     number: int = 0
     sent: int = 0
+    requests: int = 0
+    is_connecting: bool = False
     is_waiting: bool = False
     failures: int = 0
     polls: int = 0
@@ -191,9 +194,18 @@ class Tries(Struct):
     queued_at: float = 0.0
     failure: AltaProfilesError | None = None
     cut_off_from: float | None = None
-    awaited: str | None = None
     _polled_since: float = math.inf
     _refused_since: float = math.inf
+
+    def begin(self) -> None:
+        """Count an attempt that has its turn."""
+        self.sent += 1
+        self.is_connecting = True
+
+    def connected(self) -> None:
+        """Count the request of the current attempt, once: aiohttp may connect again for it."""
+        self.requests += self.is_connecting
+        self.is_connecting = False
 
     def failed(
         self,

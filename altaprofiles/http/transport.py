@@ -35,7 +35,7 @@ from ..errors import (
     TransportError,
 )
 from ..wire.messages import Request, Response
-from .connections import Connector
+from .connections import Connector, on_connection
 from .deadlines import Deadlines, Watched
 from .inflate import Garbled, Inflater, codings
 from .proxies import Proxies, Proxy, proxy_secrets
@@ -47,7 +47,6 @@ __all__ = [
     "Peer",
     "Timeout",
     "Transport",
-    "awaited",
     "check_context",
     "translated",
 ]
@@ -227,6 +226,7 @@ class Transport:
         limits: Limits,
         on_head: OnHead | None = None,
         reader: Reader[object] | None = None,
+        on_connected: Callable[[], object] | None = None,
     ) -> Response:
         """Return the complete response to `request`, whatever its status.
 
@@ -239,6 +239,7 @@ class Transport:
                 argument is the length of the body, estimated if it is compressed, or None. Not
                 called for a body that arrives in one piece.
             reader: takes the body of an answer with status 200, which is then not in the response.
+            on_connected: called when there is a connection for the request.
 
         Raises:
             TransportError: no complete answer arrived, or it exceeds the byte cap.
@@ -247,6 +248,13 @@ class Transport:
         client = self._clients.get(peer) or self._client(peer)
         proxy = self._proxy(peer)
         watched = limits.deadlines.begin()
+
+        def connected() -> None:
+            watched.is_connected = True
+            if on_connected is not None:
+                on_connected()
+
+        token = on_connection.set(connected)
         failure: AltaProfilesError
         try:
             response = await client.request(
@@ -272,22 +280,15 @@ class Transport:
         except (asyncio.CancelledError, Exception) as error:
             if isinstance(error, Exception) and _is_of_a_hook(error):
                 raise
-            place = peer.host if proxy is None else _through(peer.host, proxy)
-            is_waiting = self._connector is not None and watched.task in self._connector.waiting
             if watched.ended_by_deadline():
-                unconnected = place if is_waiting else None
-                failure = _overdue(limits.timeout, watched, peer.host, request, unconnected)
-            elif isinstance(error, asyncio.CancelledError) and is_waiting:
-                vars(error)[_AWAITED] = f"a connection to {place}"
-                raise
+                failure = _overdue(limits.timeout, watched, peer.host, proxy, request)
             elif isinstance(error, asyncio.CancelledError | AltaProfilesError):
                 raise
             else:
                 failure = translated(error, peer.host, limits.timeout, proxy)
         finally:
+            on_connection.reset(token)
             limits.deadlines.end(watched)
-            if self._connector is not None:
-                self._connector.waiting.discard(watched.task)
         # Raised outside the handler, so that aiohttp's error does not become its context: that
         # error shows request headers in its repr, and its frames hold them.
         raise failure
@@ -380,27 +381,22 @@ class Transport:
         proxy = self._proxies.get(peer)
         return () if proxy is None else proxy_secrets(proxy.headers)
 
+    def place(self, peer: Peer) -> str:
+        """Return the destination in words, with the proxy on the way, without its login."""
+        return _place(peer.host, self._proxies.get(peer))
+
     def _proxy(self, peer: Peer) -> Proxy | None:
         if peer not in self._proxies:
             self._proxies[peer] = self._routes.to(peer.url)
         return self._proxies[peer]
 
 
-_AWAITED = "altaprofiles_awaited"
-
-
-def awaited(error: BaseException) -> str | None:
-    """Return what a request waited for that was cancelled before it could be sent, or None."""
-    found: str | None = vars(error).get(_AWAITED)
-    return found
-
-
 def _overdue(
-    timeout: Timeout, watched: Watched, host: str, request: Request, unconnected: str | None
+    timeout: Timeout, watched: Watched, host: str, proxy: Proxy | None, request: Request
 ) -> AltaProfilesError:
-    if unconnected is not None:
+    if not watched.is_connected:
         limit = timeout.read if watched.overdue == "read" else timeout.total
-        return RequestTimeout(f"no connection to {unconnected} within {limit} s")
+        return RequestTimeout(f"no connection to {_place(host, proxy)} within {limit} s")
     if watched.overdue == "read":
         return RequestTimeout(f"{host} sent nothing for {timeout.read} s")
     failure = f"no complete answer from {host} within {timeout.total} s"
@@ -425,12 +421,10 @@ def translated(
     """Return the error of this library for any exception from below."""
     if proxy is not None and isinstance(error, aiohttp.ClientHttpProxyError):
         return _proxy_refusal(host, proxy, error.status, error.message)
-    if proxy is None:
-        place = host
-    elif _is_of(error, URL(proxy.url)):
+    if proxy is not None and _is_of(error, URL(proxy.url)):
         place = f"the proxy for {host}, {proxy}"
     else:
-        place = _through(host, proxy)
+        place = _place(host, proxy)
     if isinstance(error, aiohttp.ConnectionTimeoutError):
         return RequestTimeout(f"no connection to {place} within {timeout.connect} s")
     if (tls := _tls_error(error)) is not None:
@@ -451,8 +445,8 @@ def translated(
     return TransportError(f"the connection to {place} broke", detail=_reason(error))
 
 
-def _through(host: str, proxy: Proxy) -> str:
-    return f"{host} through the proxy {proxy}"
+def _place(host: str, proxy: Proxy | None) -> str:
+    return host if proxy is None else f"{host} through the proxy {proxy}"
 
 
 def _is_of_a_hook(error: BaseException) -> bool:
@@ -475,7 +469,7 @@ def _reason(error: object) -> str:
 
 
 def _proxy_refusal(host: str, proxy: Proxy, status: int, reason: str) -> ConnectError:
-    failure = f"no connection to {_through(host, proxy)}"
+    failure = f"no connection to {_place(host, proxy)}"
     if status == 407:
         return ConnectError(
             f"{failure}: the proxy refuses its credentials, or needs some (HTTP 407); write them "
@@ -523,10 +517,7 @@ def _tls_failure(host: str, error: OSError) -> ConnectError:
     reason = str(getattr(error, "reason", None) or "")
     fix = ""
     if getattr(error, "verify_code", None) in _UNKNOWN_ISSUER:
-        fix = (
-            " (for a CA of your own, or of a proxy, let SSL_CERT_FILE name its certificate; in "
-            "Python also ssl=)"
-        )
+        fix = " (for a CA of your own, or of a proxy, pass ssl=)"
     elif reason in _NO_TLS:
         fix = " (it may not speak TLS)"
     return ConnectError(

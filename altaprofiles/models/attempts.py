@@ -34,7 +34,7 @@ class Attempt(Struct, frozen=True):
         waited: seconds for which the attempt waited for a slot, and for the pace.
         bulk: whether the call belongs to bulk work, which waits behind single calls.
         url: the address of the request, without its query.
-        sent: whether there was a request.
+        sent: whether the attempt had its turn. True as well if it got no connection.
     """
 
     api: str
@@ -90,7 +90,7 @@ class Stats(Struct):
     """Request counters of one session, from its start. As text they are one line for a person.
 
     Attributes:
-        requests: HTTP requests sent, retries included.
+        requests: HTTP requests, retries included, and those that got no connection.
         retries: attempts after the first of a call, polls of unready pages included.
         throttles: answers with HTTP 429 or a code for throttling.
         not_ready: answers that a page or count is still in progress.

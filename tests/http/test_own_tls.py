@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import logging
 import pickle
@@ -21,6 +22,7 @@ from altaprofiles import Alta, AltaProfilesError, CleverTap, ConnectError, Inval
 
 from ..support.servers import Scripted, always, http, listening, scripted, tunnel
 from ..support.sessions import QUICK
+from ..support.terminals import environment, run
 
 pytestmark = pytest.mark.anyio
 
@@ -89,6 +91,23 @@ async def test_an_authority_of_ones_own_is_trusted() -> None:
             assert error.untrusted
             assert error.permanent
         assert len(server.heads) == 1
+
+
+async def test_a_command_advises_the_variable_that_it_reads(tmp_path: Path) -> None:
+    CA.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    async with encrypted() as (url, _):
+        env = environment(
+            tmp_path,
+            CLEVERTAP_ACCOUNT_ID="ACCOUNT",
+            CLEVERTAP_PASSCODE="pass-4711",
+            CLEVERTAP_BASE_URL=url,
+        )
+        refusal = await asyncio.to_thread(run, env, "get", "--identity", "7")
+        env["SSL_CERT_FILE"] = str(tmp_path / "ca.pem")
+        done = await asyncio.to_thread(run, env, "get", "--identity", "7")
+    assert "or of a proxy, let SSL_CERT_FILE name its certificate)" in refusal.stderr
+    assert "ssl=" not in refusal.stderr
+    assert (refusal.code, done.code) == (1, 0), done.stderr
 
 
 async def test_a_client_certificate_is_sent(tmp_path: Path) -> None:

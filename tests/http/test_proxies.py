@@ -8,7 +8,15 @@ from socket import socket
 
 import pytest
 
-from altaprofiles import CleverTap, ConfigurationError, ConnectError, Retry, Session
+from altaprofiles import (
+    CleverTap,
+    ConfigurationError,
+    ConnectError,
+    RequestTimeout,
+    Retry,
+    Session,
+    Timeout,
+)
 from altaprofiles.http.proxies import Proxy, proxy_from_env, proxy_secrets
 
 from ..support.servers import always, http, listening, read_request, scripted
@@ -253,3 +261,65 @@ def test_the_port_of_a_proxy_is_named_even_by_default(
 ) -> None:
     monkeypatch.setenv("HTTPS_PROXY", url)
     assert str(proxy_from_env("https://h.example")) == f"{place} from HTTPS_PROXY"
+
+
+@pytest.mark.parametrize("kind", ["deadline", "read", "total"])
+@pytest.mark.parametrize("through", [True, False])
+async def test_a_connection_that_never_stands_is_not_a_wait_for_an_answer(
+    kind: str, through: bool
+) -> None:
+    """The other side takes the connection, and says nothing: no tunnel, or no TLS."""
+
+    async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.read(1 << 10):
+            pass
+
+    async with listening(hang) as port:
+        place = f"127.0.0.1:{port}"
+        host = "h.example" if through else place
+        limits = {"deadline": Timeout(), "read": Timeout(read=0.3), "total": Timeout(total=0.3)}
+        session = Session(
+            clevertap=CleverTap("ACCOUNT", "pass-4711", base_url=f"https://{host}"),
+            retry=Retry(attempts=1),
+            timeout=limits[kind],
+            proxy=f"http://ann:s3cret@{place}" if through else None,
+        )
+        async with session:
+            with pytest.raises(RequestTimeout) as caught:
+                deadline = 0.3 if kind == "deadline" else None
+                await session.profiles.get(identity="7", deadline=deadline)
+            assert session.stats.requests == 1
+    way = f"{host} through the proxy {place} from `proxy`" if through else host
+    if kind == "deadline":
+        words = f"it waited for the connection to {way}; no request was sent"
+    else:
+        words = f"no connection to {way} within 0.3 s"
+    assert words in str(caught.value)
+    assert "s3cret" not in repr(vars(caught.value)) + str(caught.value)
+
+
+async def test_only_requests_with_a_connection_count_as_sent() -> None:
+    """The first connection gets no tunnel, the second one a tunnel in which nothing speaks TLS."""
+    connections = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        await read_request(reader)
+        if connections == 1:
+            writer.write(http(b"", "502 Bad Gateway"))
+            return
+        writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        while await reader.read(1 << 10):
+            pass
+
+    async with listening(serve) as port:
+        session = Session(
+            clevertap=CleverTap("ACCOUNT", "pass-4711", base_url="https://h.example"),
+            retry=Retry(base_delay=0.01),
+            proxy=f"http://127.0.0.1:{port}",
+        )
+        async with session:
+            with pytest.raises(RequestTimeout, match=r"the connection to .*; no request was sent"):
+                await session.profiles.get(identity="7", deadline=1.0)
+            assert session.stats.requests == connections == 2

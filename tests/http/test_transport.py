@@ -263,10 +263,7 @@ async def test_an_untrusted_certificate_is_refused_and_not_retried() -> None:
             serving = asyncio.ensure_future(asyncio.to_thread(serve_once, listening))
             with pytest.raises(ConnectError, match="CERTIFICATE_VERIFY_FAILED") as caught:
                 await session.profiles.get(identity="7")
-            assert (
-                "(for a CA of your own, or of a proxy, let SSL_CERT_FILE name its certificate; in "
-                "Python also ssl=)" in str(caught.value)
-            )
+            assert "(for a CA of your own, or of a proxy, pass ssl=)" in str(caught.value)
             assert caught.value.untrusted
             assert session.stats.requests == 1
             await serving

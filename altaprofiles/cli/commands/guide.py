@@ -99,9 +99,9 @@ def _hits(words: list[str], names: tuple[str, ...] | list[str]) -> Iterator[_Hit
     found = [*_lines(words, names)]
     yield from found
     if len(found) < _FEW:
-        shown = {(hit.guide, hit.section) for hit in found}
+        places = {(hit.guide, hit.section) for hit in found}
         for hit in _sections([word[: max(4, len(word) - 2)] for word in words], names):
-            if (hit.guide, hit.section) not in shown:
+            if (hit.guide, hit.section) not in places:
                 yield hit
 
 
