@@ -94,6 +94,16 @@ def test_odd_records_stop_no_cell(tmp_path: Path) -> None:
     assert text_of(outputs[-2]) == f"True {people}\n"
 
 
+def test_nobody_stops_no_cell(tmp_path: Path) -> None:
+    start, *others = cells()
+    nobody = (
+        "nobody = await emulators.enter_async_context(Emulator(records=[]))\n"
+        "os.environ |= nobody.environment"
+    )
+    outputs = executed(tmp_path, [start, nobody, *others])
+    assert text_of(outputs[2]) == "0 people\n"
+
+
 def ink(picture: str) -> float:
     """Return the share of a picture's pixels that are not white."""
     grey = Image.open(BytesIO(b64decode(picture))).convert("L")

@@ -186,6 +186,9 @@ def values() -> dict[str, Any]:
         "results": [],
         "clevertap": right,
         "name": "shop",
+        "texts": pd.Series(["[]"]),
+        "kind": list,
+        "value": "7",
         "reader": InMemoryMetricReader(),
     }
 
