@@ -183,5 +183,5 @@ def test_doctor_names_an_extra_that_is_too_old(tmp_path: Path) -> None:
         check=False,
     )
     lines = done.stdout.splitlines()
-    place = next(at for at, line in enumerate(lines) if line.startswith("wrong  duckdb 0.9.2 is"))
+    place = next(at for at, line in enumerate(lines) if line.startswith("note   duckdb 0.9.2 is"))
     assert re.search(r" Run: pip install -U 'duckdb>=[\d.]+'$", lines[place + 1])

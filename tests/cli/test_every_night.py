@@ -157,6 +157,10 @@ def test_a_night_that_fails_is_in_the_log(home: Home) -> None:
     assert lines[-1].keys() >= {"time", "level", "message"}
     assert lines[-1]["level"] == "error"
     assert {line["level"] for line in lines} <= {"warning", "error"}
+    # The next failure has a mail of its own, without the earlier one.
+    accounts.write_text("[accounts")
+    again = home.run("/bin/sh", "-c", cron_command())
+    assert again.stdout == (home.crm / "nightly.ndjson").read_text().removeprefix(log) != ""
     accounts.write_text(text)
     assert home.run("/bin/sh", "-c", cron_command()).returncode == 0
     assert home.people() > 10

@@ -81,7 +81,7 @@ def states(env: dict[str, str], folder: Path, *arguments: str) -> list[dict[str,
 def test_nothing_is_there(env: dict[str, str], tmp_path: Path) -> None:
     done = run(env, "status", cwd=tmp_path)
     assert (done.code, done.stdout) == (0, b"")
-    assert "No export has written anything in this folder." in done.stderr
+    assert "No export has written anything in this folder; for a table" in done.stderr
     done = run(env, "status", "people.csv", "--finish-unfinished", cwd=tmp_path)
     assert (done.code, done.stdout) == (0, b"")
     assert "Nothing is unfinished there." in done.stderr

@@ -67,10 +67,17 @@ def _help(text: str) -> Iterator[str]:
     """Yield the lines of a help text; its literal paragraphs become blocks of code."""
     for paragraph in inspect.cleandoc(text).split("\n\n"):
         if not paragraph.startswith("\b"):
-            yield from (re.sub(r"\s+", " ", paragraph), "")
+            yield from (_marked(re.sub(r"\s+", " ", paragraph)), "")
             continue
         heading, *lines = paragraph.removeprefix("\b\n").splitlines()
         yield from (heading, "", "```sh", *(line.strip() for line in lines), "```", "")
+
+
+def _marked(text: str) -> str:
+    """Return prose with names such as `<out>.export` as code: a bare one is a tag of HTML."""
+    parts = text.split("`")
+    parts[::2] = (re.sub(r"<\w+>(?:[\w.-]*\w)?", r"`\g<0>`", part) for part in parts[::2])
+    return "`".join(parts)
 
 
 def _options(command: click.Command, without: set[str | None] | None = None) -> list[str]:
@@ -81,7 +88,7 @@ def _options(command: click.Command, without: set[str | None] | None = None) -> 
         if record is None or param.name in (without or ()) or not isinstance(param, click.Option):
             continue
         names, told = (text.replace("|", r"\|") for text in record)
-        rows.append(f"| `{names}` | {told} |")
+        rows.append(f"| `{names}` | {_marked(told)} |")
     return ["| option | |", "| --- | --- |", *rows] if rows else []
 
 

@@ -242,6 +242,8 @@ def _show(
             where = f"{out} yet"
         if table is not None:
             where = f"the table {harmless(table)} of {where}"
+        if out is None:
+            where += "; for a table that was copied here, run: altaprofiles status FILE"
         app.info(f"No export has written {where}.")
     for state, synced in found:
         if as_json:

@@ -116,8 +116,8 @@ def _machine() -> Iterator[Finding]:
     if old := [one for one in map(outdated, modules) if one is not None]:
         yield Finding(
             " and ".join(map(str, old)),
-            f"What needs it may fail. Run: {update_of(old)}",
-            Exit.USAGE,
+            f"What needs it here may fail. Run: {update_of(old)}",
+            is_note=True,
         )
     # Without the extra `cli`, this would not run.
     extras = [extra for extra in EXTRAS if extra != "cli"]
