@@ -104,7 +104,8 @@ def version_of(name: str) -> str | None:
     """Return the version of a module, or None if it is unknown. Does not import it."""
     # Its own word for it, if it is imported, as files of another version may lie about. Not by an
     # attribute, because some warn of being asked.
-    found = vars(sys.modules.get(name, sys)).get("__version__")
+    module = sys.modules.get(name)
+    found = None if module is None else vars(module).get("__version__")
     return found if isinstance(found, str) else _installed_version(_distribution(name))
 
 
@@ -113,9 +114,13 @@ def _installed_version(distribution: str) -> str | None:
     # Takes a while to import.
     from importlib import metadata
 
+    found = [*metadata.distributions(name=distribution)]
     try:
-        return metadata.version(distribution)
-    except (metadata.PackageNotFoundError, KeyError):
+        # pip leaves those of earlier versions in the folder that it installs to with `--target`.
+        beside = [one for one in found if one.locate_file("") == found[0].locate_file("")]
+        return max((one.version for one in beside), key=_release, default=None)
+    except (KeyError, TypeError, ValueError):
+        # One without a version, or of another encoding.
         return None
 
 

@@ -172,6 +172,20 @@ def test_a_program_with_an_aiohttp_that_is_too_old_gets_one_error(tmp_path: Path
     assert done.returncode == (1 if use == "import" else 2)
 
 
+def test_what_an_earlier_installation_left_does_not_count(tmp_path: Path) -> None:
+    # As pip leaves it in a folder that it installs to twice.
+    for version in ("4.5.2", "999.1", "4.6.0"):
+        installed(tmp_path, "anyio", version)
+    done = subprocess.run(
+        [sys.executable, "-c", "from altaprofiles import Session"],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stderr == ""
+
+
 def test_doctor_names_an_extra_that_is_too_old(tmp_path: Path) -> None:
     installed(tmp_path, "duckdb", "0.9.2")
     done = subprocess.run(

@@ -937,6 +937,14 @@ def test_a_primary_key_is_not_told_to_take_null(postgres: Server, column: str, a
     assert f"the column {column!r} must not be null" in str(caught.value)
     assert advice in str(caught.value)
     assert "DROP NOT NULL" not in str(caught.value)
+    # A column that only lies beside the key may be null again.
+    postgres.run(
+        "ALTER TABLE people DROP CONSTRAINT people_pkey",
+        f"ALTER TABLE people ADD PRIMARY KEY (account, person) INCLUDE ({column})",
+        f"ALTER TABLE people ALTER {column} SET NOT NULL",
+    )
+    with pytest.raises(ExportError, match=f'run: ALTER TABLE "people" .*"{column}" DROP NOT NULL'):
+        target_of(postgres.url("people")).check()
 
 
 def test_a_table_in_partitions_takes_everyone(postgres: Server) -> None:

@@ -690,7 +690,7 @@ async def test_the_last_night_answers_for_a_service_that_is_down_or_late(
     known = example.namespace["known"]
     # Enough for a slow machine.
     example.namespace["SECONDS"] = PATIENCE
-    example.namespace["ACCOUNT"] = emulator.clevertap.account_id
+    account = emulator.clevertap.account_id
     ann = {"identity": "user1", "email": "ann@example.com", "name": "Ann"}
     emulator.add(ann)
     day = date(2026, 1, 1)
@@ -701,20 +701,20 @@ async def test_the_last_night_answers_for_a_service_that_is_down_or_late(
             clevertap=emulator.clevertap, alta=emulator.alta, retry=Retry(attempts=1)
         ) as session,
     ):
-        live = await known(session, pool, email="ann@example.com")
+        live = await known(session, pool, account, email="ann@example.com")
         assert live == ann | {"cdp": live["cdp"], "source": "services", "age": None}
-        assert await known(session, pool, identity="nobody") is None
+        assert await known(session, pool, account, identity="nobody") is None
 
         # A table without the column.
         await session.export("Charged", start=day, end=day, to=postgres.url())
         emulator.faults = {"server_error": 1}
-        stale = await known(session, pool, email="ann@example.com")
+        stale = await known(session, pool, account, email="ann@example.com")
         assert stale == ann | {"cdp": None, "source": "table", "age": stale["age"]}
         emulator.faults = {}
         await session.export("Charged", start=day, end=day, to=postgres.url(), with_cdp=True)
         emulator.faults = {"server_error": 1}
         for key in ("email", "identity"):
-            stale = await known(session, pool, **{key: ann[key]})
+            stale = await known(session, pool, account, **{key: ann[key]})
             assert stale == live | {"source": "table", "age": stale["age"]}
             assert stale["age"] > 0
         # Another account has somebody with the same address.
@@ -723,10 +723,10 @@ async def test_the_last_night_answers_for_a_service_that_is_down_or_late(
             " SELECT 'OTHER', person, '77', email, 'Eve', object_ids, fetched_at + interval '1 h'"
             " FROM profiles WHERE identity = 'user1'"
         )
-        assert (await known(session, pool, email="ann@example.com"))["identity"] == "user1"
+        assert (await known(session, pool, account, email="ann@example.com"))["identity"] == "user1"
         # An early version knew no time of a row.
         postgres.run("UPDATE profiles SET fetched_at = NULL WHERE name = 'Ann'")
-        old = await known(session, pool, email="ann@example.com")
+        old = await known(session, pool, account, email="ann@example.com")
         assert old == live | {"source": "table", "age": None}
         postgres.run("UPDATE profiles SET fetched_at = now() - interval '1 h'")
         emulator.faults = {}
@@ -734,23 +734,23 @@ async def test_the_last_night_answers_for_a_service_that_is_down_or_late(
         refused = CleverTap(place.account_id, "wrong", base_url=place.base_url)
         async with Session(clevertap=refused, alta=emulator.alta) as other:
             with pytest.raises(Unauthorized):
-                await known(other, pool, identity="user1")
+                await known(other, pool, account, identity="user1")
 
         # Late: it does not answer before the end of its share.
         emulator.faults = {}
         emulator.think = 10 * PATIENCE
         example.namespace["SHARE"] = 0.01
-        assert (await known(session, pool, identity="user1"))["age"] > 0
+        assert (await known(session, pool, account, identity="user1"))["age"] > 0
         emulator.think = 0.0
 
         emulator.faults = {"server_error": 1}
         with pytest.raises(ServerError):
-            await known(session, pool, identity="new since the night")
+            await known(session, pool, account, identity="new since the night")
         with pytest.raises(InvalidArgument):
-            await known(session, pool)
+            await known(session, pool, account)
         postgres.run("DROP TABLE profiles")
         with pytest.raises(ServerError):
-            await known(session, pool, identity="user1")
+            await known(session, pool, account, identity="user1")
 
 
 @pytest.mark.anyio

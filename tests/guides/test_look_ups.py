@@ -253,23 +253,23 @@ async def test_only_the_new_ids_of_a_table_are_asked_for(
         "INSERT INTO signups VALUES ('1'), ('2'), ('2'), (''), (NULL), ('gone')",
     )
     async with Emulator(records=RECORDS) as emulator:
-        look_up_new.__globals__["ACCOUNT"] = emulator.clevertap.account_id
+        account = emulator.clevertap.account_id
         async with Session(clevertap=emulator.clevertap) as session:
-            first = await look_up_new(session, postgres.url())
+            first = await look_up_new(session, postgres.url(), account)
             assert (first.found, first.not_found) == (2, 1)
             postgres.run("INSERT INTO signups VALUES ('3'), ('1')")
             asked = emulator.stats.requests["profile"]
-            second = await look_up_new(session, postgres.url())
+            second = await look_up_new(session, postgres.url(), account)
             assert (second.found, second.not_found) == (1, 1)
             assert emulator.stats.requests["profile"] == asked + 2
             postgres.run("DELETE FROM signups WHERE user_id = 'gone'")
-            assert await look_up_new(session, postgres.url()) is None
+            assert await look_up_new(session, postgres.url(), account) is None
             # Numbers, and those that the table has of another account only.
             postgres.run(
                 "ALTER TABLE signups ALTER user_id TYPE bigint USING nullif(user_id, '')::bigint",
                 "UPDATE looked_up SET account = 'OTHER' WHERE key = '2'",
             )
-            third = await look_up_new(session, postgres.url())
+            third = await look_up_new(session, postgres.url(), account)
             assert (third.keys, third.found) == (1, 1)
             postgres.run("DELETE FROM looked_up WHERE account = 'OTHER'")
     keys = postgres.rows("SELECT key FROM looked_up ORDER BY 1")

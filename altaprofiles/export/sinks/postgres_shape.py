@@ -206,8 +206,8 @@ def _columns(connection: psycopg.Connection[Any], oid: int) -> list[_Column]:
         " atthasdef OR attidentity <> '' OR typdefaultbin IS NOT NULL,"
         " attgenerated <> '' OR attidentity = 'a',"
         " coalesce(collisdeterministic, true), typtype = 'd',"
-        " EXISTS (SELECT FROM pg_index WHERE indrelid = attrelid AND indisprimary"
-        " AND attnum = ANY (indkey)), col_description(attrelid, attnum)"
+        " EXISTS (SELECT FROM pg_constraint WHERE conrelid = attrelid AND contype = 'p'"
+        " AND attnum = ANY (conkey)), col_description(attrelid, attnum)"
         " FROM pg_attribute JOIN pg_type ON pg_type.oid = atttypid"
         " LEFT JOIN pg_collation ON pg_collation.oid = attcollation"
         " WHERE attrelid = %s AND attnum > 0 AND NOT attisdropped ORDER BY attnum",
