@@ -386,17 +386,10 @@ def _each_account(command: click.Command) -> str:
 _LONG_DASHES = re.compile("-?[\u2012-\u2015\u2212][-\u2012-\u2015\u2212]*")
 
 
-_SINGLE_DASH = re.compile("-[a-z][a-z-]+")
-
-
 def _check_dashes(command: click.Command, context: click.Context, args: list[str]) -> None:
-    """Raise `click.UsageError` for an option with a dash of a word processor, or one too few."""
+    """Raise `click.UsageError` for an option with a dash of a word processor."""
     known = {text for one in command.params for text in (*one.opts, *one.secondary_opts)}
     for word in args:
-        if word == "--":
-            return
-        if (single := _SINGLE_DASH.match(word)) and f"-{single[0]}" in known:
-            context.fail(f"{single[0]} has one dash: use -{single[0]}")
         dashes = _LONG_DASHES.match(word)
         if dashes is None:
             continue

@@ -47,8 +47,6 @@ def env(tmp_path: Path) -> dict[str, str]:
         ("status --discard", "Did you mean '--discard-unfinished'?"),
         ("export X --columns a,b -o a.csv", "see `altaprofiles guide into-databases`"),
         ("export X —from -7d --to yesterday -o a.csv", "—from has a long dash"),
-        ("count Charged -from -7d --to yesterday", "-from has one dash: use --from"),
-        ("count Charged --from -7d -to=yesterday", "-to has one dash: use --to"),
         ("export X --to yesterday —from=-7d -o a.csv", "use --from"),
         ("export X --from -7d --to yesterday –o a.csv", "use -o"),  # noqa: RUF001
         ("export X –from 2026-01-01 --to 2026-01-02 -o a.csv", "use --from"),  # noqa: RUF001
