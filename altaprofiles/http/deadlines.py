@@ -14,10 +14,7 @@ _HELD_UP = 0.05
 class Watched:
     """One attempt in progress, created by the task that makes it."""
 
-    __slots__ = (
-        *("cancelling", "heard", "is_connected", "is_listening", "overdue", "started"),
-        *("taken_back", "task"),
-    )
+    __slots__ = ("cancelling", "heard", "is_listening", "overdue", "started", "taken_back", "task")
 
     def __init__(self, task: asyncio.Task[object], now: float) -> None:
         self.task = task
@@ -26,7 +23,6 @@ class Watched:
         self.overdue: str | None = None
         self.taken_back = False
         self.is_listening = True
-        self.is_connected = False
 
     def ended_by_deadline(self) -> bool:
         """Return whether a deadline cancelled this attempt, and nothing else did.

@@ -249,8 +249,11 @@ class Transport:
         proxy = self._proxy(peer)
         watched = limits.deadlines.begin()
 
+        is_connected = False
+
         def connected() -> None:
-            watched.is_connected = True
+            nonlocal is_connected
+            is_connected = True
             if on_connected is not None:
                 on_connected()
 
@@ -281,7 +284,10 @@ class Transport:
             if isinstance(error, Exception) and _is_of_a_hook(error):
                 raise
             if watched.ended_by_deadline():
-                failure = _overdue(limits.timeout, watched, peer.host, proxy, request)
+                if is_connected:
+                    failure = _overdue(limits.timeout, watched, peer.host, request)
+                else:
+                    failure = _unconnected(limits.timeout, watched, _place(peer.host, proxy))
             elif isinstance(error, asyncio.CancelledError | AltaProfilesError):
                 raise
             else:
@@ -391,12 +397,12 @@ class Transport:
         return self._proxies[peer]
 
 
-def _overdue(
-    timeout: Timeout, watched: Watched, host: str, proxy: Proxy | None, request: Request
-) -> AltaProfilesError:
-    if not watched.is_connected:
-        limit = timeout.read if watched.overdue == "read" else timeout.total
-        return RequestTimeout(f"no connection to {_place(host, proxy)} within {limit} s")
+def _unconnected(timeout: Timeout, watched: Watched, place: str) -> RequestTimeout:
+    limit = timeout.read if watched.overdue == "read" else timeout.total
+    return RequestTimeout(f"no connection to {place} within {limit} s")
+
+
+def _overdue(timeout: Timeout, watched: Watched, host: str, request: Request) -> AltaProfilesError:
     if watched.overdue == "read":
         return RequestTimeout(f"{host} sent nothing for {timeout.read} s")
     failure = f"no complete answer from {host} within {timeout.total} s"

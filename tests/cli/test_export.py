@@ -816,15 +816,21 @@ def test_the_command_that_goes_on_is_the_one_that_was_started(
 # ----------------------------------------------------------------------------------- PostgreSQL
 
 
+def password_file(folder: Path, postgres: Server, mode: int) -> Path:
+    """Write a file for libpq, with these rights."""
+    secret = folder / ".pgpass"
+    escaped = PASSWORD.replace("\\", "\\\\").replace(":", "\\:")
+    secret.write_text(f"127.0.0.1:{postgres.port}:*:owner:{escaped}\n")
+    secret.chmod(mode)
+    return secret
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("source", ["PGPASSWORD", "pgpass"])
 def test_a_password_that_is_not_on_the_command_line(
     env: dict[str, str], tmp_path: Path, postgres: Server, source: str
 ) -> None:
-    secret = tmp_path / ".pgpass"
-    escaped = PASSWORD.replace("\\", "\\\\").replace(":", "\\:")
-    secret.write_text(f"127.0.0.1:{postgres.port}:*:owner:{escaped}\n")
-    secret.chmod(0o600)
+    secret = password_file(tmp_path, postgres, 0o600)
     there = {"PGPASSWORD": PASSWORD} if source == "PGPASSWORD" else {"PGPASSFILE": str(secret)}
     place = f"postgresql://127.0.0.1:{postgres.port}/{postgres.database}"
     url = f"{place.replace('//', '//owner@')}/from_{source}"
@@ -842,10 +848,7 @@ def test_a_password_that_is_not_on_the_command_line(
 def test_a_password_file_that_others_may_read_is_named_with_the_command_that_helps(
     env: dict[str, str], tmp_path: Path, postgres: Server, place: str
 ) -> None:
-    secret = tmp_path / ".pgpass"
-    escaped = PASSWORD.replace("\\", "\\\\").replace(":", "\\:")
-    secret.write_text(f"127.0.0.1:{postgres.port}:*:owner:{escaped}\n")
-    secret.chmod(0o640)
+    secret = password_file(tmp_path, postgres, 0o640)
     env |= {"HOME": str(tmp_path)}
     if place == "PGPASSFILE":
         env |= {"HOME": str(tmp_path / "elsewhere"), "PGPASSFILE": str(secret)}

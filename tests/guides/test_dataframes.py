@@ -7,8 +7,8 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -105,17 +105,21 @@ MIXED: list[dict[str, Any]] = [
 """Properties, each of which somebody lacks."""
 
 
+@asynccontextmanager
+async def mixed_people() -> AsyncIterator[Session]:
+    """Give a session at an emulator that has people with `MIXED`."""
+    records = [{"identity": f"{n}", "profileData": one} for n, one in enumerate(MIXED)]
+    async with Emulator(records=records) as emulator, session_for(emulator) as session:
+        yield session
+
+
 @pytest.mark.anyio
 async def test_properties_have_the_types_that_flatten_gives_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    records = [{"identity": f"{n}", "profileData": one} for n, one in enumerate(MIXED)]
     names = [*{name: None for one in MIXED for name in one}]
-    async with (
-        Emulator(records=records) as emulator,
-        Session(clevertap=emulator.clevertap) as session,
-    ):
+    async with mixed_people() as session:
         await session.export(to="people.parquet")
         await session.export(to="typed.parquet", flatten=names)
     read = recipe("with_properties")
@@ -147,11 +151,7 @@ async def test_nested_properties_are_columns(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    records = [{"identity": f"{n}", "profileData": one} for n, one in enumerate(MIXED)]
-    async with (
-        Emulator(records=records) as emulator,
-        Session(clevertap=emulator.clevertap) as session,
-    ):
+    async with mixed_people() as session:
         await session.export(to="people.parquet")
     frame = recipe("with_properties")("people.parquet", nested=True)
     cells = {

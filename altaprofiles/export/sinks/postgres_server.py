@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from shlex import quote
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from msgspec import Struct
@@ -30,8 +29,6 @@ LOCK_TIMEOUT = 30
 _IDLE_SESSION_TIMEOUT = 14_00_00
 """The first version of the server that ends idle sessions."""
 
-
-_NONE: Mapping[str, str] = MappingProxyType({})
 
 _REMEDIES = {
     "does not exist": "create it, or correct its name in the URL",
@@ -117,7 +114,7 @@ class PostgresServer(Struct, frozen=True):
                 **self._quiet(),
                 **options,
             ),
-            remedies={"password": self._on_passwords()} | _REMEDIES,
+            remedies=lambda: {"password": self._on_passwords()} | _REMEDIES,
         )
 
     def _on_passwords(self) -> str:
@@ -166,12 +163,14 @@ class PostgresServer(Struct, frozen=True):
         of_others = stat.S_IRWXG | stat.S_IRWXO
         return str(file) if stat.S_ISREG(mode) and mode & of_others else None
 
-    def guard(self, call: Callable[[], T], *, remedies: Mapping[str, str] = _NONE) -> T:
+    def guard(
+        self, call: Callable[[], T], *, remedies: Callable[[], Mapping[str, str]] = dict
+    ) -> T:
         """Return the result of `call`.
 
         Args:
             call: asks the server.
-            remedies: advice, by words of the reason.
+            remedies: returns advice, by words of the reason.
 
         Raises:
             ExportError: in place of an error of the driver, with the server's reason, but without
@@ -187,7 +186,7 @@ class PostgresServer(Struct, frozen=True):
         # Outside of the block, so that the driver's error does not stay as the context.
         if schema is not None:
             reason += f"; {self._grant_of(schema)}"
-        words = next((advice for words, advice in remedies.items() if words in reason), None)
+        words = next((advice for words, advice in remedies().items() if words in reason), None)
         raise ExportError(f"{self.label}: {reason}{'' if words is None else f'; {words}'}")
 
     def _grant_of(self, schema: str) -> str:
@@ -199,11 +198,9 @@ class PostgresServer(Struct, frozen=True):
 
         grant = "SELECT format('GRANT USAGE ON SCHEMA %%I TO %%I', %s::text, current_user)"
         try:
-            with psycopg.connect(
-                str.__str__(self.conninfo), client_encoding="utf8", **self._quiet()
-            ) as connection:
+            with self._connect() as connection:
                 row = connection.execute(grant, [schema]).fetchone()
-        except psycopg.Error:
+        except (ExportError, psycopg.Error):
             row = None
         if row is None:
             return "let the owner of the schema grant this user its USAGE"
