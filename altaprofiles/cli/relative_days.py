@@ -93,13 +93,15 @@ def day(text: str) -> date | RelativeDay:
 
 
 def check_form(text: str) -> None:
-    """Raise `click.BadParameter` if the value of an option is a day in another form."""
-    from ..wire.days import day_of_excel, day_of_time
+    """Raise `click.BadParameter` if the value of an option is no day, and say why."""
+    from ..wire.days import day_of_excel, day_of_time, length_of_month
 
     if (of_time := day_of_time(text)) is not None:
         raise click.BadParameter(f"{text!r} is a time, and a day is expected; write {of_time}")
     if (of_excel := day_of_excel(text)) is not None:
         raise click.BadParameter(f"{text!r} is Excel's number of a day; write {of_excel}")
+    if (length := length_of_month(text)) is not None:
+        raise click.BadParameter(f"{text!r} is not a day: {length}")
 
 
 def day_or_seconds(text: str) -> date | int | RelativeDay:
@@ -114,11 +116,15 @@ def moment(text: str) -> str:
     Raises:
         click.BadParameter: it is not a time with its difference from UTC.
     """
+    from ..wire.days import length_of_month
+
     with suppress(ValueError):
         at = datetime.fromisoformat(text)
         # The calendar has the days before and after it as well, whatever the zone.
         if at.tzinfo is not None and 1970 < at.year < 9999:
             return _moment_text(at.timestamp())
+    if (length := length_of_month(text)) is not None:
+        raise click.BadParameter(f"{text!r} is not a time: {length}")
     raise click.BadParameter(
         f"{text!r} is not a time with a zone; write it as 2026-01-31T02:00:00Z"
     )

@@ -7,6 +7,7 @@ Sources:
 from __future__ import annotations
 
 import re
+from calendar import month_name, monthrange
 from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
@@ -25,6 +26,7 @@ __all__ = [
     "day_of_time",
     "is_day",
     "last_to_come",
+    "length_of_month",
     "split_range",
     "utc_date",
     "windows",
@@ -126,6 +128,8 @@ def check_day(name: str, value: object, fix: str = _FIX) -> int:
                     f"{name}: {text!r} is text, and epoch seconds are an int; pass {text}, or a "
                     "day as '2026-01-31'"
                 )
+            if (length := length_of_month(text)) is not None:
+                raise InvalidArgument(f"{name}: {shown(text)} is not a day: {length}")
             raise InvalidArgument(f"{name}: {shown(text)} is not a day; {fix}")
         value = found
     if isinstance(value, date):
@@ -144,7 +148,9 @@ def check_day(name: str, value: object, fix: str = _FIX) -> int:
         try:
             date_of(value)
         except ValueError:
-            raise InvalidArgument(f"{name}: {value} is not a calendar day; {fix}") from None
+            length = length_of_month(str(value))
+            why = f"; {fix}" if length is None else f": {length}"
+            raise InvalidArgument(f"{name}: {value} is not a day{why}") from None
     elif 10**4 <= value < 10**5 and (of_excel := day_of_excel(str(value))) is not None:
         raise InvalidArgument(f"{name}: {value} is Excel's number of {of_excel}; {fix}")
     elif not 10**9 <= value < 10**10:
@@ -195,6 +201,18 @@ def day_of_time(text: str) -> str | None:
         if day_in(text) is None and day_in(text[:10].rstrip("T ")) is not None:
             return str(datetime.fromisoformat(text).date())
     return None
+
+
+def length_of_month(text: str) -> str | None:
+    """Return a clause on the month of a day that is past its end; None for any other text.
+
+    The day has a form that `day_in` reads ([profiles], Body Parameters), with or without a time.
+    """
+    match = _DAY.fullmatch(re.split("[T ]", text, maxsplit=1)[0])
+    year, month, day = map(int, filter(None, match.groups())) if match else (0, 0, 0)
+    if not 1 <= month <= 12 or day <= (length := monthrange(year, month)[1]):
+        return None
+    return f"{month_name[month]} {year} has {length} days"
 
 
 # Its day 1 is 1900-01-01, and its 1900 has a 29 February that the calendar lacks.

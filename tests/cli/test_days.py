@@ -398,7 +398,8 @@ def test_a_day_in_two_forms(env: dict[str, str], tmp_path: Path) -> None:
         "2026W021",
         "2026-031",
         "2026-1-1",
-        "2026-02-30",
+        "2026-13-01",
+        "2026-11-00",
         "20260230x",
         "",
         " ",
@@ -444,6 +445,33 @@ def test_a_number_of_excel_is_shown_as_its_day(
     assert (done.code, done.stdout) == (2, b"")
     assert re.match(rf"error: {options[-1]}: '?46327'? is Excel's number of ", done.stderr)
     assert "2026-11-01" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("count", "Charged", "--to", "2026-11-30", "--from"),
+        ("export", "Charged", "-o", "p.csv", "--from", "2026-10-01", "--to"),
+        ("sync", "Charged", "-o", "crm.duckdb", "--since"),
+        ("sync", "Charged", "-o", "crm.duckdb", "--since", "2026-10-01", "--until"),
+        (*("export", "Charged", "-o", "p.csv", "--from", "-7d", "--to", "today"), "--as-of"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("text", "length"),
+    [
+        ("2026-11-31", "November 2026 has 30 days"),
+        ("2026-02-29", "February 2026 has 28 days"),
+        ("2028-02-30T02:00:00Z", "February 2028 has 29 days"),
+    ],
+)
+def test_a_day_past_its_month_is_refused_with_the_length_of_that(
+    env: dict[str, str], tmp_path: Path, options: tuple[str, ...], text: str, length: str
+) -> None:
+    done = run(env, *options, text, cwd=tmp_path)
+    assert (done.code, done.stdout) == (2, b"")
+    kind = "time" if options[-1] == "--as-of" else "day"
+    assert done.stderr == f"error: {options[-1]}: {text!r} is not a {kind}: {length}\n"
 
 
 @pytest.mark.parametrize("text", ["2026031", "20260230", "1767225600000", "99"])

@@ -62,9 +62,9 @@ def test_forms_of_a_day(day: Any) -> None:
         "+2026-01-31",
         "-2026-01-31",
         "02026-01-31",
-        "2026-02-30",
-        "20260230",
         "2026-13-01",
+        "20261301",
+        "2026-11-00",
         "0000-01-01",
         "٢٠٢٦-٠١-٣١",  # noqa: RUF001
         "２０２６０１３１",  # noqa: RUF001
@@ -83,6 +83,27 @@ def test_other_text_is_not_a_day(text: str) -> None:
     assert message.startswith("start: ")
     assert repr(text) in message
     assert "'2026-01-31'" in message
+
+
+@pytest.mark.parametrize(
+    ("day", "length"),
+    [
+        ("2026-11-31", "November 2026 has 30 days"),
+        ("20261131", "November 2026 has 30 days"),
+        (20261131, "November 2026 has 30 days"),
+        ("2026-01-32", "January 2026 has 31 days"),
+        ("2026-02-29", "February 2026 has 28 days"),
+        ("2028-02-30", "February 2028 has 29 days"),
+        ("2026-11-31T02:00:00Z", "November 2026 has 30 days"),
+        ("2026-11-31 02:00", "November 2026 has 30 days"),
+    ],
+)
+def test_a_day_past_its_month_is_refused_with_the_length_of_that(
+    day: int | str, length: str
+) -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        check_day("start", day)
+    assert str(caught.value) == f"start: {day!r} is not a day: {length}"
 
 
 @pytest.mark.parametrize(
