@@ -59,7 +59,7 @@ class Command(click.Command):
         self.params += _shared_options(several=several)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        with _known_by(ctx):
+        with _known_by(ctx, [*args]):
             return self._parse(ctx, args)
 
     def _parse(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -162,7 +162,7 @@ class Group(click.Group):
         self.params += _shared_options(several=True)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        with _known_by(ctx):
+        with _known_by(ctx, [*args]):
             _check_given(self, ctx, args)
             return super().parse_args(ctx, args)
 
@@ -309,8 +309,13 @@ def _store_in_app(context: click.Context, option: click.Parameter, value: object
 
 
 @contextmanager
-def _known_by(context: click.Context) -> Iterator[None]:
-    """Name the command in an error of its options, which decides how the error is shown."""
+def _known_by(context: click.Context, args: Sequence[str]) -> Iterator[None]:
+    """Name the command in an error of its options, which decides how the error is shown.
+
+    Args:
+        context: the command's.
+        args: its words.
+    """
     try:
         yield
     except click.UsageError as error:
@@ -318,13 +323,20 @@ def _known_by(context: click.Context) -> Iterator[None]:
         if isinstance(error, click.NoSuchOption):
             from .carried_over import advice_on, suggested
 
-            name, command = error.option_name, context.command
+            given = name = error.option_name
+            command = context.command
+            for long in _single_dashed(args):
+                # Of -from, click names -f, the first letter that is no option.
+                if len(given) == 2 and given[1] in long:
+                    _check_single_dash(context, long)
+                    if advice_on(long, command) or suggested(long, command, ()):
+                        given, name = long[1:], long
             if advice := advice_on(name, command):
-                context.fail(f"no such option {name!r}; {advice}")
-            text = f"no such option {name!r}"
+                context.fail(f"no such option {given!r}; {advice}")
+            text = f"no such option {given!r}"
             if meant := suggested(name, command, error.possibilities or ()):
                 text += f". Did you mean {' or '.join(map(repr, meant))}?"
-            raise click.NoSuchOption(name, text, ctx=context) from None
+            raise click.NoSuchOption(given, text, ctx=context) from None
         raise
 
 
@@ -346,13 +358,18 @@ def _check_given(command: click.Command, context: click.Context, args: list[str]
     """
     if context.resilient_parsing:
         return
-    _check_dashes(command, context, args)
+    _check_dashes(context, args)
     values, _, order = command.make_parser(context).parse_args(list(args))
     for param in command.get_params(context):
         value = values.get(str(param.name))
         texts = value if isinstance(value, list | tuple) else (value,)
         if any(_is_database(text, param) for text in texts):
             raise click.BadParameter(NO_DATABASE, context, param)
+        for short in param.opts:
+            # Of -out, click makes -o with the value "ut".
+            long = f"-{short}{value}".partition("=")[0]
+            if len(short) == 2 and long in _single_dashed(args):
+                _check_single_dash(context, long)
     first: dict[str | None, click.Parameter] = {}
     for option in order:
         if (other := first.setdefault(option.name, option)) is not option:
@@ -386,9 +403,26 @@ def _each_account(command: click.Command) -> str:
 _LONG_DASHES = re.compile("-?[\u2012-\u2015\u2212][-\u2012-\u2015\u2212]*")
 
 
-def _check_dashes(command: click.Command, context: click.Context, args: list[str]) -> None:
+def _single_dashed(args: Sequence[str]) -> list[str]:
+    """Return what may be long options with one dash, such as -from=-7d, with both: --from."""
+    found = (re.match("-[a-z][a-z-]+(?==|$)", word) for word in _words(args))
+    return [f"-{match[0]}" for match in found if match]
+
+
+def _check_single_dash(context: click.Context, long: str) -> None:
+    """Raise `click.UsageError` if `long`, of which one dash was given, is an option."""
+    if long in _names(context):
+        context.fail(f"{long[1:]} has one dash: write {long}")
+
+
+def _names(context: click.Context) -> set[str]:
+    params = context.command.get_params(context)
+    return {text for one in params for text in (*one.opts, *one.secondary_opts)}
+
+
+def _check_dashes(context: click.Context, args: list[str]) -> None:
     """Raise `click.UsageError` for an option with a dash of a word processor."""
-    known = {text for one in command.params for text in (*one.opts, *one.secondary_opts)}
+    known = _names(context)
     for word in args:
         dashes = _LONG_DASHES.match(word)
         if dashes is None:
