@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Iterable, Sequence
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "duration",
     "failed_alone",
     "login_step",
+    "looks_like_another",
     "meant",
     "moment",
     "nearest",
@@ -135,18 +137,48 @@ def login_step(account: str) -> str:
     return f"run: altaprofiles login {shlex.quote(account)}"
 
 
-def next_step(*, has_event: bool, has_filters: bool) -> str:
+def next_step(events: Sequence[str], *, has_filters: bool) -> str:
     """Return advice on a query that matches nobody.
 
     Args:
-        has_event: whether the query asks for an event's people, not for everyone.
+        events: the events whose people the query asks for; none for everyone.
         has_filters: whether it has filters.
     """
-    parts = ["the name of the event, upper and lower case included, the days"] if has_event else []
+    parts = ["the name of the event, upper and lower case included, the days"] if events else []
     if has_filters:
         parts.append("names, operators and values of the filters")
     parts.append("and that the account is the right one" if parts else "that the account is right")
-    return f"check {', '.join(parts)}"
+    return "; ".join([f"check {', '.join(parts)}", *looks_like_another(events)])
+
+
+def looks_like_another(names: Iterable[str]) -> Iterator[str]:
+    """Yield a clause on each name that may be another one than it seems to a reader."""
+    for name in names:
+        if (odd := _odd_character(name)) is not None:
+            yield (
+                f"{name!r} may be another name than it looks, because it has "
+                f"{unicodedata.name(odd, 'a character')} (U+{ord(odd):04X}); type it again"
+            )
+
+
+_ALIKE = ("LATIN", "CYRILLIC", "GREEK")
+"""Scripts with letters that look the same, as the names of their characters begin."""
+
+
+def _odd_character(name: str) -> str | None:
+    """Return a character that a reader takes for another one, or does not see; None if none is."""
+    for one in name:
+        if one != " " and unicodedata.category(one) in ("Zs", "Cf"):
+            return one
+    composed = unicodedata.normalize("NFC", name)
+    for number, (one, other) in enumerate(zip(name, composed, strict=False)):
+        if one != other:
+            # An e before its accent is as it should be.
+            return name[number + 1] if unicodedata.is_normalized("NFC", one) else one
+    scripts = [unicodedata.name(one, "").partition(" ")[0] for one in name]
+    if len(found := {*scripts} & {*_ALIKE}) < 2:
+        return None
+    return name[scripts.index(min(sorted(found), key=scripts.count))]
 
 
 def nearest(given: str, known: Iterable[str], *, cutoff: float = 0.6) -> str | None:

@@ -18,7 +18,7 @@ from msgspec.structs import replace
 
 from ..base.calls import CallName
 from ..base.verdicts import dooms_all
-from ..base.wording import numbered
+from ..base.wording import looks_like_another, numbered
 from ..errors import AltaProfilesError, BadRequest, Incomplete
 from ..flow.lifetime import Reading
 from ..flow.paging import Chain, Linked, walk
@@ -218,6 +218,7 @@ def _advice(query: EventQuery) -> str:
     if query.event is None:
         return f"{answer}, a query without an event; its documentation allows one with filters."
     name = "it expects the name as the dashboard spells it, upper case and blanks included"
+    name = "; ".join([name, *looks_like_another([query.event])])
     return f"{answer}; {name}{'. It may also refuse a filter' if query.filters else ''}."
 
 

@@ -555,3 +555,23 @@ def test_the_query_of_the_guide_is_one_that_works(
     for name in ("Identity", "Email", "Phone", "Name"):
         found = run(env, "count", "--everyone", "--profile-where", f"{name} exists")
         assert int(found.stdout) > 0
+
+
+@pytest.mark.parametrize("command", [("export", "-o", "p.csv"), ("count",)], ids=lambda x: x[0])
+@pytest.mark.parametrize("options", [(), ("--where", "Amount > 5")], ids=["", "filtered"])
+@pytest.mark.parametrize(
+    ("name", "odd"),
+    [
+        ("Charge\u0301d", "COMBINING ACUTE ACCENT (U+0301)"),
+        ("\u0421harged", "CYRILLIC CAPITAL LETTER ES (U+0421)"),
+    ],
+    ids=["decomposed", "mixed"],
+)
+def test_nobody_of_a_name_that_looks_like_another_names_its_odd_character(
+    tmp_path: Path, command: tuple[str, ...], options: tuple[str, ...], name: str, odd: str
+) -> None:
+    with emulated(people=0) as emulator:
+        env = environment(tmp_path, emulator.environment)
+        done = run(env, *command, name, *DAYS, *options, cwd=tmp_path)
+    assert (done.code, "0 people" in done.stderr) in ((0, True), (2, False)), done.stderr
+    assert f"because it has {odd}; type it again" in done.stderr

@@ -74,7 +74,7 @@ def count(app: App, event: str | None, query: QueryOptions, as_json: bool) -> No
         has_filters = bool(
             selection["event_properties"] or selection["profile_fields"] or selection["query"]
         )
-        step = next_step(has_event=event is not None, has_filters=has_filters)
+        step = next_step([event] if event else [], has_filters=has_filters)
         other = other_option(query)
         of = "" if len(names) == 1 else f"{', '.join(map(str, empty))}: "
         app.warn(f"{of}0 people; {step}" + (f"; {other}" if other else ""))

@@ -193,7 +193,7 @@ class EventsGathering:
     @property
     def nobody(self) -> str:
         plan = self.plan
-        step = next_step(has_event=plan.events is not None, has_filters=bool(plan.filters))
+        step = next_step(plan.events or (), has_filters=bool(plan.filters))
         return f"; {step}"
 
     def choose(self, workspaces: Workspaces, *, resume: bool) -> Workspace:
