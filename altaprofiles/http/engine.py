@@ -625,10 +625,11 @@ class Engine:
             )
         else:
             logger.warning(
-                "every request to %s waits until it serves again, for at most %g s: %s",
+                "every request to %s waits until it serves again, for at most %g s: %s%s",
                 service.api,
                 longest,
                 error,
+                service.take_sharing_advice(),
             )
 
     async def _turn(self, call: _Call, cap: Cap, tries: Tries) -> Turn:

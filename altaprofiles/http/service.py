@@ -117,6 +117,7 @@ class Service:
         self.pausing = 0
         self._rate_since = 0.0  # of the rate that was reported last
         self._refused: RateLimited | None = None
+        self._has_advised = False
         self._commons: Commons | None = None
         kinds = {id(size): kind for kind, size in reversed([*sizes.items()])}
         pace_options = _PaceOptions(
@@ -261,6 +262,19 @@ class Service:
         )
         self._give_up(now)
         return has_closed
+
+    def take_sharing_advice(self) -> str:
+        """Return advice for the end of the first warning of a refusal.
+
+        Later it is empty, and so it is if the limits are shared.
+        """
+        if self._commons is not None or self._has_advised:
+            return ""
+        self._has_advised = True
+        return (
+            " (if several processes use this account at once, let them keep its limits together: "
+            "`shared=True`, or ALTAPROFILES_SHARED=1)"
+        )
 
     def _give_up(self, now: float) -> None:
         for cap in self._all:

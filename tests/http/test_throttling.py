@@ -365,6 +365,26 @@ async def test_the_log_says_once_that_everything_waits(
     assert len(lines) == 1
 
 
+@pytest.mark.parametrize("shared", [False, True])
+async def test_the_log_names_once_how_several_processes_share_the_limits(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, shared: bool
+) -> None:
+    async with Emulator(people=50) as emulator:
+        hooks: list[Callable[[Attempt], None]] = []
+        slots = tmp_path / "slots" if shared else False
+        account = Alta(emulator.alta.token, base_url=emulator.url, shared=slots)
+        async with Session(
+            alta=account, retry=SHORT, on_event=lambda one: hooks[-1](one)
+        ) as session:
+            for _ in range(2):
+                emulator.faults = {"throttled": 1.0}
+                hooks.append(clearing(emulator, 24))
+                async for _ in session.cdp.get_many(range(20), by="user_id"):
+                    pass
+    lines = [text for text in caplog.messages if "every request to Alta waits" in text]
+    assert ["ALTAPROFILES_SHARED=1" in line for line in lines] == [not shared, False]
+
+
 async def test_the_log_does_not_take_another_session_for_another_process(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
