@@ -119,6 +119,8 @@ def test_a_guide_is_readable_in_a_pager_that_has_no_options(
         ("private CA", "in-a-web-service"),
         ("SSL_CERT_FILE", "in-a-web-service"),
         ("status codes", "errors"),
+        ("disk full", "When the disk is full"),
+        ("No space left on device", "When the disk is full"),
     ],
 )
 def test_what_readers_ask_for_is_found(env: dict[str, str], words: str, name: str) -> None:
