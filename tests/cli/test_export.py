@@ -844,7 +844,7 @@ def test_a_password_that_is_not_on_the_command_line(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("place", ["home", "PGPASSFILE", "URL"])
+@pytest.mark.parametrize("place", ["home", "PGPASSFILE", "URL", "PGSERVICE"])
 def test_a_password_file_that_others_may_read_is_named_with_the_command_that_helps(
     env: dict[str, str], tmp_path: Path, postgres: Server, place: str
 ) -> None:
@@ -855,6 +855,11 @@ def test_a_password_file_that_others_may_read_is_named_with_the_command_that_hel
     url = f"postgresql://owner@127.0.0.1:{postgres.port}/{postgres.database}/others"
     if place == "URL":
         url += f"?passfile={secret}"
+    if place == "PGSERVICE":
+        services = tmp_path / "services.conf"
+        services.write_text(f"[crm]\npassfile={secret}\n")
+        env |= {"HOME": str(tmp_path / "elsewhere"), "PGSERVICE": "crm"}
+        env |= {"PGSERVICEFILE": str(services)}
     words = (*WORDS, "-o", url, "--log-format", "json")
     refused = run(env, *words, cwd=tmp_path)
     assert refused.code == 1
@@ -867,6 +872,26 @@ def test_a_password_file_that_others_may_read_is_named_with_the_command_that_hel
     subprocess.run(shlex.split(command), check=True)
     done = run(env, *words, cwd=tmp_path)
     assert done.code == 0, done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", ["home", "PGPASSFILE", "device"])
+def test_a_password_file_that_is_no_plain_file_is_named_in_the_log(
+    env: dict[str, str], tmp_path: Path, postgres: Server, place: str
+) -> None:
+    (tmp_path / ".pgpass").mkdir()
+    file = os.devnull if place == "device" else str(tmp_path / ".pgpass")
+    env |= {"HOME": str(tmp_path)} if place == "home" else {"PGPASSFILE": file}
+    url = f"postgresql://owner@127.0.0.1:{postgres.port}/{postgres.database}/plain"
+    words = (*WORDS, "-o", url, "--log-format", "json")
+    refused = run(env, *words, cwd=tmp_path)
+    assert refused.code == 1
+    texts = [json.loads(line)["message"] for line in refused.stderr.splitlines()]
+    advice = f"{file} is not read, because it is not a plain file; name one in PGPASSFILE"
+    assert any(advice in text for text in texts), texts
+    done = run({**env, "PGPASSWORD": PASSWORD}, *words, cwd=tmp_path)
+    assert done.code == 0, done.stderr
+    assert [json.loads(line) for line in done.stderr.splitlines()]
 
 
 @pytest.mark.slow

@@ -128,40 +128,47 @@ class PostgresServer(Struct, frozen=True):
             )
         if os.environ.get("PGPASSWORD"):
             return "correct the value of PGPASSWORD"
-        if file := self._open_passfile():
-            return (
-                f"{file} is not read, because others than you may read it or write to it; run: "
-                f"chmod 600 {quote(file)}"
-            )
-        return "set PGPASSWORD, or write the password into ~/.pgpass"
+        return self._unread_passfile() or "set PGPASSWORD, or write the password into ~/.pgpass"
 
     def _quiet(self) -> dict[str, Any]:
         """Return options with which libpq does not write its own warning to standard error.
 
-        It stands there before a password file that others may read, which libpq then leaves alone,
-        and would be a line of plain text among those of a log.
+        It stands there about a password file that libpq leaves alone, and would be a line of plain
+        text among those of a log.
         """
-        return {"passfile": f"{os.devnull}/none"} if self._open_passfile() else {}
+        return {"passfile": f"{os.devnull}/none"} if self._unread_passfile() else {}
 
-    def _open_passfile(self) -> str | None:
-        """Return the password file, if others than its owner have rights on it, or else None.
+    def _unread_passfile(self) -> str | None:
+        """Return advice on a password file that libpq leaves alone with a warning, or else None.
 
-        A service may name another one, and is not looked up.
+        A service that the URL names may have another one, and is not looked up.
         """
         import psycopg
 
         given = psycopg.conninfo.conninfo_to_dict(str.__str__(self.conninfo)).get
-        if os.name == "nt" or given("service") or os.environ.get("PGSERVICE"):
+        if os.name == "nt" or given("service"):
             return None
-        named = given("passfile") or os.environ.get("PGPASSFILE")
+        # From PGPASSFILE, or from the service that PGSERVICE names.
+        defaults = psycopg.pq.Conninfo.get_defaults()
+        values = (os.fsdecode(one.val or b"") for one in defaults if one.keyword == b"passfile")
+        named = given("passfile") or next(values, "")
         try:
             file = Path(str(named)) if named else Path.home() / ".pgpass"
             mode = file.stat().st_mode
         except (OSError, RuntimeError, ValueError):
             # There is none, or no home either.
             return None
-        of_others = stat.S_IRWXG | stat.S_IRWXO
-        return str(file) if stat.S_ISREG(mode) and mode & of_others else None
+        if not stat.S_ISREG(mode):
+            return (
+                f"{file} is not read, because it is not a plain file; name one in PGPASSFILE, or "
+                f"set PGPASSWORD"
+            )
+        if mode & (stat.S_IRWXG | stat.S_IRWXO):
+            return (
+                f"{file} is not read, because others than you may read it or write to it; run: "
+                f"chmod 600 {quote(str(file))}"
+            )
+        return None
 
     def guard(
         self, call: Callable[[], T], *, remedies: Callable[[], Mapping[str, str]] = dict
