@@ -349,10 +349,12 @@ _FLATTEN = click.option(
     "--flatten",
     metavar="KEY[:TYPE]",
     multiple=True,
-    help="A key of the profile that gets a column of its own, such as City or 'Signup "
-    "Date:timestamp'. TYPE is bool, int64, double, text or timestamp; by default the "
-    "values decide in Parquet files and DuckDB, and it is text elsewhere. Tables have the "
-    "person's email, name and so on without it; a key of such a name becomes profile_data.email. "
+    help="A property of the person, a key of profileData, that gets a column of its own, such as "
+    "City or 'Signup Date:timestamp'; `altaprofiles describe` lists them. Members of a record "
+    "without a column, such as ls, are in the column extra. TYPE is bool, int64, double, text or "
+    "timestamp; by default the values decide in Parquet files and DuckDB, and it is text "
+    "elsewhere. Tables have the person's email, name and so on without it; a key of such a name "
+    "becomes profile_data.email. "
     "Repeatable.",
 )
 

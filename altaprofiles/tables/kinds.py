@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Literal, TypeAlias
 
 from ..base.dates import moment_in
+from ..base.jsontext import parts
 from ..base.wording import meant
 from .layout import CORE, Kind
 from .parts import profile_data, properties
@@ -30,6 +31,7 @@ class Kinds:
         # Keys that are not known to be text yet.
         self._open = set(self._seen)
         self._names: set[str] = set()
+        self._members: set[str] = set()
         self._looked_at = 0
         self._is_looking = bool(flatten)
 
@@ -40,20 +42,20 @@ class Kinds:
                 return
             data = properties(profile_data(record))
             if self._is_looking:
-                self._look_for_names(data)
+                self._look_for_names(record, data)
             for key in [*self._open]:
                 if (part := data.get(key)) is not None:
                     self._seen[key] |= _class_of(bytes(part))
                     if self._seen[key] & _OTHER:
                         self._open.discard(key)
 
-    def _look_for_names(self, data: Mapping[str, object]) -> None:
-        """Remember the names of properties for `advice`, as long as it may need them."""
+    def _look_for_names(self, record: bytes, data: Mapping[str, object]) -> None:
+        """Remember the names of a record and its properties, as long as `advice` may need them."""
         self._names.update(data)
+        self._members.update(parts(record))
         self._looked_at += 1
-        self._is_looking = (
-            self._looked_at < _RECORDS and len(self._names) < _NAMES and bool(self.unseen)
-        )
+        names = len(self._names) + len(self._members)
+        self._is_looking = self._looked_at < _RECORDS and names < _NAMES and bool(self.unseen)
 
     @property
     def unseen(self) -> list[str]:
@@ -62,13 +64,16 @@ class Kinds:
 
     @property
     def advice(self) -> list[str]:
-        """A sentence on each of `unseen`, with the property that may have been meant."""
+        """A sentence on each of `unseen`, with the property or the column that may be meant."""
         sentences = []
         for key in self.unseen:
             close = meant(key, self._names, cutoff=0.75)
             guess = "" if close is None else f"; did you mean {close}?"
             if key.casefold() in CORE:
                 guess = f"; {key.casefold()!r} is a column without `flatten`"
+            elif key in self._members:
+                column = _COLUMNS.get(key, "extra")
+                guess = f"; in records it is no property, and stands in the column {column!r}"
             elif close is None and "," in key:
                 guess = "; name each property by itself"
             sentences.append(f"nobody has the property {key!r}, so that its column is empty{guess}")
@@ -79,9 +84,11 @@ class Kinds:
 
 
 _NAMES = 1000
-"""Names of properties that are remembered, so that one of them can be proposed."""
+"""Names that are remembered, so that one of them can be proposed."""
 _RECORDS = 1000
-"""Records whose names are remembered: each costs a fifth of what is observed in it."""
+"""Records whose names are remembered."""
+_COLUMNS = {"profileData": "profile_data", "platformInfo": "platform_info"}
+"""The columns of members of a record that have another name than their column."""
 
 
 ValueKind: TypeAlias = Literal[Kind, "json"]

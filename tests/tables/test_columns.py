@@ -184,6 +184,24 @@ def test_names_are_proposed_from_the_first_records(records: int, guess: str) -> 
     assert kinds.advice == [f"nobody has the property 'plam', so that its column is empty{guess}"]
 
 
+def test_a_member_of_records_that_is_no_property_is_named_with_its_column() -> None:
+    kinds = Kinds(dict.fromkeys(["ls", "platformInfo", "profileData", "os", "plan"]))
+    kinds.observe(
+        [
+            b'{"ls":1,"platformInfo":[{"os":"x"}],"profileData":{"plan":1}}',
+            rb'{"ls":1,"odd":"\ud83d","profileData":null}',
+        ]
+    )
+    empty = "nobody has the property {!r}, so that its column is empty"
+    other = "; in records it is no property, and stands in the column {!r}"
+    assert kinds.advice == [
+        (empty + other).format("ls", "extra"),
+        (empty + other).format("platformInfo", "platform_info"),
+        (empty + other).format("profileData", "profile_data"),
+        empty.format("os"),
+    ]
+
+
 def test_types_are_found_even_in_records_with_broken_text() -> None:
     kinds = Kinds({"a": None, "é": None})
     kinds.observe([rb'{"x":"\ud83d","profileData":{"a":1,"\u00e9":true,"\udc00":2}}'])
