@@ -404,8 +404,11 @@ class KeyFile:
                 if below is None:
                     fix += ", and remove what stands above the header, if anything"
                 else:
-                    header = self._shell_command(f"tail -n +{below}", "list")
-                    fix = f"line {below} has it: to remove what stands above it, run: {header}"
+                    line, name = below
+                    header = self._shell_command(f"tail -n +{line}", "list")
+                    fix = f"line {line} has it"
+                    fix += ": " if name == self._column else f" as {name!r}: pass that name, and "
+                    fix += f"to remove what stands above it, run: {header}"
             raise InvalidArgument(
                 f"column: the {self._head} of {self.path} has {count}, of "
                 f"which {found or 'none'} {'is' if len(first) == 1 else 'are'} named "
@@ -414,23 +417,31 @@ class KeyFile:
             )
         return first.index(self._column)
 
-    def _header_below(self) -> int | None:
-        """Return the number of the first line below the first one that names the column."""
+    def _header_below(self) -> tuple[int, str] | None:
+        """Return the first line below the first one that names the column, and that name.
+
+        It is the column but for case and punctuation.
+        """
         if self.is_pipe:
             return None
+        letters = _letters(str(self._column))
         for number, line in islice(self._lines(), 1, _TITLES + 1):
             for separator in _BETWEEN:
                 with suppress(InvalidArgument):
                     for _, row, _ in csv_rows([(number, line)], str(self.path), separator):
-                        if [self._column] == [one for one in row if one == self._column]:
-                            return number if self._ends_in_newlines(number) else None
+                        same = [one for one in row if one == self._column] or [
+                            one for one in row if "" != letters == _letters(one)
+                        ]
+                        if len(same) == 1:
+                            is_line = self._ends_in_newlines(number, same[0])
+                            return (number, same[0]) if is_line else None
         return None
 
-    def _ends_in_newlines(self, number: int) -> bool:
-        """Return whether what `tail` takes for the line `number` is that line."""
+    def _ends_in_newlines(self, number: int, name: str) -> bool:
+        """Return whether what `tail` takes for the line `number` is that line, which has `name`."""
         with self.path.open("rb") as file:
             lines = [file.readline(_LONGEST_TITLE) for _ in range(number)]
-        return str(self._column).encode() in lines[-1]
+        return name.encode() in lines[-1]
 
     def _ndjson(self) -> Iterator[str | None]:
         for number, line in self._lines():
