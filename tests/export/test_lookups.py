@@ -409,6 +409,30 @@ async def test_files(
         ),
         (
             "k.csv",
+            b"Partners 2026;\nE-Mail;Name\na@b.example;Ann\n",
+            "email",
+            r"column: .*; line 2 has it as 'E-Mail': pass that name, and to .*: tail -n \+2 .*$",
+        ),
+        (
+            "k.csv",
+            b"Partners 2026;\nEmail;email\na@b.example;Ann\n",
+            "email",
+            r"column: .*; line 2 has it: to .*: tail -n \+2 .*$",
+        ),
+        (
+            "k.csv",
+            b"Partners 2026;\nE-Mail;email\na@b.example;Ann\n",
+            "EMAIL",
+            r"column: .*; name exactly one, and remove what stands above the header, if anything",
+        ),
+        (
+            "k.csv",
+            b"Partners 2026\n-;Name\na@b.example;Ann\n",
+            "",
+            r"column: .*; name exactly one, and remove what stands above the header, if anything",
+        ),
+        (
+            "k.csv",
             # Lines of old Macs, which `tail` takes for one.
             b"Partners 2026;\rE-Mail;Name\ra@b.example;Ann\r",
             "E-Mail",
@@ -864,8 +888,10 @@ async def test_a_header_that_was_looked_up_is_a_warning(
     [
         ("email", ["Customer", "1", "2"], "identity"),
         ("email", ["1", "jack@example.com"], None),
+        ("email", ["1", "2", "jack@example.com"], "identity"),
         ("identity", ["Mail", "jack@example.com", "jill@example.com"], "email"),
         ("identity", ["1", "2", "jack@example.com"], None),
+        ("identity", ["n/a", "none", *(f"{n}@example.com" for n in range(3))], "email"),
         ("object_id", ["Mail", "jack@example.com"], "email"),
     ],
 )

@@ -96,9 +96,11 @@ class KeysGathering(Generic[V]):
     @property
     def nobody(self) -> str:
         if self._meant is not None:
-            with_at = "all" if self._missing.with_at else "none"
+            missing, with_at = self._answers.count(NOT_FOUND), self._missing.with_at
+            some = "all" if with_at == missing else f"{with_at:,}" if with_at else "none"
+            have = "has" if some == "1" else "have"
             return (
-                f"; {with_at} of the keys have an @, as e-mail addresses do; pass "
+                f"; {some} of the keys {have} an @, as e-mail addresses do; pass "
                 f"by={self._meant!r} (--by {self._meant}) if that is what they are"
             )
         if (other := _OTHERS.get(self.plan.by)) is None:
@@ -108,16 +110,15 @@ class KeysGathering(Generic[V]):
 
     @property
     def _meant(self) -> Literal["identity", "email"] | None:
-        """The kind of key that nobody's keys seem to be, if they are all of another than `by`."""
+        """The kind of key that nobody's keys seem to be, if most are of another than `by`."""
         missing = self._answers.count(NOT_FOUND)
         if not missing or self._answers.count(FOUND):
             return None
+        # One may be a header, and others stand for what somebody does not have.
+        have_at = 2 * self._missing.with_at >= missing
         if self.plan.by == "email":
-            return None if self._missing.with_at else "identity"
-        is_of_people = self.plan.by in ("identity", "object_id")
-        # The first may be a header.
-        has_at = self._missing.with_at >= max(1, missing - 1)
-        return "email" if is_of_people and has_at else None
+            return None if have_at else "identity"
+        return "email" if have_at and self.plan.by in ("identity", "object_id") else None
 
     @property
     def executed_plan(self) -> KeysPlan:
