@@ -354,8 +354,7 @@ _FLATTEN = click.option(
     "without a column, such as ls, are in the column extra. TYPE is bool, int64, double, text or "
     "timestamp; by default the values decide in Parquet files and DuckDB, and it is text "
     "elsewhere. Tables have the person's email, name and so on without it; a key of such a name "
-    "becomes profile_data.email. "
-    "Repeatable.",
+    "becomes profile_data.email. Repeatable.",
 )
 
 _DOTS = "In PostgreSQL, the part before a dot is the schema; in DuckDB a dot belongs to the name."

@@ -64,6 +64,8 @@ PRINTED = {
         "', 'found without blanks')",
         "('Eve', 'nobody@example.com', 'nobody@example.com', None, 'not found')",
         "('Max', None, None, None, 'no address')]",
+        "'found in another spelling', 'Chris.Lee146@example.com')",
+        "'nobody@example.com', None, 'not found', None)",
         "[('Ann', 'found'), ('Bob', 'found, repaired'), ('Cat', 'found, repaired')",
         "('Dan', 'digits are lost'), ('Eve', 'not found'), ('Fay', 'no ID')]",
     ],

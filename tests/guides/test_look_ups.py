@@ -28,6 +28,7 @@ RECORDS = [
     {"email": "Guy@example.com"},
     {"identity": "5", "email": "guy@example.com"},
 ]
+FAY = ("Fay", "fay.lee@example.com ", "fay.lee@example.com", None, "not found")
 LIST = [
     # Each line is a row of the list, its address without blanks, and its answer.
     ("Ann", "Ann@example.com", "Ann@example.com", "1", "found"),
@@ -39,7 +40,7 @@ LIST = [
     ("Bob", "Bob@example.com ", "Bob@example.com", "2", "found in lower case"),
     ("Cat", "cat@example.com", "cat@example.com", None, "not found"),
     ("Dan", None, None, None, "no address"),
-    ("Fay", "fay.lee@example.com ", "fay.lee@example.com", None, "not found"),
+    FAY,
     # A person without an identity does not get that of another spelling.
     ("Guy", "Guy@example.com", "Guy@example.com", None, "found"),
     ("Guy", "GUY@example.com", "GUY@example.com", "5", "found in lower case"),
@@ -55,10 +56,7 @@ def command_of(text: str) -> str:
 
 @pytest.mark.anyio
 async def test_each_row_of_a_list_has_an_answer(
-    postgres: Server,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    postgres: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     rows = "".join(f"{name},{email or ''}\n" for name, email, *_ in LIST)
@@ -90,13 +88,14 @@ async def test_each_row_of_a_list_has_an_answer(
             copy.write(Path("customers.csv").read_text("utf-8"))
         connection.commit()
     assert sorted(postgres.rows(query), key=str) == sorted(LIST, key=str)
-    capsys.readouterr()
-    exec(block_of("look-ups.md", "AS spelled"), {})  # noqa: S102
-    spelled = [
-        ("Fay", "fay.lee@example.com", "FAY.LEE@example.com", "4"),
-        ("Fay", "fay.lee@example.com", "Fay.Lee@example.com", "3"),
+    exec(block_of("look-ups.md", "AS spelled"), names)  # noqa: S102
+    found = "found in another spelling"
+    spelled = [(*row, None) for row in LIST if row[0] != "Fay"] + [
+        (*FAY[:3], identity, found, address)
+        for identity, address in (("3", "Fay.Lee@example.com"), ("4", "FAY.LEE@example.com"))
     ]
-    assert capsys.readouterr().out == f"{spelled}\n"
+    assert sorted(names["complete"].fetchall(), key=str) == sorted(spelled, key=str)
+    assert len(Path("all-answers.csv").read_text("utf-8").splitlines()) == 1 + len(spelled)
 
 
 @pytest.mark.anyio
@@ -184,6 +183,17 @@ def test_leading_zeros_come_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     duckdb.execute(block_of("look-ups.md", "lpad", "sql"))
     padded = duckdb.read_csv("padded.csv", header=True, all_varchar=True).fetchall()
     assert [row[-1] for row in padded] == [*identities[:2], None, *ids[3:]]
+    found = {"key": identities[:2], "email": ["a", None]}
+    pq.write_table(pa.table(found), "found.parquet")
+    duckdb.execute(block_of("look-ups.md", "padded-answers.csv", "sql"))
+    answers = duckdb.read_csv("padded-answers.csv", header=True, all_varchar=True).fetchall()
+    results = {row[1]: row[3:] for row in answers}
+    assert len(answers) == len(ids)
+    assert results == {
+        ids[0]: ("a", "found"),
+        ids[1]: (None, "found"),
+        **dict.fromkeys([None, *ids[3:]], (None, "not found")),
+    }
 
 
 def test_phones_match_however_they_are_spelled(
