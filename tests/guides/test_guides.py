@@ -69,7 +69,12 @@ PRINTED = {
         "[('Ann', 'found'), ('Bob', 'found, repaired'), ('Cat', 'found, repaired')",
         "('Dan', 'digits are lost'), ('Eve', 'not found'), ('Fay', 'no ID')]",
     ],
-    "into-databases": ["│ Customer Type ", "│ platform_info ", "with_email"],
+    "into-databases": [
+        "│ Customer Type ",
+        "│ platform_info ",
+        "with_email",
+        "│  Plan   │ Bronze │ ",
+    ],
     "dataframes": [
         "Int64 Customer Type",
         "int64[pyarrow]\n3 of 9 scores are of another type\n",

@@ -20,6 +20,7 @@ import psycopg
 import pytest
 
 from altaprofiles import ExportError, Profile, Retry, Session
+from altaprofiles.accounts import Accounts
 from altaprofiles.emulator import Emulator
 
 from ..support.guides import GUIDES, block_of
@@ -221,6 +222,47 @@ def test_odd_records_come_last_among_payers(
     rows = heaviest()
     assert len(rows) == len(ODD_PEOPLE)
     assert [row[2] for row in rows[:3]] == [3, 2, None]
+
+
+def test_a_pivot_counts_everyone_and_a_chart_has_a_row_a_week(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    weeks = {}
+    for name, first, last in (("first", 5, 11), ("both", 11, 12), ("last", 26, 31)):
+        seen = [int(datetime(2026, 1, day, 6, tzinfo=UTC).timestamp()) for day in (first, last)]
+        weeks[name] = {"Charged": {"count": 2, "first_seen": seen[0], "last_seen": seen[1]}}
+    kinds: list[dict[str, Any]] = [
+        {"Customer Type": "Gold", "Plan": "pro"},
+        {"Customer Type": "Gold", "Plan": None},
+        {"Plan": "pro"},
+    ]
+    people = [
+        {"identity": name, "events": events, "profileData": kind}
+        for (name, events), kind in zip(weeks.items(), kinds, strict=True)
+    ]
+    with emulated(records=people) as emulator:
+        account = {
+            "account_id": str(emulator.clevertap.account_id),
+            "passcode": str(emulator.clevertap.passcode),
+            "base_url": emulator.url,
+        }
+        accounts = Accounts(tmp_path / "accounts.toml", "shop", {"shop": account})
+        accounts.write()
+        monkeypatch.setenv("ALTAPROFILES_CONFIG", str(accounts.path))
+        export(emulator, "people.parquet", flatten=["Customer Type"])
+        exec(code_with("pivot = "), {})  # noqa: S102
+        exec(code_with("weeks.csv"), {})  # noqa: S102
+    assert Path("pivot.csv").read_text() == "Plan,Gold,none\nnone,1,0\npro,1,1\n"
+    with Path("weeks.csv").open(newline="") as file:
+        header, *rows = csv.reader(file)
+    assert header == ["week", "App Launched", "Charged"]
+    assert [(week, charged) for week, _, charged in rows] == [
+        ("2026-01-05", "2"),
+        ("2026-01-12", "1"),
+        ("2026-01-19", "0"),
+        ("2026-01-26", "1"),
+    ]
 
 
 # ----------------------------------------------------------------------------------------- columns
