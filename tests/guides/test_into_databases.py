@@ -406,6 +406,13 @@ DEVICE = [{"platform": "iOS", "objectId": "d1"}]
 EARLIER: list[dict[str, Any]] = [
     {"identity": "same", "profileData": {"Plan": "pro", "Score": 1}},
     {"identity": "changed", "profileData": {"Plan": "pro"}},
+    {
+        "identity": "in order",
+        "profileData": {"Plan": "pro", "Home": {"a.b": 2**53 + 1, "c": [[], 1]}},
+    },
+    {"identity": "list", "profileData": {"Plan": "pro", "Tags": [{"n": 1}, {"n": 2}]}},
+    {"identity": "number", "profileData": {"Home": {"a": 2**53, "b": []}}},
+    {"identity": "empty", "profileData": {"Home": {"a": [], "b": 1}}},
     {"identity": "renamed", "name": "Ann"},
     {"identity": "gone"},
     {"platformInfo": DEVICE},
@@ -417,6 +424,13 @@ EARLIER: list[dict[str, Any]] = [
 LATER: list[dict[str, Any]] = [
     {"identity": "same", "profileData": {"Plan": "pro", "Score": 1}, "events": CHARGED},
     {"identity": "changed", "profileData": {"Plan": "free"}},
+    {
+        "identity": "in order",
+        "profileData": {"Home": {"c": [[], 1], "a.b": 2**53 + 1}, "Plan": "pro"},
+    },
+    {"identity": "list", "profileData": {"Tags": [{"n": 2}, {"n": 1}], "Plan": "pro"}},
+    {"identity": "number", "profileData": {"Home": {"b": [], "a": 2**53 + 1}}},
+    {"identity": "empty", "profileData": {"Home": {"b": 1, "a": {}}}},
     {"identity": "renamed", "name": "Anne"},
     {"identity": "new"},
     # One row of each of two people before, whose devices are this person's.
@@ -446,12 +460,15 @@ def test_two_files_are_compared_person_by_person(
     found = names["differences"]("earlier.parquet", "later.parquet")
     assert {(identities[person], result) for _, person, result in found} == {
         ("changed", "changed"),
+        ("list", "changed"),
+        ("number", "changed"),
+        ("empty", "changed"),
         ("renamed", "changed"),
         ("gone", "gone"),
         ("new", "new"),
         ("named", "identified"),
     }
-    assert len(found) == 5
+    assert len(found) == 8
     assert names["differences"]("later.parquet", "later.parquet") == []
     asyncio.run(export_odd("odd.parquet"))
     assert names["differences"]("odd.parquet", "odd.parquet") == []
