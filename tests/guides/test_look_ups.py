@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ from altaprofiles import Session
 from altaprofiles.emulator import Emulator
 
 from ..support.guides import GUIDES, block_of, function_of
-from ..support.postgres import Server
+from ..support.postgres import Server, clients
+from ..support.terminals import environment
 
 RECORDS = [
     {"identity": "1", "email": "Ann@example.com"},
@@ -272,6 +274,9 @@ async def test_only_the_new_ids_of_a_table_are_asked_for(
             second = await look_up_new(session, postgres.url(), account)
             assert (second.found, second.not_found) == (1, 1)
             assert emulator.stats.requests["profile"] == asked + 2
+            # What is not found comes each night, and an alarm would count a warning of it.
+            none = await look_up_new(session, postgres.url(), account)
+            assert (none.found, none.not_found, none.warnings) == (0, 1, [])
             postgres.run("DELETE FROM signups WHERE user_id = 'gone'")
             assert await look_up_new(session, postgres.url(), account) is None
             # Numbers, and those that the table has of another account only.
@@ -282,5 +287,17 @@ async def test_only_the_new_ids_of_a_table_are_asked_for(
             third = await look_up_new(session, postgres.url(), account)
             assert (third.keys, third.found) == (1, 1)
             postgres.run("DELETE FROM looked_up WHERE account = 'OTHER'")
+        # The same from a shell: one ID is new, then none.
+        names: dict[str, Any] = {}
+        exec(block_of("look-ups.md", "# new_ids.py"), names)  # noqa: S102
+        script = block_of("look-ups.md", "$NEW", "sh")
+        new = {"URL": postgres.url(), "NEW": names["NEW"].replace("%s", f"'{account}'")}
+        path = f"{Path(sys.executable).parent}:{clients()}:/usr/bin:/bin"
+        env = environment(tmp_path, emulator.environment, new, PATH=path)
+        postgres.run("INSERT INTO signups VALUES (4)")
+        for new_ids in (1, 0):
+            asked = emulator.stats.requests["profile"]
+            await anyio.run_process(["/bin/sh", "-c", script], env=env)
+            assert emulator.stats.requests["profile"] == asked + new_ids
     keys = postgres.rows("SELECT key FROM looked_up ORDER BY 1")
-    assert keys == [("1",), ("2",), ("3",)]
+    assert keys == [("1",), ("2",), ("3",), ("4",)]

@@ -19,7 +19,7 @@ from altaprofiles import InvalidArgument, Retry, Session, SyncReport
 from altaprofiles.emulator import Emulator
 
 from ..support.guides import GUIDES, block_of
-from ..support.postgres import Server, binaries
+from ..support.postgres import Server, clients
 from ..support.tasks import PATIENCE
 
 pytestmark = pytest.mark.anyio
@@ -27,16 +27,6 @@ pytestmark = pytest.mark.anyio
 GUIDE = "many-accounts.md"
 NIGHT: dict[str, Any] = {"since": 20260101, "until": 20260105, "timezone": "UTC"}
 ACCOUNTS = "SELECT DISTINCT account FROM profiles"
-
-
-def clients() -> Path:
-    """Return the folder of pg_dump and psql, of the version of the server; skip without them."""
-    servers = binaries()
-    assert servers is not None
-    folder = (servers / "initdb").resolve().parent
-    if not (folder / "pg_dump").exists() or not (folder / "psql").exists():
-        pytest.skip("pg_dump or psql is not beside the server")
-    return folder
 
 
 async def sync(emulator: Emulator, to: str) -> SyncReport:

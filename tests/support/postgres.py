@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import quote
 
 import psycopg
+import pytest
 
 PASSWORD = "s3/cr@t:%Wörd"
 """Contains characters that must be percent-encoded in a URL."""
@@ -93,6 +94,16 @@ def binaries() -> Path | None:
         return Path(found).parent
     packaged = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
     return packaged[-1].parent if packaged else None
+
+
+def clients() -> Path:
+    """Return the folder of pg_dump and psql, of the version of the server; skip without them."""
+    servers = binaries()
+    assert servers is not None
+    folder = (servers / "initdb").resolve().parent
+    if not (folder / "pg_dump").exists() or not (folder / "psql").exists():
+        pytest.skip("pg_dump or psql is not beside the server")
+    return folder
 
 
 class Cluster:
