@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+import runpy
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -525,6 +526,33 @@ async def test_a_property_of_a_folder_has_one_column_under_both_names(
         ORDER BY 1
     """
     assert in_duckdb(query) == [("ann", "Gold"), ("bob", "Blue")]
+
+
+async def test_an_audit_takes_numbers_however_they_are_written(
+    crm: Database, tmp_path: Path
+) -> None:
+    """In jsonb, 1E+16 is 10000000000000000."""
+    (tmp_path / "audit.py").write_text(block_of(GUIDE, "# audit.py"))
+    names = runpy.run_path(str(tmp_path / "audit.py"))
+    properties = {"Phone": 1e16, "Debt": -0.0, "Rate": 1.5e-7, "ID": 2**53 + 1, "Text": "1e+16"}
+    people = [one | {"profileData": properties} for one in PEOPLE]
+    database = crm.to if crm.server is None else crm.server.url()
+    table = 'Big "buyers"'
+
+    async with (
+        Emulator(records=people) as emulator,
+        Session(clevertap=emulator.clevertap) as session,
+    ):
+        to = crm.to if crm.server is None else database
+        await session.sync("Charged", to=to, table=table, **NIGHT)
+        days = {"start": NIGHT["since"], "end": NIGHT["until"]}
+        await session.export("Charged", to="people.ndjson", count=True, **days)
+    result = names["audit"](database, table, "people.ndjson")
+    assert (result["in_table"], result["changed"], result["passed"]) == (len(people), [], True)
+    quoted = table.replace('"', '""')
+    crm.run(f"""UPDATE "{quoted}" SET profile_data = '{{"ID": 9007199254740992}}'""")
+    result = names["audit"](database, table, "people.ndjson")
+    assert (len(result["changed"]), result["passed"]) == (len(people), False)
 
 
 @pytest.mark.parametrize("shared", [False, True])
