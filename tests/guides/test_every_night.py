@@ -420,16 +420,17 @@ async def test_files_for_excel_and_long_cells_are_rewritten_with_their_rights(
     forget, file = function_of(GUIDE, "forget"), Path("people.csv")
     long = BOB | {"profileData": {"Note": "x" * 200_000}}
     async with (
-        Emulator(records=[ANN, long]) as emulator,
+        Emulator(records=[ANN, long, did("@eve", 8, 5), did("'@eve", 8, 5)]) as emulator,
         Session(clevertap=emulator.clevertap) as session,
     ):
         await session.export("Charged", **days, to=file, bom=True)
         account = emulator.clevertap.account_id
     file.chmod(0o640)
-    forget("*.csv", account, ["ann"])
+    # In such a file her identity has an apostrophe before it, so that no cell is a formula.
+    forget("*.csv", account, ["ann", "@eve"])
     assert file.stat().st_mode & 0o777 == 0o640
     rows = csv.DictReader(io.StringIO(file.read_text("utf-8-sig"), newline=""))
-    assert [row["identity"] for row in rows] == ["bob"]
+    assert sorted(row["identity"] for row in rows) == ["''@eve", "bob"]
     assert file.read_bytes().startswith(b"\xef\xbb\xbf")
     # A file that is not one of people stays as it is, and nothing beside it.
     Path("campaign.csv").write_text("E-Mail\nann@example.com\n")
@@ -437,6 +438,23 @@ async def test_files_for_excel_and_long_cells_are_rewritten_with_their_rights(
         forget("campaign.csv", account, ["ann"])
     assert Path("campaign.csv").read_text() == "E-Mail\nann@example.com\n"
     assert not [*tmp_path.glob(".*")]
+
+
+def test_a_person_is_forgotten_however_a_record_has_the_id(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    lines = [
+        '{"identity":9.19876543210E11}\n',
+        '{"objectId":"phone"}\n',
+        '{"platformInfo":[7,{"objectId":5}]}\n',
+        '{"identity":"bob","objectId":"phone"}\n',
+        '{"platformInfo":"iOS"}\n',
+    ]
+    Path("p.ndjson").write_text("".join(lines))
+    ids = ["919876543210", "phone", "5"]
+    function_of(GUIDE, "forget")("p.ndjson", "any account", ids)
+    assert Path("p.ndjson").read_text() == "".join(lines[3:])
 
 
 async def test_files_of_a_folder_that_are_damaged_are_found(
