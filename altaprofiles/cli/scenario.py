@@ -107,7 +107,8 @@ class Scenario:
             self._app.info("4. A question in SQL, with the sqlite3 that comes with Python:")
             self._print("Who pays?", people.by_type, ("Customer Type", "people", "charges"))
             self._app.info("5. Both services joined: the best customers, and where they chat:")
-            customers = [customer async for customer in session.with_cdp(people.best)]
+            joined = session.with_cdp(people.best, ordered=True)
+            customers = [customer async for customer in joined]
             columns = ("identity", "charges", "channels at Alta")
             self._print("Who are the best?", map(_row, customers), columns)
         whole.unlink()

@@ -63,7 +63,8 @@ class Report(Struct, frozen=True, kw_only=True):
         format: "ndjson", "csv", "parquet", "duckdb" or "postgres".
         complete: whether nothing is missing.
         requests: HTTP requests sent, retries included.
-        retries: those of them that repeated an earlier one, polls of what was not ready included.
+        retries: those of them that repeated an earlier one, polls of a page or a count that was not
+            ready included, which are no failures.
         seconds: time at work, without the breaks between runs.
         bytes: size of the output; None for a database server.
         sha256: the output's SHA-256 in hexadecimal digits; None for a database server.
@@ -334,7 +335,8 @@ class ExportReport(Report, frozen=True, kw_only=True):
         pages: received.
         chains: every chain, in the order in which their people count.
         requests: HTTP requests sent, retries included.
-        retries: those of them that repeated an earlier one, polls of what was not ready included.
+        retries: those of them that repeated an earlier one, polls of a page or a count that was not
+            ready included, which are no failures.
         seconds: time at work, without the breaks between runs.
         bytes: size of the output; None for a database server.
         sha256: the output's SHA-256 in hexadecimal digits; None for a database server.

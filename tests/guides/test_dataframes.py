@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -219,23 +219,49 @@ async def test_counts_beside_missing_ones_keep_their_digits(
         assert re.search(f"^{line}$", printed, re.MULTILINE)
 
 
+def saved(emulators: dict[str, Emulator], folder: Path) -> Path:
+    """Return a file of accounts, each of an emulator."""
+    tables = {
+        name: {
+            "account_id": str(one.clevertap.account_id),
+            "passcode": str(one.clevertap.passcode),
+            "base_url": one.url,
+        }
+        for name, one in emulators.items()
+    }
+    accounts = Accounts(folder / "accounts.toml", "shop", tables)
+    accounts.write()
+    return accounts.path
+
+
+@pytest.mark.anyio
+async def test_a_cell_brings_the_new_days_of_each_account(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    since = datetime.now(UTC).date() - timedelta(days=2)
+    async with (
+        Emulator(records=[person("ann"), person("bob")]) as shop,
+        Emulator(records=[person("ann")], seed=8) as outlet,
+    ):
+        emulators = {"shop": shop, "outlet": outlet}
+        monkeypatch.setenv("ALTAPROFILES_CONFIG", str(saved(emulators, tmp_path)))
+        for _ in range(2):
+            await recipe("new_days")(since)
+            rows = re.findall(rf"│ (\S+) +┆ {since} +┆ (\d+) +│", capsys.readouterr().out)
+            assert {*rows} == {
+                (str(shop.clevertap.account_id), "2"),
+                (str(outlet.clevertap.account_id), "1"),
+            }
+
+
 @pytest.mark.anyio
 async def test_daily_counts_are_those_of_each_account(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with Emulator(people=60) as shop, Emulator(people=40, seed=8) as outlet:
         emulators = {"shop": shop, "outlet": outlet}
-        tables = {
-            name: {
-                "account_id": str(one.clevertap.account_id),
-                "passcode": str(one.clevertap.passcode),
-                "base_url": one.url,
-            }
-            for name, one in emulators.items()
-        }
-        accounts = Accounts(tmp_path / "accounts.toml", "shop", tables)
-        accounts.write()
-        monkeypatch.setenv("ALTAPROFILES_CONFIG", str(accounts.path))
+        monkeypatch.setenv("ALTAPROFILES_CONFIG", str(saved(emulators, tmp_path)))
         frame = await recipe("daily_counts")()
         assert [one.stats.too_many for one in emulators.values()] == [0, 0]
     days = pd.date_range("2026-01-01", "2026-01-31")
@@ -297,6 +323,11 @@ async def test_a_few_hundred_people_cost_a_page() -> None:
     assert len({one.identity or one.object_ids[0] for one in people}) == 500
 
 
+def cohorts(first: object, second: object) -> list[tuple[object, ...]]:
+    counts = ((first, first, 5), (first, second, 4), (second, second, 1))
+    return [(account, *row) for account in ("TEST-69B-C90-69AZ", "ZZ") for row in counts]
+
+
 @pytest.mark.anyio
 async def test_people_who_get_an_identity_are_retained(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -308,13 +339,32 @@ async def test_people_who_get_an_identity_are_retained(
             Emulator(records=records) as emulator,
             Session(clevertap=emulator.clevertap) as session,
         ):
-            await session.export(to=f"active-{month}.parquet")
+            await session.export(to="one.parquet")
+            # Another account has the same people.
+            both = (
+                "FROM 'one.parquet' UNION ALL SELECT * REPLACE ('ZZ' AS account) FROM 'one.parquet'"
+            )
+            duckdb.execute(f"COPY ({both}) TO 'active-{month}.parquet'")
             absorbed.append((await session.export(to="people.duckdb")).absorbed)
     recipe("retention")()
+    text = (GUIDES / "dataframes.md").read_text("utf-8")
     assert capsys.readouterr().out == (
-        "cohort, month, people: "
-        "[('202601', '202601', 5), ('202601', '202602', 4), ('202602', '202602', 1)]\n"
+        f"account, cohort, month, people: {cohorts('202601', '202602')}\n"
     )
+    query = block_of("dataframes.md", "def retention").split('"""')[1]
+    of_files = r"regexp_extract(filename, 'active-([^/]+)\.parquet$', 1) AS month"
+    of_days = "date_trunc('week', day)::DATE AS month"
+    files = "read_parquet('active-*.parquet', filename = true)"
+    days = "read_parquet('crm/*/*.parquet', hive_partitioning = true, union_by_name = true)"
+    for one, other in ((of_files, of_days), (files, days)):
+        assert one in query
+        assert other in text
+        query = query.replace(one, other)
+    for month, day in ((202601, 8), (202602, 13)):
+        folder = Path(f"crm/day=2026-01-{day:02}")
+        folder.mkdir(parents=True)
+        Path(f"active-{month}.parquet").rename(folder / "people.parquet")
+    assert duckdb.execute(query).fetchall() == cohorts(date(2026, 1, 5), date(2026, 1, 12))
     # One table has them once, and forgets the months.
     assert absorbed == [0, 1]
 
@@ -525,7 +575,10 @@ async def test_rfm_gives_equal_people_the_same_scores(
     # Midnight may come between.
     assert all(row[1] - days in (0, 1) for row, (days, _) in zip(rows, bought[::-1], strict=True))
     frame = pl.read_parquet("parts.parquet")
-    path = pl.col("events").str.json_path_match("$.Charged.count")
+    path = pl.col("events").str.json_path_match("$['Charged'].count")
+    assert "json_path_match(\"$['Charged'].count\")" in (GUIDES / "dataframes.md").read_text(
+        "utf-8"
+    )
     counts = frame.select(path.cast(pl.Int64, strict=False)).to_series()
     assert sorted(counts) == [1, 1, 1, 1, 9]
 

@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +63,8 @@ PRINTED = {
         "line 3 {'identity': 'nobody'}",
         "'MISAKI69@example.com', '7000000069', 'found in lower case')",
         "', 'found without blanks')",
-        "('Eve', 'nobody@example.com', 'nobody@example.com', None, 'not found')",
-        "('Max', None, None, None, 'no address')]",
+        "'Eve', 'nobody@example.com', 'nobody@example.com', None, 'not found')",
+        "'Max', None, None, None, 'no address'), ",
         "'found in another spelling', 'Chris.Lee146@example.com')",
         "'nobody@example.com', None, 'not found', None)",
         "[('Ann', 'found'), ('Bob', 'found, repaired'), ('Cat', 'found, repaired')",
@@ -85,7 +86,7 @@ PRINTED = {
         "['5550000000', '000001', '000012', '7000000455', '7000000732']",
         "{'complete': [True], 'mended': [0]}",
         "\nAndroid ",
-        "cohort, month, people: [('202601', '202601', ",
+        "cohort, month, people: [('TEST-69B-C90-69AZ', '202601', '202601', ",
         "\nCharged ",
         "\ndatetime64[ns, Asia/Kolkata]\n",
         "week, launched, charged since: [",
@@ -175,6 +176,7 @@ def values() -> dict[str, Any]:
         "cursor": None,
         "accounts": {"shop": right, "outlet": CleverTap("X", "wrong", base_url=right.url)},
         "start": 20260101,
+        "since": datetime.now(UTC).date() - timedelta(days=2),
         "end": 20260131,
         "to": "given.ndjson",
         "hook": print,

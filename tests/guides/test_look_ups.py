@@ -81,7 +81,8 @@ async def test_each_row_of_a_list_has_an_answer(
     names: dict[str, Any] = {}
     code = block_of("look-ups.md", "found in lower case")
     exec(code, names)  # noqa: S102
-    assert sorted(names["answers"].fetchall(), key=str) == sorted(LIST, key=str)
+    answers = [(line, *row) for line, row in enumerate(LIST, 1)]
+    assert names["answers"].fetchall() == answers
     assert len(Path("answers.csv").read_text("utf-8").splitlines()) == 1 + len(LIST)
     (query,) = re.findall(r'"""(.*?)"""', code, re.DOTALL)
     postgres.run("CREATE TABLE customers (name text, email text)")
@@ -89,15 +90,55 @@ async def test_each_row_of_a_list_has_an_answer(
         with cursor.copy("COPY customers FROM STDIN (FORMAT csv, HEADER)") as copy:
             copy.write(Path("customers.csv").read_text("utf-8"))
         connection.commit()
-    assert sorted(postgres.rows(query), key=str) == sorted(LIST, key=str)
+    assert postgres.rows(query) == answers
     exec(block_of("look-ups.md", "AS spelled"), names)  # noqa: S102
     found = "found in another spelling"
-    spelled = [(*row, None) for row in LIST if row[0] != "Fay"] + [
-        (*FAY[:3], identity, found, address)
-        for identity, address in (("3", "Fay.Lee@example.com"), ("4", "FAY.LEE@example.com"))
-    ]
-    assert sorted(names["complete"].fetchall(), key=str) == sorted(spelled, key=str)
+    spelled: list[tuple[object, ...]] = []
+    for line, *row in answers:
+        if row != [*FAY]:
+            spelled.append((str(line), *row, None))
+            continue
+        for identity, address in (("4", "FAY.LEE@example.com"), ("3", "Fay.Lee@example.com")):
+            spelled.append((str(line), *FAY[:3], identity, found, address))
+    assert names["complete"].fetchall() == spelled
     assert len(Path("all-answers.csv").read_text("utf-8").splitlines()) == 1 + len(spelled)
+
+
+@pytest.mark.anyio
+async def test_a_list_may_have_columns_of_the_answers_and_late_quotes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    # DuckDB looks at some 20,000 lines to find how a file is written.
+    plain = "Plain,,,,,\n" * 30_000
+    own = [" 1 Main St", "vip", "their ID", "7"]
+    rows = "".join(f'"{name}, Q","{name}@example.com",{",".join(own)}\n' for name in ("Ann", "BOB"))
+    header = "name,email,address,result,identity,line\n"
+    fay = f"Fay,fay.lee@example.com,{','.join(own)}\n"
+    Path("customers.csv").write_text(header + plain + rows + fay, "utf-8")
+    async with (
+        Emulator(records=[*RECORDS[:3]]) as emulator,
+        Session(clevertap=emulator.clevertap) as session,
+    ):
+        await session.export_lookups(
+            "customers.csv", by="email", column="email", to="found.parquet"
+        )
+        await anyio.run_process(["/bin/sh", "-c", command_of("key.strip()")])
+        await session.export_lookups("again.txt", by="email", to="again.parquet")
+        await session.export("App Launched", start=20260101, end=20260131, to="people.parquet")
+    names: dict[str, Any] = {}
+    for text in ("found in lower case", "AS spelled"):
+        exec(block_of("look-ups.md", text), names)  # noqa: S102
+    rows_found = names["complete"].fetchall()
+    assert len(rows_found) == 30_003
+    assert [(*row[1:2], *row[3:]) for row in rows_found[-3:]] == [
+        ("Ann, Q", *own, "Ann@example.com", "1", "found", None),
+        ("BOB, Q", *own, "BOB@example.com", "2", "found in lower case", None),
+        (
+            *("Fay", *own, "fay.lee@example.com"),
+            *("3", "found in another spelling", "Fay.Lee@example.com"),
+        ),
+    ]
 
 
 @pytest.mark.anyio
