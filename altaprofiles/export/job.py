@@ -344,9 +344,6 @@ class Job(Generic[R, S]):
         plan = part.gathering.plan
         if part.error is not None or not isinstance(plan, KeysPlan) or plan.keys != 0:
             return
-        # Others keep what is there.
-        if target.write != "replace":
-            return
         replaced = await when_free(threads, target, part.place.present, self._output.deadline)
         if replaced is None or await threads.run(lambda: _was_of_nobody(part.place)):
             return
@@ -761,13 +758,11 @@ class Job(Generic[R, S]):
 
     async def _assemble(self, parts: Sequence[Part[R, S]], place: Place, threads: Threads) -> None:
         target = place.target
-        updates_keys = target.write == "upsert" and isinstance(parts[0].gathering.plan, KeysPlan)
-        matters = target.write == "replace" or updates_keys
-        # Looked at before it is written.
-        present = (
-            await when_free(threads, target, place.present, self._output.deadline)
-            if matters and not any(part.gathering.records for part in parts)
-            else None
+        # Looked at before it is replaced.
+        replaced = (
+            None
+            if any(part.gathering.records for part in parts)
+            else await when_free(threads, target, place.present, self._output.deadline)
         )
         origin = await self._origin_of_rows(parts, target, threads)
         on_syncs = await self._notes_on_syncs(parts, target, threads)
@@ -820,9 +815,8 @@ class Job(Generic[R, S]):
         ):
             part.wrote(counts, written if len(parts) == 1 else None)
             warnings += part.warnings
-        # A job that looks up what its table lacks finds nobody on most nights.
-        if not written.records and not (updates_keys and present):
-            nobody = _nobody(target, present) + parts[0].gathering.nobody
+        if not written.records:
+            nobody = _nobody(target, replaced) + parts[0].gathering.nobody
             warnings.append(_by(names, nobody))
         for part in parts:
             if (store := part.run.store).is_outdated:

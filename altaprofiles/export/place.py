@@ -157,7 +157,7 @@ class Place(Struct, frozen=True):
         return self.address_of(self.beside[ending])
 
     def present(self) -> str | None:
-        """Return what is in the output already, as `Target.present` does. Blocking."""
+        """Return what the output would replace, as `Target.present` does. Blocking."""
         if self.remote is None:
             return self.target.present()
         size = self.size()

@@ -176,7 +176,7 @@ class DuckDbTarget(FileTarget, frozen=True, kw_only=True):
         return to_keep_values(changes, self.content, self.write)
 
     def present(self) -> str | None:
-        if not self.path.exists():
+        if self.write != "replace" or not self.path.exists():
             return None
         with self._turn(), self._connected() as connection:
             table = DuckTable.read(connection, self.table, self.name)

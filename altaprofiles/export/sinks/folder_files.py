@@ -117,7 +117,7 @@ class FilesTarget(FolderTarget, frozen=True, kw_only=True):
         return content
 
     def present(self) -> str | None:
-        if not self.path.exists():
+        if self.write != "replace" or not self.path.exists():
             return None
         sizes = [
             path.stat().st_size

@@ -143,6 +143,8 @@ class PostgresTarget(Target, frozen=True, kw_only=True):
         return to_keep_values(self.table.as_text(types), self.content, self.write)
 
     def present(self) -> str | None:
+        if self.write != "replace":
+            return None
         connection = self.connect()
         try:
             rows = self.server.guard(lambda: rows_in(self.table, connection))

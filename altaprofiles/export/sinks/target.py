@@ -359,7 +359,7 @@ class Target(Struct, frozen=True, kw_only=True):
         return False
 
     def present(self) -> str | None:
-        """Return what is in the output already, such as "9 bytes of p.csv", or None. Blocking.
+        """Return what an output would replace, such as "9 bytes of p.csv", or None. Blocking.
 
         Raises:
             ExportLocked: the target is in use.
