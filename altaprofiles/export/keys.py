@@ -328,6 +328,11 @@ class KeyFile:
             )
         return named
 
+    @property
+    def _separators(self) -> str:
+        """The characters that may separate the cells."""
+        return "\t" if self.path.suffix.lower() == ".tsv" else ",;\t"
+
     def _separator(
         self, lines: Iterator[tuple[int, str]], is_marked: bool
     ) -> tuple[str, Iterator[tuple[int, str]]]:
@@ -335,10 +340,9 @@ class KeyFile:
 
         It is what makes the column one of the cells of the first row. A comma may stand in a name.
         """
-        separators = "\t" if self.path.suffix.lower() == ".tsv" else ",;\t"
-        lines, *heads = tee(lines, 1 + len(separators))
-        fits = {separators[0]: (False, 0)}
-        for separator, head in zip(separators, heads, strict=True):
+        lines, *heads = tee(lines, 1 + len(self._separators))
+        fits = {self._separators[0]: (False, 0)}
+        for separator, head in zip(self._separators, heads, strict=True):
             with suppress(InvalidArgument):
                 _, row, _ = next(csv_rows(head, str(self.path), separator), (0, [], False))
                 row = self._names(row, is_marked)
@@ -400,15 +404,16 @@ class KeyFile:
             is_header = all(first) and len(first) > 1
             fix = "name exactly one" if close is None else f"did you mean {close}?"
             if not is_header:
-                below = None if found or self._head != "first line" else self._header_below()
-                if below is None:
-                    fix += ", and remove what stands above the header, if anything"
-                else:
+                may_be_below = not found and not self.is_pipe and self._head == "first line"
+                below = self._header_below(self._column) if may_be_below else None
+                if below is not None and self._ends_in_newlines(*below):
                     line, name = below
                     header = self._shell_command(f"tail -n +{line}", "list")
                     fix = f"line {line} has it"
                     fix += ": " if name == self._column else f" as {name!r}: pass that name, and "
                     fix += f"to remove what stands above it, run: {header}"
+                elif close is None:
+                    fix += ", and remove what stands above the header, if anything"
             raise InvalidArgument(
                 f"column: the {self._head} of {self.path} has {count}, of "
                 f"which {found or 'none'} {'is' if len(first) == 1 else 'are'} named "
@@ -417,25 +422,30 @@ class KeyFile:
             )
         return first.index(self._column)
 
-    def _header_below(self) -> tuple[int, str] | None:
+    def _header_below(self, column: str) -> tuple[int, str] | None:
         """Return the first line below the first one that names the column, and that name.
 
-        It is the column but for case and punctuation.
+        Without one, it is the first that has the name but for case and punctuation.
         """
-        if self.is_pipe:
-            return None
-        letters = _letters(str(self._column))
+        letters = _letters(column)
+        near: list[tuple[int, str]] = []
+        for number, row in self._rows_below():
+            if row.count(column) == 1:
+                return number, column
+            # By a separator that it lacks, a line is one cell.
+            names = [cell for cell in row if not {*self._separators}.intersection(cell)]
+            alike = [name for name in names if "" != letters == _letters(name)]
+            if len(alike) == 1:
+                near.append((number, alike[0]))
+        return near[0] if near else None
+
+    def _rows_below(self) -> Iterator[tuple[int, list[str]]]:
+        """Yield each line below the first one with its cells, once by each separator."""
         for number, line in islice(self._lines(), 1, _TITLES + 1):
-            for separator in _BETWEEN:
+            for separator in self._separators:
                 with suppress(InvalidArgument):
                     for _, row, _ in csv_rows([(number, line)], str(self.path), separator):
-                        same = [one for one in row if one == self._column] or [
-                            one for one in row if "" != letters == _letters(one)
-                        ]
-                        if len(same) == 1:
-                            is_line = self._ends_in_newlines(number, same[0])
-                            return (number, same[0]) if is_line else None
-        return None
+                        yield number, row
 
     def _ends_in_newlines(self, number: int, name: str) -> bool:
         """Return whether what `tail` takes for the line `number` is that line, which has `name`."""

@@ -433,6 +433,38 @@ async def test_files(
         ),
         (
             "k.csv",
+            # As pandas writes an index, below a title. By commas, the line would be one cell.
+            b"Partners 2026;\n;Email\n0;jane@example.com\n",
+            "Email",
+            r"column: .*; line 2 has it: to .*: tail -n \+2 .*$",
+        ),
+        (
+            "k.csv",
+            b"Partners 2026;\n;Email\n0;jane@example.com\n",
+            "email",
+            r"column: .*; line 2 has it as 'Email': pass that name, and to .*: tail -n \+2 .*$",
+        ),
+        (
+            "k.csv",
+            b"Partners 2026;\nE-mail:;\nName;email\nJane;jane@example.com\n",
+            "email",
+            r"column: .*; line 3 has it: to .*: tail -n \+3 .*$",
+        ),
+        (
+            "k.csv",
+            b"Partners 2026;\nE-mail:;\nE-mail;Name\nEMAIL;Name\n",
+            "email",
+            r"column: .*; line 2 has it as 'E-mail:': pass that name, and to .*: tail -n \+2 .*$",
+        ),
+        (
+            "k.tsv",
+            b"Partners 2026\nEmail,Name\na@b.example,Ann\n",
+            "Email",
+            r"column: .*; name exactly one, and remove what stands above the header, if anything",
+        ),
+        ("k.csv", b"Email\na@b.example\n", "email", r"column: .*; did you mean 'Email'\?$"),
+        (
+            "k.csv",
             # Lines of old Macs, which `tail` takes for one.
             b"Partners 2026;\rE-Mail;Name\ra@b.example;Ann\r",
             "E-Mail",
