@@ -45,7 +45,9 @@ class Kinds:
                 self._look_for_names(record, data)
             for key in [*self._open]:
                 if (part := data.get(key)) is not None:
-                    self._seen[key] |= _class_of(bytes(part))
+                    if not (found := _class_of(bytes(part))):
+                        self._names.add(key)
+                    self._seen[key] |= found
                     if self._seen[key] & _OTHER:
                         self._open.discard(key)
 
@@ -67,16 +69,19 @@ class Kinds:
         """A sentence on each of `unseen`, with the property or the column that may be meant."""
         sentences = []
         for key in self.unseen:
-            close = meant(key, self._names, cutoff=0.75)
-            guess = "" if close is None else f"; did you mean {close}?"
+            has = "a value for the property" if key in self._names else "the property"
+            close = meant(key, self._names - {key}, cutoff=0.75)
+            column = _COLUMNS.get(key, "extra" if key in self._members else None)
+            hint = ""
             if key.casefold() in CORE:
-                guess = f"; {key.casefold()!r} is a column without `flatten`"
-            elif key in self._members:
-                column = _COLUMNS.get(key, "extra")
-                guess = f"; in records it is no property, and stands in the column {column!r}"
+                hint = f"; {key.casefold()!r} is a column without `flatten`"
+            elif column is not None:
+                hint = f"; the member {key!r} of records is in the column {column!r}"
             elif close is None and "," in key:
-                guess = "; name each property by itself"
-            sentences.append(f"nobody has the property {key!r}, so that its column is empty{guess}")
+                hint = "; name each property by itself"
+            if close is not None:
+                hint += f"; {'or ' if hint else ''}did you mean {close}?"
+            sentences.append(f"nobody has {has} {key!r}, so that its column is empty{hint}")
         return sentences
 
     def __getitem__(self, key: str) -> Kind:
@@ -87,7 +92,11 @@ _NAMES = 1000
 """Names that are remembered, so that one of them can be proposed."""
 _RECORDS = 1000
 """Records whose names are remembered."""
-_COLUMNS = {"profileData": "profile_data", "platformInfo": "platform_info"}
+_COLUMNS = {
+    "objectId": "object_ids",
+    "profileData": "profile_data",
+    "platformInfo": "platform_info",
+}
 """The columns of members of a record that have another name than their column."""
 
 

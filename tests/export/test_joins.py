@@ -456,11 +456,16 @@ async def test_progress_says_that_alta_limits_the_rate(services: Both, to: Path)
     assert not last.throttled
 
 
-async def test_a_property_that_nobody_has_is_told(services: Both, to: Path) -> None:
-    services.pages = [[record("a", phone="1"), record("b")]]
+@pytest.mark.parametrize("properties", [{}, {"Fone": None}])
+async def test_a_property_of_which_nobody_has_a_value_is_told(
+    services: Both, to: Path, properties: dict[str, None]
+) -> None:
+    services.pages = [[record("a", phone="1", **properties), record("b")]]
     report = await export(services, to, cdp_key="Fone")
     assert report.unmatched == 2
-    assert report.warnings == ["nobody has the property 'Fone', so that nobody was joined"]
+    assert report.warnings == [
+        "nobody has a value for the property 'Fone', so that nobody was joined"
+    ]
     assert (await export(services, to, cdp_key="phone")).warnings == []
 
 

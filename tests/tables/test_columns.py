@@ -13,7 +13,7 @@ from altaprofiles import ConfigurationError, DecodeError, Profile
 from altaprofiles.emulator.people import Population
 from altaprofiles.tables.columns import Columns
 from altaprofiles.tables.kinds import Kinds
-from altaprofiles.tables.layout import JSON_TEXTS, TEXTS, check_flatten, column_names
+from altaprofiles.tables.layout import CORE, JSON_TEXTS, TEXTS, check_flatten, column_names
 
 from ..support.records import BROKEN, FULL, ODD
 
@@ -184,21 +184,64 @@ def test_names_are_proposed_from_the_first_records(records: int, guess: str) -> 
     assert kinds.advice == [f"nobody has the property 'plam', so that its column is empty{guess}"]
 
 
+EMPTY = "nobody has the property {0!r}, so that its column is empty"
+NO_VALUE = "nobody has a value for the property {0!r}, so that its column is empty"
+MEMBER = "; the member {0!r} of records is in the column {1!r}"
+
+
 def test_a_member_of_records_that_is_no_property_is_named_with_its_column() -> None:
-    kinds = Kinds(dict.fromkeys(["ls", "platformInfo", "profileData", "os", "plan"]))
+    kinds = Kinds(dict.fromkeys(["ls", "objectId", "os", "plan"]))
     kinds.observe(
         [
-            b'{"ls":1,"platformInfo":[{"os":"x"}],"profileData":{"plan":1}}',
+            b'{"ls":1,"platformInfo":[{"os":"x","objectId":"o"}],"profileData":{"plan":1}}',
             rb'{"ls":1,"odd":"\ud83d","profileData":null}',
         ]
     )
-    empty = "nobody has the property {!r}, so that its column is empty"
-    other = "; in records it is no property, and stands in the column {!r}"
     assert kinds.advice == [
-        (empty + other).format("ls", "extra"),
-        (empty + other).format("platformInfo", "platform_info"),
-        (empty + other).format("profileData", "profile_data"),
-        empty.format("os"),
+        (EMPTY + MEMBER).format("ls", "extra"),
+        # Most are those of devices.
+        (EMPTY + MEMBER).format("objectId", "object_ids"),
+        EMPTY.format("os"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("member", "column"),
+    [
+        *((column, column) for column in (*TEXTS, "events")),
+        ("objectId", "object_ids"),
+        ("platformInfo", "platform_info"),
+        ("profileData", "profile_data"),
+        ("ls", "extra"),
+    ],
+)
+def test_the_column_that_is_named_for_a_member_has_its_values(member: str, column: str) -> None:
+    record = json.dumps({member: "x"}).encode()
+    (kinds := Kinds({member: None})).observe([record])
+    assert repr(column) in kinds.advice[0].partition("; ")[2]
+    assert dict(zip(CORE, Columns([record], ()).core, strict=True))[column] not in ([None], [[]])
+
+
+def test_a_property_that_is_spelled_like_a_member_is_proposed_as_well() -> None:
+    kinds = Kinds(dict.fromkeys(["plan", "email"]))
+    kinds.observe([b'{"plan":1,"email":"x","profileData":{"Plan":1,"E-mail":2}}'])
+    column = "; 'email' is a column without `flatten`"
+    assert kinds.advice == [
+        (EMPTY + MEMBER).format("plan", "extra") + "; or did you mean 'Plan'?",
+        EMPTY.format("email") + column + "; or did you mean 'E-mail'?",
+    ]
+
+
+def test_a_property_without_a_value_in_anybody_is_not_proposed_for_itself() -> None:
+    kinds = Kinds(dict.fromkeys(["ls", "city", "plan", "late"]))
+    kinds.observe([b'{"ls":1,"profileData":{"ls":null,"city":null,"plan":null,"Plan":2}}'])
+    # After those whose names are remembered.
+    kinds.observe([b"{}"] * 1000 + [b'{"profileData":{"late":null}}'])
+    assert kinds.advice == [
+        (NO_VALUE + MEMBER).format("ls", "extra"),
+        NO_VALUE.format("city"),
+        NO_VALUE.format("plan") + "; did you mean 'Plan'?",
+        NO_VALUE.format("late"),
     ]
 
 
