@@ -88,7 +88,7 @@ def test_advice_after_keys_of_another_kind_is_an_option(
     (tmp_path / "keys.txt").write_text("ann@example.com\n")
     lookup = ("lookup", "keys.txt", "--by", "identity", "--quiet", "-o", "good.csv")
     done = run(env, *lookup, cwd=tmp_path)
-    assert "as e-mail addresses do; pass --by email if that is what they are\n" in done.stderr
+    assert "; if the key is an e-mail address, pass --by email\n" in done.stderr
 
 
 def test_a_folder_is_no_file_of_keys(env: dict[str, str], tmp_path: Path) -> None:

@@ -107,15 +107,21 @@ async def test_rows_under_another_name_of_an_agent_come_with_a_warning(
 async def test_keys_of_the_other_kind_are_said(tmp_path: Path) -> None:
     async with both() as services, services.session() as session:
         services.users = {"1": [user("1", "a")]}
-        for by, other in (("user_id", "anonymous_id"), ("anonymous_id", "user_id")):
+        for by, keys, advice in (
+            (
+                "user_id",
+                "xy",
+                "; if the keys are anonymous IDs, pass by='anonymous_id' (--by anonymous-id)",
+            ),
+            ("anonymous_id", "xy", "; if the keys are user IDs, pass by='user_id' (--by user-id)"),
+            ("anonymous_id", "x", "; if the key is a user ID, pass by='user_id' (--by user-id)"),
+            ("user_id", "", ""),
+        ):
             to = tmp_path / f"{by}.ndjson"
-            options: Any = {"by": by}
-            [warning] = (await session.export_lookups(["x", "y"], to=to, **options)).warnings
-            option = other.replace("_", "-")
-            assert warning == (
-                f"0 users in {to}; if these are IDs of the other kind, pass by={other!r} "
-                f"(--by {option})"
-            )
+            options: Any = {"by": by, "resume": False}
+            [warning] = (await session.export_lookups([*keys], to=to, **options)).warnings
+            assert warning.startswith("0 users")
+            assert warning.partition(f"{to}")[2] == advice
         report = await session.export_lookups(["1", "x"], by="user_id", to=tmp_path / "1.ndjson")
         assert report.warnings == []
 

@@ -915,20 +915,43 @@ async def test_a_header_that_was_looked_up_is_a_warning(
     assert report.warnings == expected
 
 
+IDENTITIES = "if the keys are identities, pass by='identity' (--by identity)"
+ADDRESSES = "if the keys are e-mail addresses, pass by='email' (--by email)"
+
+
 @pytest.mark.parametrize(
-    ("by", "keys", "other"),
+    ("by", "keys", "have", "fix"),
     [
-        ("email", ["Customer", "1", "2"], "identity"),
-        ("email", ["1", "jack@example.com"], None),
-        ("email", ["1", "2", "jack@example.com"], "identity"),
-        ("identity", ["Mail", "jack@example.com", "jill@example.com"], "email"),
-        ("identity", ["1", "2", "jack@example.com"], None),
-        ("identity", ["n/a", "none", *(f"{n}@example.com" for n in range(3))], "email"),
-        ("object_id", ["Mail", "jack@example.com"], "email"),
+        ("email", ["Customer", "1", "2"], "none of the 3 keys has an @", IDENTITIES),
+        ("email", ["1", "jack@example.com"], None, None),
+        ("email", ["1", "2", "jack@example.com"], "only 1 of 3 keys has an @", IDENTITIES),
+        ("email", [*"1234", "a@b.example", "c@"], "only 2 of 6 keys have an @", IDENTITIES),
+        (
+            "email",
+            ["1"],
+            "the key has no @",
+            "if the key is an identity, pass by='identity' (--by identity)",
+        ),
+        ("identity", ["Mail", "a@", "b@"], "2 of 3 keys have an @", ADDRESSES),
+        ("identity", ["1", "2", "jack@example.com"], None, None),
+        ("identity", ["a@", "b@"], "each of the 2 keys has an @", ADDRESSES),
+        (
+            "identity",
+            ["a@"],
+            "the key has an @",
+            "if the key is an e-mail address, pass by='email' (--by email)",
+        ),
+        (
+            "identity",
+            ["n/a", "none", *(f"{n}@example.com" for n in range(3))],
+            "3 of 5 keys have an @",
+            ADDRESSES,
+        ),
+        ("object_id", ["Mail", "jack@example.com"], "1 of 2 keys has an @", ADDRESSES),
     ],
 )
 async def test_keys_of_another_kind_are_said_if_nobody_has_them(
-    tmp_path: Path, by: Any, keys: list[str], other: str | None
+    tmp_path: Path, by: Any, keys: list[str], have: str | None, fix: str | None
 ) -> None:
     directory = Directory()
     directory.unknown = {*keys}
@@ -936,13 +959,11 @@ async def test_keys_of_another_kind_are_said_if_nobody_has_them(
     to = tmp_path / "p.ndjson"
     async with scripted(directory.answer) as server, session_for(server.url) as session:
         report = await session.export_lookups(source, by=by, to=to)
-    hints = [text for text in report.warnings if "; pass by=" in text]
-    assert [text.rpartition("; ")[2] for text in hints] == (
-        [] if other is None else [f"pass by='{other}' (--by {other}) if that is what they are"]
-    )
-    assert all(text.startswith(f"0 people in {to}; ") for text in hints)
+    hints = [text for text in report.warnings if "; if " in text]
+    advice = f"0 people in {to}; {have}, which every e-mail address has; {fix}"
+    assert hints == ([] if fix is None else [advice])
     # One piece of advice, and not another that leads elsewhere.
-    assert any("is a header" in text for text in report.warnings) == (other is None)
+    assert any("is a header" in text for text in report.warnings) == (fix is None)
 
 
 async def test_one_key_without_an_answer(tmp_path: Path) -> None:

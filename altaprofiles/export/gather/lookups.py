@@ -95,18 +95,28 @@ class KeysGathering(Generic[V]):
 
     @property
     def nobody(self) -> str:
-        if self._meant is not None:
-            missing, with_at = self._answers.count(NOT_FOUND), self._missing.with_at
-            some = "all" if with_at == missing else f"{with_at:,}" if with_at else "none"
-            have = "has" if some == "1" else "have"
-            return (
-                f"; {some} of the keys {have} an @, as e-mail addresses do; pass "
-                f"by={self._meant!r} (--by {self._meant}) if that is what they are"
-            )
-        if (other := _OTHERS.get(self.plan.by)) is None:
+        keys = self._answers.count(NOT_FOUND)
+        other = self._meant or _OTHERS.get(self.plan.by)
+        if not keys or other is None:
             return ""
+        one, several = _NOUNS[other]
+        are = f"key is {one}" if keys == 1 else f"keys are {several}"
         option = other.replace("_", "-")
-        return f"; if these are IDs of the other kind, pass by={other!r} (--by {option})"
+        signs = "" if self._meant is None else self._signs
+        return f"{signs}; if the {are}, pass by={other!r} (--by {option})"
+
+    @property
+    def _signs(self) -> str:
+        """A clause on the keys with an @, of those that nobody has."""
+        keys, with_at = self._answers.count(NOT_FOUND), self._missing.with_at
+        if keys == 1:
+            have = f"the key has {'an' if with_at else 'no'} @"
+        elif with_at in (0, keys):
+            have = f"{'each' if with_at else 'none'} of the {keys:,} keys has an @"
+        else:
+            only = "only " if self.plan.by == "email" else ""
+            have = f"{only}{with_at:,} of {keys:,} keys {'has' if with_at == 1 else 'have'} an @"
+        return f"; {have}, which every e-mail address has"
 
     @property
     def _meant(self) -> Literal["identity", "email"] | None:
@@ -389,6 +399,15 @@ class KeysGathering(Generic[V]):
             not_found_file=place.beside_at(_NOT_FOUND_FILE) if written and not_found else None,
             failed_file=place.beside_at(FAILED_FILE) if written and failed else None,
         )
+
+
+_NOUNS = {
+    "identity": ("an identity", "identities"),
+    "email": ("an e-mail address", "e-mail addresses"),
+    "user_id": ("a user ID", "user IDs"),
+    "anonymous_id": ("an anonymous ID", "anonymous IDs"),
+}
+"""One and several keys of a kind."""
 
 
 _OTHERS = {"user_id": "anonymous_id", "anonymous_id": "user_id"}
