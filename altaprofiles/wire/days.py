@@ -7,7 +7,7 @@ Sources:
 from __future__ import annotations
 
 import re
-from calendar import month_name, monthrange
+from calendar import monthrange
 from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
@@ -210,9 +210,11 @@ def length_of_month(text: str) -> str | None:
     """
     match = _DAY.fullmatch(re.split("[T ]", text, maxsplit=1)[0])
     year, month, day = map(int, filter(None, match.groups())) if match else (0, 0, 0)
-    if not 1 <= month <= 12 or day <= (length := monthrange(year, month)[1]):
+    # Of the year 0, which `date` lacks, the month is not what is wrong.
+    if not year or not 1 <= month <= 12 or day <= (length := monthrange(year, month)[1]):
         return None
-    return f"{month_name[month]} {year} has {length} days"
+    # Not `calendar.month_name`, which is in the language of the process's locale.
+    return f"{year:04}-{month:02} has {length} days"
 
 
 # Its day 1 is 1900-01-01, and its 1900 has a 29 February that the calendar lacks.

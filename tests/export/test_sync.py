@@ -268,7 +268,7 @@ async def test_missing_zone_data_is_named_with_the_fix(session: Session, to: Pat
     [
         ({"since": 1_767_225_600}, "since: 1767225600 is a time, and a sync brings whole days"),
         ({"since": datetime(2026, 1, 1, tzinfo=UTC)}, "since: got the datetime"),
-        ({"since": 20260230}, "since: 20260230 is not a day: February 2026 has 28 days"),
+        ({"since": 20260230}, "since: 20260230 is not a day: 2026-02 has 28 days"),
         ({"since": None}, "since: got the NoneType None"),
         ({"until": 20251231}, "until: 2025-12-31 is before `since`, 2026-01-01"),
         ({"until": 1_767_225_600}, "until: 1767225600 is a time"),

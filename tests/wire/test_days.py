@@ -66,6 +66,8 @@ def test_forms_of_a_day(day: Any) -> None:
         "20261301",
         "2026-11-00",
         "0000-01-01",
+        "0000-01-32",
+        "00000000",
         "٢٠٢٦-٠١-٣١",  # noqa: RUF001
         "２０２６０１３１",  # noqa: RUF001
         "2026‐01‐31",  # noqa: RUF001
@@ -88,14 +90,15 @@ def test_other_text_is_not_a_day(text: str) -> None:
 @pytest.mark.parametrize(
     ("day", "length"),
     [
-        ("2026-11-31", "November 2026 has 30 days"),
-        ("20261131", "November 2026 has 30 days"),
-        (20261131, "November 2026 has 30 days"),
-        ("2026-01-32", "January 2026 has 31 days"),
-        ("2026-02-29", "February 2026 has 28 days"),
-        ("2028-02-30", "February 2028 has 29 days"),
-        ("2026-11-31T02:00:00Z", "November 2026 has 30 days"),
-        ("2026-11-31 02:00", "November 2026 has 30 days"),
+        ("2026-11-31", "2026-11 has 30 days"),
+        ("20261131", "2026-11 has 30 days"),
+        (20261131, "2026-11 has 30 days"),
+        ("2026-01-32", "2026-01 has 31 days"),
+        ("2026-02-29", "2026-02 has 28 days"),
+        ("2028-02-30", "2028-02 has 29 days"),
+        ("2026-11-31T02:00:00Z", "2026-11 has 30 days"),
+        ("2026-11-31 02:00", "2026-11 has 30 days"),
+        ("0999-11-31", "0999-11 has 30 days"),
     ],
 )
 def test_a_day_past_its_month_is_refused_with_the_length_of_that(
