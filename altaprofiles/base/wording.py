@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import shlex
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
@@ -157,28 +158,47 @@ def looks_like_another(names: Iterable[str]) -> Iterator[str]:
         if (odd := _odd_character(name)) is not None:
             yield (
                 f"{name!r} may be another name than it looks, because it has "
-                f"{unicodedata.name(odd, 'a character')} (U+{ord(odd):04X}); type it again"
+                f"{unicodedata.name(odd, 'a character')} (U+{ord(odd):04X}); compare it with the "
+                f"name in the dashboard"
             )
 
 
-_ALIKE = ("LATIN", "CYRILLIC", "GREEK")
+_BLANKS = "\u00a0\u2000-\u200a\u202f\u205f"
+_UNSEEN = f"{_BLANKS}\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3000\ufeff"
+
+_SCRIPTS = ("LATIN", "CYRILLIC", "GREEK")
 """Scripts with letters that look the same, as the names of their characters begin."""
+
+_TWINS = frozenset(
+    "ABCEHIJKMOPSTXYaceijopsxy"
+    "АВСЕНІЈКМОРЅТХУасеіјорѕху"  # noqa: RUF001
+    "ΑΒΕΖΗΙΚΜΝΟΡΤΥΧον"  # noqa: RUF001
+)
+"""Letters of one of the scripts that look like one of another."""
 
 
 def _odd_character(name: str) -> str | None:
     """Return a character that a reader takes for another one, or does not see; None if none is."""
-    for one in name:
-        if one != " " and unicodedata.category(one) in ("Zs", "Cf"):
-            return one
+    # Emoji, and scripts without upper case, are spelled with characters that are not seen.
+    are_needed = any(unicodedata.category(one) in ("Lo", "So") for one in name)
+    if match := re.search(f"[{_BLANKS if are_needed else _UNSEEN}]", name):
+        return name[match.start()]
     composed = unicodedata.normalize("NFC", name)
     for number, (one, other) in enumerate(zip(name, composed, strict=False)):
         if one != other:
             # An e before its accent is as it should be.
             return name[number + 1] if unicodedata.is_normalized("NFC", one) else one
-    scripts = [unicodedata.name(one, "").partition(" ")[0] for one in name]
-    if len(found := {*scripts} & {*_ALIKE}) < 2:
-        return None
-    return name[scripts.index(min(sorted(found), key=scripts.count))]
+    for word in re.findall(r"[^\W\d_]+", name):
+        parts = [
+            [one for one in word if unicodedata.name(one, "").startswith(script)]
+            for script in _SCRIPTS
+        ]
+        mixed = sorted(filter(None, parts), key=len)
+        for letters in mixed if len(mixed) > 1 else ():
+            # A letter without a twin shows of which script those beside it are.
+            if _TWINS.issuperset(letters):
+                return letters[0]
+    return None
 
 
 def nearest(given: str, known: Iterable[str], *, cutoff: float = 0.6) -> str | None:

@@ -574,4 +574,4 @@ def test_nobody_of_a_name_that_looks_like_another_names_its_odd_character(
         env = environment(tmp_path, emulator.environment)
         done = run(env, *command, name, *DAYS, *options, cwd=tmp_path)
     assert (done.code, "0 people" in done.stderr) in ((0, True), (2, False)), done.stderr
-    assert f"because it has {odd}; type it again" in done.stderr
+    assert f"because it has {odd}; compare it with the name in the dashboard" in done.stderr
