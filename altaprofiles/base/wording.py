@@ -189,7 +189,7 @@ def _odd_character(name: str) -> str | None:
             # An e before its accent is as it should be.
             return name[number + 1] if unicodedata.is_normalized("NFC", one) else one
     for word in re.findall(r"[^\W\d_]+", name):
-        parts = [
+        parts: list[list[str]] = [
             [one for one in word if unicodedata.name(one, "").startswith(script)]
             for script in _SCRIPTS
         ]

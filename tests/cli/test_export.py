@@ -843,23 +843,39 @@ def test_a_password_that_is_not_on_the_command_line(
     assert f"people    {people:,}" in done.stderr
 
 
+PLACES = ("home", "PGPASSFILE", "URL", "PGSERVICE", "service", "service without one")
+
+
+def named_at(place: str, file: Path, folder: Path, postgres: Server) -> tuple[str, dict[str, str]]:
+    """Return the URL of a table and the environment that name a password file in one place."""
+    url = f"postgresql://owner@127.0.0.1:{postgres.port}/{postgres.database}/others"
+    services = folder / "services.conf"
+    services.write_text(f"[crm]\npassfile={file}\n[bare]\n")
+    there = {"PGSERVICEFILE": str(services)}
+    if place == "home":
+        there |= {"HOME": str(file.parent)}
+    elif place == "PGPASSFILE":
+        there |= {"PGPASSFILE": str(file)}
+    elif place == "URL":
+        url += f"?passfile={file}"
+    elif place == "PGSERVICE":
+        there |= {"PGSERVICE": "crm", "PGPASSFILE": str(folder / "nowhere")}
+    elif place == "service":
+        url += "?service=crm"
+    else:
+        there |= {"PGPASSFILE": str(file)}
+        url += "?service=bare"
+    return url, there
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("place", ["home", "PGPASSFILE", "URL", "PGSERVICE"])
+@pytest.mark.parametrize("place", PLACES)
 def test_a_password_file_that_others_may_read_is_named_with_the_command_that_helps(
     env: dict[str, str], tmp_path: Path, postgres: Server, place: str
 ) -> None:
     secret = password_file(tmp_path, postgres, 0o640)
-    env |= {"HOME": str(tmp_path)}
-    if place == "PGPASSFILE":
-        env |= {"HOME": str(tmp_path / "elsewhere"), "PGPASSFILE": str(secret)}
-    url = f"postgresql://owner@127.0.0.1:{postgres.port}/{postgres.database}/others"
-    if place == "URL":
-        url += f"?passfile={secret}"
-    if place == "PGSERVICE":
-        services = tmp_path / "services.conf"
-        services.write_text(f"[crm]\npassfile={secret}\n")
-        env |= {"HOME": str(tmp_path / "elsewhere"), "PGSERVICE": "crm"}
-        env |= {"PGSERVICEFILE": str(services)}
+    url, there = named_at(place, secret, tmp_path, postgres)
+    env |= {"HOME": str(tmp_path / "elsewhere")} | there
     words = (*WORDS, "-o", url, "--log-format", "json")
     refused = run(env, *words, cwd=tmp_path)
     assert refused.code == 1
@@ -875,23 +891,49 @@ def test_a_password_file_that_others_may_read_is_named_with_the_command_that_hel
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("place", ["home", "PGPASSFILE", "device"])
-def test_a_password_file_that_is_no_plain_file_is_named_in_the_log(
-    env: dict[str, str], tmp_path: Path, postgres: Server, place: str
+@pytest.mark.parametrize(
+    ("place", "named"),
+    [
+        *(("home", "PGPASSFILE"), ("PGPASSFILE", "PGPASSFILE"), ("URL", "the URL")),
+        *(("PGSERVICE", "the service crm"), ("service", "the service crm")),
+        ("service without one", "PGPASSFILE"),
+    ],
+)
+def test_a_password_file_that_is_no_plain_file_is_named_with_the_place_of_its_name(
+    env: dict[str, str], tmp_path: Path, postgres: Server, place: str, named: str
 ) -> None:
-    (tmp_path / ".pgpass").mkdir()
-    file = os.devnull if place == "device" else str(tmp_path / ".pgpass")
-    env |= {"HOME": str(tmp_path)} if place == "home" else {"PGPASSFILE": file}
-    url = f"postgresql://owner@127.0.0.1:{postgres.port}/{postgres.database}/plain"
-    words = (*WORDS, "-o", url, "--log-format", "json")
-    refused = run(env, *words, cwd=tmp_path)
+    secret = password_file(tmp_path, postgres, 0o600)
+    (tmp_path / "home").mkdir()
+    (file := tmp_path / "home" / ".pgpass").mkdir()
+    url, there = named_at(place, file, tmp_path, postgres)
+    env |= {"HOME": str(tmp_path / "elsewhere")} | there
+    refused = run(env, *WORDS, "-o", url, "--log-format", "json", cwd=tmp_path)
     assert refused.code == 1
     texts = [json.loads(line)["message"] for line in refused.stderr.splitlines()]
-    advice = f"{file} is not read, because it is not a plain file; name one in PGPASSFILE"
+    advice = (
+        f"{file} is not read, because it is not a plain file; name another one in {named}, or set "
+        f"PGPASSWORD"
+    )
     assert any(advice in text for text in texts), texts
-    done = run({**env, "PGPASSWORD": PASSWORD}, *words, cwd=tmp_path)
+    # Each of the two is enough.
+    words = (*WORDS, "--log-format", "json")
+    done = run({**env, "PGPASSWORD": PASSWORD}, *words, "-o", url, cwd=tmp_path)
     assert done.code == 0, done.stderr
     assert [json.loads(line) for line in done.stderr.splitlines()]
+    url, there = named_at("PGPASSFILE" if place == "home" else place, secret, tmp_path, postgres)
+    done = run({**env, **there}, *words, "-o", url, cwd=tmp_path)
+    assert done.code == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_a_device_for_a_password_file_is_named(
+    env: dict[str, str], tmp_path: Path, postgres: Server
+) -> None:
+    url, there = named_at("PGPASSFILE", Path(os.devnull), tmp_path, postgres)
+    refused = run({**env, **there}, *WORDS, "-o", url, "--log-format", "json", cwd=tmp_path)
+    assert refused.code == 1
+    texts = [json.loads(line)["message"] for line in refused.stderr.splitlines()]
+    assert any(f"{os.devnull} is not read, because it is not a plain file" in one for one in texts)
 
 
 @pytest.mark.slow

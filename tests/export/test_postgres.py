@@ -10,6 +10,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -497,28 +498,58 @@ def test_a_password_is_never_shown(postgres: Server, caplog: pytest.LogCaptureFi
     assert PASSWORD[:6] not in caplog.text
 
 
-@pytest.mark.parametrize("place", ["nowhere", "user", "query", "environment"])
-def test_a_password_that_is_refused_is_corrected_where_it_stands(
-    postgres: Server, monkeypatch: pytest.MonkeyPatch, place: str
-) -> None:
-    monkeypatch.delenv("PGPASSWORD", raising=False)
-    bare = f"postgresql://owner@127.0.0.1:{postgres.port}/{postgres.database}/people"
-    url, advice = bare, "set PGPASSWORD, or write the password into ~/.pgpass"
-    if place in ("user", "query"):
+NO_FILE = "/nowhere/.pgpass"
+
+
+@pytest.mark.parametrize(
+    ("user", "query", "there", "advice"),
+    [
+        ("owner", "", {}, "set PGPASSWORD, or write the password into ~/.pgpass"),
+        *(
+            ("owner", query, there, f"set PGPASSWORD, or write the password into {NO_FILE}")
+            for query, there in (("", {"PGPASSFILE": NO_FILE}), (f"?passfile={NO_FILE}", {}))
+        ),
         # The right one is not asked for.
-        monkeypatch.setenv("PGPASSWORD", PASSWORD)
-        url = (
-            bare.replace("owner@", "owner:wrong@") if place == "user" else f"{bare}?password=wrong"
-        )
-        advice = "correct the password in the URL, or leave it out there, and set PGPASSWORD"
-    elif place == "environment":
-        monkeypatch.setenv("PGPASSWORD", "wrong")
-        advice = "correct the value of PGPASSWORD"
+        *(
+            (
+                *(user, query, {"PGPASSWORD": PASSWORD, "PGPASSFILE": NO_FILE}),
+                (
+                    f"correct the password in the URL, or leave it out there, and set PGPASSWORD "
+                    f"or write it into {NO_FILE}"
+                ),
+            )
+            for user, query in (("owner:wrong", ""), ("owner", "?password=wrong"))
+        ),
+        ("owner", "", {"PGPASSWORD": "wrong"}, "correct the password in PGPASSWORD"),
+        # Neither that one nor the file, which is none, is asked for.
+        *(
+            (
+                *("owner", query, {"PGPASSWORD": PASSWORD, "PGPASSFILE": "/"} | there),
+                "correct the password in the service crm",
+            )
+            for query, there in (("?service=crm", {}), ("", {"PGSERVICE": "crm"}))
+        ),
+    ],
+)
+def test_a_password_that_is_refused_is_corrected_where_it_stands(
+    postgres: Server,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    user: str,
+    query: str,
+    there: dict[str, str],
+    advice: str,
+) -> None:
+    (tmp_path / "services.conf").write_text("[crm]\npassword=wrong\n")
+    monkeypatch.setenv("PGSERVICEFILE", str(tmp_path / "services.conf"))
+    for variable in ("PGPASSWORD", "PGPASSFILE", "PGSERVICE"):
+        monkeypatch.delenv(variable, raising=False)
+    for variable, value in there.items():
+        monkeypatch.setenv(variable, value)
+    url = f"postgresql://{user}@127.0.0.1:{postgres.port}/{postgres.database}/people{query}"
     with pytest.raises(ExportError) as caught:
         target_of(url).check()
-    assert f"; {advice}" in str(caught.value)
-    monkeypatch.setenv("PGPASSWORD", PASSWORD)
-    target_of(bare).check()
+    assert str(caught.value).endswith(f"; {advice}")
 
 
 SECRET = "hunter22"

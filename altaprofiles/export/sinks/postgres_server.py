@@ -39,6 +39,9 @@ _REMEDIES = {
 """Advice on a connection that cannot be made, by words of the reason. Other languages have none."""
 
 
+_URL = "the URL"
+
+
 class PostgresServer(Struct, frozen=True):
     """One database of a server. Does not pickle if its URL holds a password.
 
@@ -119,16 +122,14 @@ class PostgresServer(Struct, frozen=True):
 
     def _on_passwords(self) -> str:
         """Return the advice on a password that is missing or refused, where libpq looks first."""
-        import psycopg
-
-        if psycopg.conninfo.conninfo_to_dict(str.__str__(self.conninfo)).get("password"):
-            return (
-                "correct the password in the URL, or leave it out there, and set PGPASSWORD or "
-                "write it into ~/.pgpass"
-            )
-        if os.environ.get("PGPASSWORD"):
-            return "correct the value of PGPASSWORD"
-        return self._unread_passfile() or "set PGPASSWORD, or write the password into ~/.pgpass"
+        is_set, place = self._setting("password")
+        file = self._setting("passfile")[0] or "~/.pgpass"
+        if not is_set:
+            return self._unread_passfile() or f"set PGPASSWORD, or write the password into {file}"
+        advice = f"correct the password in {place}"
+        if place == _URL:
+            advice += f", or leave it out there, and set PGPASSWORD or write it into {file}"
+        return advice
 
     def _quiet(self) -> dict[str, Any]:
         """Return options with which libpq does not write its own warning to standard error.
@@ -139,29 +140,20 @@ class PostgresServer(Struct, frozen=True):
         return {"passfile": f"{os.devnull}/none"} if self._unread_passfile() else {}
 
     def _unread_passfile(self) -> str | None:
-        """Return advice on a password file that libpq leaves alone with a warning, or else None.
-
-        A service that the URL names may have another one, and is not looked up.
-        """
-        import psycopg
-
-        given = psycopg.conninfo.conninfo_to_dict(str.__str__(self.conninfo)).get
-        if os.name == "nt" or given("service"):
+        """Return advice on a password file that libpq leaves alone with a warning, or else None."""
+        if os.name == "nt":
             return None
-        # From PGPASSFILE, or from the service that PGSERVICE names.
-        defaults = psycopg.pq.Conninfo.get_defaults()
-        values = (os.fsdecode(one.val or b"") for one in defaults if one.keyword == b"passfile")
-        named = given("passfile") or next(values, "")
+        named, place = self._setting("passfile")
         try:
-            file = Path(str(named)) if named else Path.home() / ".pgpass"
+            file = Path(named) if named else Path.home() / ".pgpass"
             mode = file.stat().st_mode
         except (OSError, RuntimeError, ValueError):
             # There is none, or no home either.
             return None
         if not stat.S_ISREG(mode):
             return (
-                f"{file} is not read, because it is not a plain file; name one in PGPASSFILE, or "
-                f"set PGPASSWORD"
+                f"{file} is not read, because it is not a plain file; name another one in {place}, "
+                f"or set PGPASSWORD"
             )
         if mode & (stat.S_IRWXG | stat.S_IRWXO):
             return (
@@ -169,6 +161,34 @@ class PostgresServer(Struct, frozen=True):
                 f"chmod 600 {quote(str(file))}"
             )
         return None
+
+    def _setting(self, keyword: str) -> tuple[Secret, str]:
+        """Return the value of an option that libpq would use, and where it is or else can be set.
+
+        The URL comes before a service, and that before the environment.
+        """
+        import psycopg
+
+        given = psycopg.conninfo.conninfo_to_dict(str.__str__(self.conninfo)).get
+        # libpq shows the options of a service only as those of a connection. With two addresses of
+        # one host, it is refused before libpq reads a password file or asks the network.
+        connection = psycopg.pq.PGconn.connect_start(
+            psycopg.conninfo.make_conninfo(
+                str.__str__(self.conninfo), host="none", hostaddr="none,none"
+            ).encode()
+        )
+        value, variable = next(
+            (Secret(os.fsdecode(one.val or b"")), os.fsdecode(one.envvar or b""))
+            for one in connection.info
+            if one.keyword == keyword.encode()
+        )
+        if given(keyword) is not None:
+            place = _URL
+        elif value == os.environ.get(variable, ""):
+            place = variable
+        else:
+            place = f"the service {given('service') or os.environ.get('PGSERVICE')}"
+        return value, place
 
     def guard(
         self, call: Callable[[], T], *, remedies: Callable[[], Mapping[str, str]] = dict
