@@ -6,7 +6,7 @@ import re
 import shlex
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import pairwise
@@ -59,7 +59,7 @@ class Command(click.Command):
         self.params += _shared_options(several=several)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        with _known_by(ctx, [*args]):
+        with _known_by(ctx):
             return self._parse(ctx, args)
 
     def _parse(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -162,7 +162,7 @@ class Group(click.Group):
         self.params += _shared_options(several=True)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        with _known_by(ctx, [*args]):
+        with _known_by(ctx):
             _check_given(self, ctx, args)
             return super().parse_args(ctx, args)
 
@@ -309,13 +309,8 @@ def _store_in_app(context: click.Context, option: click.Parameter, value: object
 
 
 @contextmanager
-def _known_by(context: click.Context, args: Sequence[str]) -> Iterator[None]:
-    """Name the command in an error of its options, which decides how the error is shown.
-
-    Args:
-        context: the command's.
-        args: its words.
-    """
+def _known_by(context: click.Context) -> Iterator[None]:
+    """Name the command in an error of its options, which decides how the error is shown."""
     try:
         yield
     except click.UsageError as error:
@@ -323,14 +318,8 @@ def _known_by(context: click.Context, args: Sequence[str]) -> Iterator[None]:
         if isinstance(error, click.NoSuchOption):
             from .carried_over import advice_on, suggested
 
-            given = name = error.option_name
-            command = context.command
-            for long in _single_dashed(args):
-                # Of -from, click names -f, the first letter that is no option.
-                if len(given) == 2 and given[1] in long:
-                    _check_single_dash(context, long)
-                    if advice_on(long, command) or suggested(long, command, ()):
-                        given, name = long[1:], long
+            given, command = error.option_name, context.command
+            name = _with_two_dashes(given) or given
             if advice := advice_on(name, command):
                 context.fail(f"no such option {given!r}; {advice}")
             text = f"no such option {given!r}"
@@ -365,11 +354,6 @@ def _check_given(command: click.Command, context: click.Context, args: list[str]
         texts = value if isinstance(value, list | tuple) else (value,)
         if any(_is_database(text, param) for text in texts):
             raise click.BadParameter(NO_DATABASE, context, param)
-        for short in param.opts:
-            # Of -out, click makes -o with the value "ut".
-            long = f"-{short}{value}".partition("=")[0]
-            if len(short) == 2 and long in _single_dashed(args):
-                _check_single_dash(context, long)
     first: dict[str | None, click.Parameter] = {}
     for option in order:
         if (other := first.setdefault(option.name, option)) is not option:
@@ -403,36 +387,72 @@ def _each_account(command: click.Command) -> str:
 _LONG_DASHES = re.compile("-?[\u2012-\u2015\u2212][-\u2012-\u2015\u2212]*")
 
 
-def _single_dashed(args: Sequence[str]) -> list[str]:
-    """Return what may be long options with one dash, such as -from=-7d, with both: --from."""
-    found = (re.match("-[a-z][a-z-]+(?==|$)", word) for word in _words(args))
-    return [f"-{match[0]}" for match in found if match]
+def _check_dashes(context: click.Context, args: Sequence[str]) -> None:
+    """Raise `click.UsageError` for an option that is written with other dashes, or as -o=VALUE.
 
-
-def _check_single_dash(context: click.Context, long: str) -> None:
-    """Raise `click.UsageError` if `long`, of which one dash was given, is an option."""
-    if long in _names(context):
-        context.fail(f"{long[1:]} has one dash: write {long}")
-
-
-def _names(context: click.Context) -> set[str]:
-    params = context.command.get_params(context)
-    return {text for one in params for text in (*one.opts, *one.secondary_opts)}
-
-
-def _check_dashes(context: click.Context, args: list[str]) -> None:
-    """Raise `click.UsageError` for an option with a dash of a word processor."""
-    known = _names(context)
-    for word in args:
-        dashes = _LONG_DASHES.match(word)
-        if dashes is None:
+    Values are left as they are, also those that read like options.
+    """
+    options = {
+        text: one
+        for one in context.command.get_params(context)
+        if isinstance(one, click.Option)
+        for text in (*one.opts, *one.secondary_opts)
+    }
+    taking = {text for text, one in options.items() if not one.is_flag and not one.count}
+    words = iter(args)
+    for word in words:
+        _check_long_dash(context, word, options)
+        if not word.startswith("-") or word == "-":
+            if context.allow_interspersed_args:
+                continue
+            return
+        if word == "--":
+            return
+        _check_single_dash(context, word, options)
+        # Several of one letter can stand behind one dash, and the first that takes a value ends it.
+        names = [word] if word.startswith("--") else [f"-{letter}" for letter in word[1:]]
+        number = next((number for number, name in enumerate(names) if name in taking), None)
+        if number is None:
             continue
-        name = word[dashes.end() :].partition("=")[0]
-        meant = f"--{name}" if len(name) > 1 else f"-{name}"
-        if meant in known:
-            context.fail(
-                f"{dashes[0]}{name} has a long dash, as word processors write: use {meant}"
-            )
+        if number == len(names) - 1:
+            next(words, None)
+        elif names[number + 1] == "-=":
+            short, long = names[number], max(options[names[number]].opts, key=len)
+            context.fail(f"{short} takes its value without =; write {short} VALUE or {long}=VALUE")
+
+
+def _with_two_dashes(word: str) -> str | None:
+    """Return the option that a word may be with a dash more, such as --from of -from=-7d."""
+    match = re.match("-[a-z][a-z-]+(?==|$)", word)
+    return None if match is None else f"-{match[0]}"
+
+
+def _check_single_dash(context: click.Context, word: str, known: Collection[str]) -> None:
+    """Raise `click.UsageError` for a long option with one dash; click takes -out for -o ut."""
+    if (long := _with_two_dashes(word)) is None:
+        return
+    if long in known:
+        context.fail(f"{long[1:]} has one dash: write {long}")
+    from .carried_over import advice_on, suggested
+
+    alike: list[str] = []
+    if "=" in word and word[:2] in known:
+        # Only errors need it, and its import takes time.
+        from difflib import get_close_matches
+
+        alike = get_close_matches(long, [name for name in known if name.startswith("--")])
+    if advice_on(long, context.command) or suggested(long, context.command, alike):
+        raise click.NoSuchOption(long[1:], possibilities=alike, ctx=context)
+
+
+def _check_long_dash(context: click.Context, word: str, known: Collection[str]) -> None:
+    """Raise `click.UsageError` for an option with a dash of a word processor."""
+    if (dashes := _LONG_DASHES.match(word)) is None:
+        return
+    name = word[dashes.end() :].partition("=")[0]
+    meant = f"--{name}" if len(name) > 1 else f"-{name}"
+    if meant in known:
+        context.fail(f"{dashes[0]}{name} has a long dash, as word processors write: use {meant}")
 
 
 def _is_database(value: object, param: click.Parameter) -> bool:

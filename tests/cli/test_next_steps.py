@@ -51,6 +51,16 @@ def env(tmp_path: Path) -> dict[str, str]:
         ("count Charged --from -7d -to=yesterday", "-to has one dash: write --to"),
         ("export X --from -7d --to yesterday -out a.csv", "-out has one dash: write --out"),
         ("export X --from -7d --to yesterday -out=a.csv", "-out has one dash: write --out"),
+        ("export X -o ut -out", "-out has one dash: write --out"),
+        ("export X -output=a.csv", "no such option '-output'. Did you mean '--out'?"),
+        ("export X -output a.csv", "no such option '-output'. Did you mean '--out'?"),
+        ("lookup k.csv -ouput=a.csv", "no such option '-ouput'. Did you mean '--out'?"),
+        ("lookup k.csv -overwrite -o a.csv", "no such option '-overwrite'; leave it out"),
+        ("export X -o=a.csv", "-o takes its value without =; write -o VALUE or --out=VALUE"),
+        ("status -o=a.csv", "no such option '-o'"),
+        ("count X -out=a.csv", "count prints its result: leave out -o"),
+        ("count X -output=a.csv", "count prints its result: leave out -o"),
+        ("sync X -qo=a.duckdb", "-o takes its value without =; write -o VALUE or --out=VALUE"),
         ("lookup k.csv -by email -o a.csv", "-by has one dash: write --by"),
         ("who -email jane@example.com", "-email has one dash: write --email"),
         ("status -verbose", "-verbose has one dash: write --verbose"),
@@ -92,6 +102,26 @@ def test_what_others_call_it(env: dict[str, str], command: str, words: str) -> N
     done = run(env, *command.split())
     assert (done.code, done.stdout) == (2, b"")
     assert words in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "file"),
+    [
+        ("-o ut --format csv --flatten -out", "ut"),
+        ("-o ut --format csv --flatten -output=x", "ut"),
+        ("-o a.csv --flatten —from", "a.csv"),
+        ("-o =a.csv", "=a.csv"),
+        ("-o -o=a.csv", "-o=a.csv"),
+        ("-oa.csv", "a.csv"),
+        ("-oday=1.csv", "day=1.csv"),
+    ],
+)
+def test_a_value_that_reads_like_an_option(tmp_path: Path, words: str, file: str) -> None:
+    with emulated(people=5) as emulator:
+        env = environment(tmp_path, emulator.environment)
+        done = run(env, "export", "App Launched", *DAYS, *words.split(), cwd=tmp_path)
+    assert done.code == 0, done.stderr
+    assert (tmp_path / file).is_file()
 
 
 @pytest.mark.parametrize("option", ["--zzz", "--fromage-of-the-day"])
