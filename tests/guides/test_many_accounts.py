@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -154,16 +155,27 @@ async def test_a_job_goes_on_on_another_machine_and_on_another_server(
             night = NIGHT | {"until": until}
             report = await session.sync("Charged", to=postgres.url("buyers"), **night)
             assert report.first == first
+        # What other recipes keep in the schema.
+        forgotten = [(emulator.clevertap.account_id, "5555555555")]
+        postgres.run(
+            block_of("every-night.md", "INSERT INTO forgotten", "sql")
+            .replace("profiles", "buyers")
+            .replace("TEST-123-456-789Z", emulator.clevertap.account_id),
+            "DELETE FROM forgotten WHERE id <> '5555555555'",
+            "CREATE VIEW people AS SELECT account, person FROM buyers",
+        )
         names = re.search("`pg_dump ([^`]*)`", (GUIDES / GUIDE).read_text("utf-8"))
         assert names is not None
         programs = clients()
-        dump = [str(programs / "pg_dump"), *names[1].split(), postgres.url()]
+        dump = [str(programs / "pg_dump"), *shlex.split(names[1]), postgres.url()]
         content = (await anyio.run_process(dump)).stdout
         before = postgres.rows("SELECT * FROM buyers ORDER BY person")
-        postgres.run("DROP TABLE buyers, altaprofiles_sync")
+        postgres.run("DROP VIEW people", "DROP TABLE buyers, altaprofiles_sync, forgotten")
         restore = [str(programs / "psql"), "-q", "-v", "ON_ERROR_STOP=1", postgres.url()]
         await anyio.run_process(restore, input=content)
         assert postgres.rows("SELECT * FROM buyers ORDER BY person") == before
+        assert postgres.rows("SELECT * FROM forgotten") == forgotten
+        assert len(postgres.rows("SELECT * FROM people")) == len(before)
         report = await session.sync(
             "Charged", to=postgres.url("buyers"), **NIGHT | {"until": 20260112}
         )
