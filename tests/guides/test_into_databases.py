@@ -67,6 +67,14 @@ def export(emulator: Emulator, to: str, **options: Any) -> None:
     asyncio.run(main())
 
 
+def sync(emulator: Emulator, to: str, until: int) -> None:
+    async def main() -> None:
+        async with Session(clevertap=emulator.clevertap) as session:
+            await session.sync("Charged", since=20260101, until=until, timezone="UTC", to=to)
+
+    asyncio.run(main())
+
+
 # --------------------------------------------------------------------------------------- last seen
 
 
@@ -265,6 +273,33 @@ def test_a_pivot_counts_everyone_and_a_chart_has_a_row_a_week(
     ]
 
 
+def test_a_device_of_two_records_is_one_row_only_after_a_later_run(
+    postgres: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    phone = {"platformInfo": [{"objectId": "phone"}], "events": CHARGED}
+    later = {"Charged": {"count": 2, "first_seen": 1767600000, "last_seen": 1767700000}}
+    ann = phone | {"identity": "ann", "events": later}
+    query = "SELECT identity FROM profiles ORDER BY identity"
+    with (
+        emulated(records=[phone, phone | {"identity": "ann"}]) as both,
+        emulated(records=[ann]) as one,
+    ):
+        for to in ("crm.duckdb", postgres.url("profiles")):
+
+            def people(to: str = to) -> list[tuple[Any, ...]]:
+                if to != "crm.duckdb":
+                    return postgres.rows(query)
+                with duckdb.connect(to, read_only=True) as database:
+                    return database.execute(query).fetchall()
+
+            for _ in range(2):
+                export(both, to)
+                assert people() == [("ann",), (None,)]
+            export(one, to)
+            assert people() == [("ann",)]
+
+
 # ----------------------------------------------------------------------------------------- columns
 
 
@@ -298,7 +333,7 @@ def test_renamed_columns_are_packed_with_gzip(
     assert (rows[0], len(rows)) == (["First name", "Phone", "Segment"], 4)
 
 
-def test_a_read_only_role_reads_what_there_is_and_what_comes(
+def test_a_read_only_role_reads_the_tables_that_it_was_granted(
     postgres: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -317,20 +352,29 @@ def test_a_read_only_role_reads_what_there_is_and_what_comes(
             export(emulator, postgres.url("buyers", user=loader))
             postgres.run(*filter(str.strip, of_administrator.split(";")))
             with psycopg.connect(postgres.url(user=loader)) as owner:
-                for statement in filter(str.strip, of_owner.split(";")):
-                    owner.execute(statement.encode())
+                owner.execute(of_owner.encode())
             postgres.run(f"ALTER ROLE {reader} PASSWORD '{PASSWORD}'")
-            export(emulator, postgres.url("later", user=loader))
             for write in ("upsert", "replace"):
                 export(emulator, postgres.url("buyers", user=loader), write=write)
+            for day in (20260130, 20260131):
+                sync(emulator, postgres.url("nightly", user=loader), until=day)
+                with psycopg.connect(postgres.url(user=loader)) as owner:
+                    # What other recipes keep beside it.
+                    owner.execute("CREATE TABLE IF NOT EXISTS forgotten (account text, id text)")
+                    if day == 20260130:
+                        owner.execute(of_owner.replace("buyers", "nightly").encode())
         with psycopg.connect(postgres.url(user=reader), autocommit=True) as connection:
-            for table in ("buyers", "later"):
+            for table in ("buyers", "nightly"):
                 rows = connection.execute(f"SELECT count(*) FROM {table}".encode()).fetchone()
                 assert rows == (len(PEOPLE),)
-            with pytest.raises(psycopg.errors.InsufficientPrivilege):
-                connection.execute("DELETE FROM buyers")
-            with pytest.raises(psycopg.errors.InsufficientPrivilege):
-                connection.execute("SELECT FROM signups")
+            for statement in (
+                "DELETE FROM buyers",
+                "SELECT FROM signups",
+                "SELECT FROM forgotten",
+                "SELECT FROM altaprofiles_sync",
+            ):
+                with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                    connection.execute(statement.encode())
     finally:
         for role in (reader, loader):
             postgres.run(f"DROP OWNED BY {role} CASCADE", f"DROP ROLE {role}")
