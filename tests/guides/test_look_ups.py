@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from altaprofiles import Session
+from altaprofiles import Alta, Session
 from altaprofiles.emulator import Emulator
 
 from ..support.guides import GUIDES, block_of, function_of
@@ -343,3 +343,35 @@ async def test_only_the_new_ids_of_a_table_are_asked_for(
             assert emulator.stats.requests["profile"] == asked + new_ids
     keys = postgres.rows("SELECT key FROM looked_up ORDER BY 1")
     assert keys == [("1",), ("2",), ("3",), ("4",)]
+
+
+@pytest.mark.anyio
+async def test_only_the_new_ids_are_asked_for_at_alta(
+    postgres: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code = block_of("look-ups.md", "# new_ids.py")
+    assert 'by="identity"' in code
+    names: dict[str, Any] = {}
+    exec(code.replace('by="identity"', 'by="user_id"'), names)  # noqa: S102
+    postgres.run("CREATE TABLE signups (user_id text)", "INSERT INTO signups VALUES ('ann'), ('x')")
+    async with Emulator(bindings={"ann": ["a1", "a2"], "bob": ["b1"]}) as emulator:
+        for agent in (emulator.alta, Alta(emulator.token, base_url=emulator.url, name="shop")):
+            async with Session(alta=agent) as session:
+                report = await names["look_up_new"](session, postgres.url(), agent.account)
+                assert (report.found, report.not_found) == (1, 1)
+                report = await names["look_up_new"](session, postgres.url(), agent.account)
+                assert (report.found, report.not_found) == (0, 1)
+        accounts = {emulator.alta.account, "shop"}
+        # The same from a shell.
+        script = block_of("look-ups.md", "$NEW", "sh").replace("--by identity", "--by user-id")
+        new = {"URL": postgres.url(), "NEW": names["NEW"].replace("%s", "'shop'")}
+        path = f"{Path(sys.executable).parent}:{clients()}:/usr/bin:/bin"
+        env = environment(tmp_path, emulator.environment, new, ALTA_NAME="shop", PATH=path)
+        postgres.run("DELETE FROM signups", "INSERT INTO signups VALUES ('ann'), ('bob')")
+        for new_ids in (1, 0):
+            asked = emulator.stats.requests["cdp"]
+            await anyio.run_process(["/bin/sh", "-c", script], env=env)
+            assert emulator.stats.requests["cdp"] == asked + new_ids
+    found = {account for (account,) in postgres.rows("SELECT DISTINCT account FROM looked_up")}
+    assert found == accounts
