@@ -12,7 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -154,12 +154,14 @@ def test_a_night_that_fails_is_in_the_log(home: Home) -> None:
     lines = [*map(json.loads, log.splitlines())]
     # cron mails it.
     assert (done.stdout, done.stderr) == (log.splitlines(keepends=True)[-1], "")
+    assert done.returncode in codes("look at it")
     assert lines[-1].keys() >= {"time", "level", "message"}
     assert lines[-1]["level"] == "error"
     assert {line["level"] for line in lines} <= {"warning", "error"}
     # The next failure has a mail of its own, without the earlier one.
     accounts.write_text("[accounts")
     again = home.run("/bin/sh", "-c", cron_command())
+    assert again.returncode == Exit.CREDENTIALS
     assert again.stdout == (home.crm / "nightly.ndjson").read_text().removeprefix(log) != ""
     accounts.write_text(text)
     assert home.run("/bin/sh", "-c", cron_command()).returncode == 0
@@ -182,62 +184,62 @@ def test_the_mail_about_several_accounts_has_the_reason(home: Home) -> None:
 BOTH = "--account shop --account outlet "
 
 
-def alarm(accounts: str) -> tuple[str, ...]:
-    """Return the command of the alarm, with the options that name the accounts."""
-    [script] = [text for text in blocks("sh") if "far fewer" in text]
-    assert BOTH in script
-    # The name of a report has the second in which it is begun.
-    script = script.replace("%H%M%S", "%H%M%S%N").replace(BOTH, accounts)
-    return "/bin/sh", "-c", script
-
-
 needs_jq = pytest.mark.skipif(shutil.which("jq") is None, reason="needs jq")
 
-
-@needs_jq
-def test_a_night_with_far_fewer_records_raises_an_alarm(home: Home) -> None:
-    command = alarm("")
-    for _ in range(2):
-        done = home.run(*command)
-        assert (done.returncode, done.stderr) == (0, "")
-    *_, last = sorted((home.crm / "reports").iterdir())
-    report = json.loads(last.read_text())
-    assert report["records"] > 0
-    last.write_text(json.dumps(report | {"records": report["records"] * 3}))
-    done = home.run(*command)
-    assert done.returncode == 1
-    assert done.stderr.startswith("far fewer records a day than last time: the account.")
+SATURDAY = date(2026, 1, 31)
 
 
-@needs_jq
-def test_the_alarm_names_the_account_that_has_fallen_to_nothing(home: Home) -> None:
+def people_on(day: date, **numbers: int) -> list[dict[str, Any]]:
+    """Return people who did an event, with `_` for its blanks, on one day."""
+    time = int(datetime.combine(day, datetime.min.time(), UTC).timestamp()) + 43_200
+    once = {"count": 1, "first_seen": time, "last_seen": time}
+    return [
+        {"identity": f"{event} {day} {number}", "events": {event.replace("_", " "): once}}
+        for event, many in numbers.items()
+        for number in range(many)
+    ]
+
+
+def test_a_day_with_far_fewer_people_raises_an_alarm_in_its_night(home: Home) -> None:
     accounts = home.path / ".config" / "altaprofiles" / "accounts.toml"
-    shop = accounts.read_text()
+    text = accounts.read_text()
+    [script] = [one for one in blocks("sh") if "a week before" in one]
+    command = ("/bin/sh", "-c", script.replace("--quiet", "--quiet --as-of 2026-02-01T00:00:00Z"))
 
-    def run(url: str) -> tuple[int, str]:
-        variables = outlet.environment
-        accounts.write_text(
-            f"{shop}[accounts.outlet]\n"
-            f'account_id = "{variables["CLEVERTAP_ACCOUNT_ID"]}"\n'
-            f'passcode = "{variables["CLEVERTAP_PASSCODE"]}"\n'
-            f'base_url = "{url}"\n'
-            'timezone = "Asia/Kolkata"\n'
-        )
-        done = home.run(*alarm(BOTH))
-        return done.returncode, done.stderr
+    def run(shop: str, outlet: str) -> tuple[int, list[str]]:
+        of_shop = re.sub(r'^base_url = ".*"', f'base_url = "{shop}"', text, flags=re.MULTILINE)
+        of_outlet = of_shop.replace("accounts.shop", "accounts.outlet").replace(shop, outlet)
+        accounts.write_text(of_shop + of_outlet)
+        done = home.run(*command)
+        assert done.stdout == ""
+        return done.returncode, done.stderr.splitlines()
 
-    # Fewer people than the other account has, whose figures would hide it in a sum.
-    with emulated(people=20, seed=8) as outlet, refusing() as refused:
-        for _ in range(2):
-            assert run(outlet.url) == (0, "")
-        # This night has no figure of the account.
-        code, _ = run(refused)
+    before = [
+        *people_on(SATURDAY - timedelta(days=7), App_Launched=4, Charged=4),
+        # The days between have more than enough.
+        *people_on(SATURDAY - timedelta(days=2), App_Launched=9, Charged=9),
+        *people_on(SATURDAY - timedelta(days=1), App_Launched=9, Charged=9),
+    ]
+    half = [*before, *people_on(SATURDAY, App_Launched=2, Charged=2)]
+    less = [*before, *people_on(SATURDAY, App_Launched=1)]
+    with (
+        emulated(records=half, seed=2) as enough,
+        emulated(records=less, seed=2) as too_few,
+        emulated(records=people_on(SATURDAY - timedelta(days=1), Charged=9), seed=2) as none,
+        refusing() as refused,
+    ):
+        assert run(enough.url, enough.url) == (0, [])
+        code, lines = run(enough.url, too_few.url)
+        assert code == 1
+        assert [line for line in lines if "yesterday" in line] == [
+            "outlet, App Launched: 1 yesterday, 4 a week before",
+            "outlet, Charged: 0 yesterday, 4 a week before",
+        ]
+        # Nobody is an alarm, also where nobody came a week before.
+        code, lines = run(none.url, enough.url)
+        assert (code, len([line for line in lines if line.startswith("shop, ")])) == (1, 2)
+        code, _ = run(enough.url, refused)
         assert code in codes("look at it")
-        with emulated(records=[], seed=8) as empty:
-            assert empty.clevertap.account_id == outlet.clevertap.account_id
-            code, words = run(empty.url)
-    assert code == 1
-    assert words.splitlines()[-1].startswith("far fewer records a day than last time: outlet.")
 
 
 def test_an_event_that_was_renamed_is_brought_under_both_names(home: Home) -> None:
@@ -309,7 +311,7 @@ def test_the_line_for_the_task_scheduler(home: Home) -> None:
     program, _, arguments = task.partition("altaprofiles ")
     assert program == r"cmd /c cd /d C:\crm && .venv\Scripts" + "\\"
     arguments, _, log = arguments.partition(" 2>> ")
-    assert log == "nightly.log"
+    assert log == "nightly.ndjson"
     command = [str(home.crm / ".venv/bin/altaprofiles"), *shlex.split(arguments)]
     done = home.run(*command, cwd=home.crm)
     assert (done.returncode, done.stderr) == (0, "")
@@ -332,8 +334,26 @@ def test_the_agent_of_launchd(home: Home) -> None:
     assert agent["RunAtLoad"] is True
     done = home.run(*agent["ProgramArguments"])
     assert (done.returncode, done.stderr) == (0, "")
-    assert (home.crm / "nightly.log").read_text() == ""
+    assert (home.crm / "nightly.ndjson").read_text() == ""
     assert home.people() > 10
+
+
+def test_the_log_of_each_schedule_that_has_a_file_is_json(home: Home) -> None:
+    (home.path / ".config" / "altaprofiles" / "accounts.toml").write_text("[accounts")
+    task = shlex.split(blocks("bat")[0])[-1].removeprefix("cmd /c ")
+    commands = [
+        cron_command(),
+        task.replace(r"cd /d C:\crm", "cd crm").replace(
+            r"\Scripts\altaprofiles", "/bin/altaprofiles"
+        ),
+        plistlib.loads(blocks("xml")[0].encode())["ProgramArguments"][-1],
+        block_of("every-night.md", "/crm/profiles --quiet --log-format json", "sh"),
+    ]
+    log = home.crm / "nightly.ndjson"
+    for number, command in enumerate(commands, 1):
+        assert home.run("/bin/sh", "-c", command).returncode == Exit.CREDENTIALS
+        lines = [*map(json.loads, log.read_text().splitlines())]
+        assert [line["level"] for line in lines] == ["error"] * number
 
 
 def test_the_mail_of_systemd_has_the_log(home: Home) -> None:
@@ -356,6 +376,47 @@ def test_the_mail_of_systemd_has_the_log(home: Home) -> None:
         "-s crm has failed you@example.com",
         "--user -u crm -n 20 --no-pager",
     ]
+
+
+def test_people_are_forgotten_after_a_night_that_failed_too(home: Home, postgres: Server) -> None:
+    if shutil.which("psql", path="/usr/bin:/bin") is None:
+        pytest.skip("needs psql")
+    script = block_of("every-night.md", "forget.sql", "sh")
+    for guide, own in (("/profiles", postgres.url("food.buyers")), ("", postgres.url())):
+        script = script.replace(f"postgresql://crm@db.example.com/crm{guide}", shlex.quote(own))
+    listing, gone = (
+        block_of("every-night.md", text, "sql") for text in ("INTO forgotten", "&& ARR")
+    )
+    block = block_of("every-night.md", "INTERVAL '90 days'", "sql")
+    [line] = [one for one in block.splitlines() if one.startswith("CREATE TEMP")]
+    listing, block = (
+        "SET search_path = food;\n" + re.sub(r"\bprofiles\b", "buyers", text)
+        for text in (listing, block.replace(f"{line}\n", gone))
+    )
+    (home.crm / "forget.sql").write_text(block)
+    accounts = home.path / ".config" / "altaprofiles" / "accounts.toml"
+    text = accounts.read_text()
+    people = "SELECT identity FROM food.buyers ORDER BY identity"
+    postgres.run("CREATE SCHEMA food")
+    try:
+        # The list is not there yet.
+        assert home.run("/bin/sh", "-c", script).returncode == 3
+        before = postgres.rows(people)
+        account = str(home.emulator.clevertap.account_id)
+        name = str(before[0][0])
+        listing = listing.replace("TEST-123-456-789Z", account).replace("5555555555", name)
+        postgres.run(*filter(str.strip, listing.split(";")))
+        with refusing() as url:
+            accounts.write_text(text.replace(home.emulator.url, url))
+            done = home.run("/bin/sh", "-c", script)
+        assert done.returncode == Exit.USAGE, done.stderr
+        assert postgres.rows(people) == before[1:]
+        accounts.write_text(text)
+        # The service still has the person, and the night brings them again.
+        assert home.run("/bin/sh", "-c", script).returncode == 0
+        assert postgres.rows(people) == before[1:]
+    finally:
+        postgres.run("DROP SCHEMA food CASCADE")
 
 
 # ---------------------------------------------------------------------------------------- months
