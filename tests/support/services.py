@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .tasks import PATIENCE
+from .waiting import wait_until
 
 __all__ = ["Answer", "Served", "ask", "served"]
 
@@ -74,6 +75,12 @@ def ask(url: str, method: str = "GET") -> Answer:
         return Answer(error.code, body, error.headers)
 
 
+def _listens(port: int) -> bool:
+    with suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port)):
+        return True
+    return False
+
+
 @contextmanager
 def served(
     command: list[str], folder: Path, env: Mapping[str, str], starts: int = 1
@@ -89,7 +96,8 @@ def served(
     process = subprocess.Popen(
         [sys.executable, *command],
         cwd=folder,
-        env=env,
+        # On a busy machine a worker may be silent for longer than the five seconds of uvicorn.
+        env={**env, "UVICORN_TIMEOUT_WORKER_HEALTHCHECK": "600"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -113,6 +121,8 @@ def served(
     try:
         assert ready.wait(PATIENCE)
         assert ports, "".join(output)
+        # Workers say that they have started before they listen.
+        wait_until(lambda: _listens(ports[0]))
         yield Served(process, output, ports[0])
     finally:
         # Its workers as well, should they outlive it.
