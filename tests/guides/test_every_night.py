@@ -448,13 +448,18 @@ def test_a_person_is_forgotten_however_a_record_has_the_id(
         '{"identity":9.19876543210E11}\n',
         '{"objectId":"phone"}\n',
         '{"platformInfo":[7,{"objectId":5}]}\n',
+        '{"objectId":6.5E11}\n',
+        '{"platformInfo":[7,{"objectId":1.50},null]}\n',
+        '{"platformInfo":[{"objectId":true}]}\n',
         '{"identity":"bob","objectId":"phone"}\n',
         '{"platformInfo":"iOS"}\n',
+        '{"platformInfo":[{"objectId":null}]}\n',
     ]
     Path("p.ndjson").write_text("".join(lines))
-    ids = ["919876543210", "phone", "5"]
+    # Those of devices are as tables have them.
+    ids = ["919876543210", "phone", "5", "6.5E11", "1.50", "true", "None"]
     function_of(GUIDE, "forget")("p.ndjson", "any account", ids)
-    assert Path("p.ndjson").read_text() == "".join(lines[3:])
+    assert Path("p.ndjson").read_text() == "".join(lines[6:])
 
 
 async def test_files_of_a_folder_that_are_damaged_are_found(
