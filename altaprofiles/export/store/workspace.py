@@ -300,7 +300,8 @@ def disk_remedy(error: BaseException | None) -> str:
 
 def _lasting_folder(path: str | bytes) -> Path:
     """Return the folder that has an output or its records: those below may be gone by then."""
-    file = Path(os.fsdecode(path))
+    # Absolute: a log that is read elsewhere does not have the current folder.
+    file = Path(os.fsdecode(path)).absolute()
     of_exports = (one for one in file.parents if one.name.endswith((".export", ".partial")))
     return next(of_exports, file).parent
 
