@@ -258,12 +258,15 @@ def test_a_pivot_counts_everyone_and_a_chart_has_a_row_a_week(
         accounts = Accounts(tmp_path / "accounts.toml", "shop", {"shop": account})
         accounts.write()
         monkeypatch.setenv("ALTAPROFILES_CONFIG", str(accounts.path))
-        export(emulator, "people.parquet", flatten=["Customer Type"])
+        export(emulator, "plans.csv", flatten=["Customer Type", "Plan"], bom=True)
         exec(code_with("pivot = "), {})  # noqa: S102
         exec(code_with("weeks.csv"), {})  # noqa: S102
-    assert Path("pivot.csv").read_text() == "Plan,Gold,none\nnone,1,0\npro,1,1\n"
-    with Path("weeks.csv").open(newline="") as file:
-        header, *rows = csv.reader(file)
+    assert cells_of("pivot.csv") == [
+        ["Plan", "Gold", "none"],
+        ["none", "1", "0"],
+        ["pro", "1", "1"],
+    ]
+    header, *rows = cells_of("weeks.csv")
     assert header == ["week", "App Launched", "Charged"]
     assert [(week, charged) for week, _, charged in rows] == [
         ("2026-01-05", "2"),
@@ -271,6 +274,34 @@ def test_a_pivot_counts_everyone_and_a_chart_has_a_row_a_week(
         ("2026-01-19", "0"),
         ("2026-01-26", "1"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "plan", "in_excel"),
+    [
+        (1, 2.5, ("1", "2.5")),
+        (True, [1], ("true", "[1]")),
+        ("$D_1700000000", "$D_1700000000", ("$D_1700000000", "$D_1700000000")),
+        ('=HYPERLINK("x")', "@é", ('\'=HYPERLINK("x")', "'@é")),
+    ],
+)
+def test_a_pivot_has_values_of_all_types_and_no_formula(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Any, plan: Any, in_excel: tuple[str, str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    properties = {"Customer Type": kind, "Plan": plan}
+    people = [{"identity": str(n), "events": CHARGED, "profileData": properties} for n in (1, 2)]
+    with emulated(records=people) as emulator:
+        export(emulator, "plans.csv", flatten=["Customer Type", "Plan"], bom=True)
+    exec(code_with("pivot = "), {})  # noqa: S102
+    assert cells_of("pivot.csv") == [["Plan", in_excel[0]], [in_excel[1], "2"]]
+
+
+def cells_of(path: str) -> list[list[str]]:
+    """Return the cells of a CSV for Excel, which has a byte-order mark."""
+    assert Path(path).read_bytes().startswith(b"\xef\xbb\xbf")
+    with Path(path).open(encoding="utf-8-sig", newline="") as file:
+        return [*csv.reader(file)]
 
 
 def test_a_device_of_two_records_is_one_row_only_after_a_later_run(
