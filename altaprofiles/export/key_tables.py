@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -32,8 +33,10 @@ def parquet_keys(path: Path, column: str | None) -> Iterator[tuple[int, str | No
     from pyarrow import parquet
 
     try:
-        # As an open file, because Arrow takes some paths for addresses.
-        with path.open("rb") as opened, parquet.ParquetFile(opened) as file:
+        # As an open file, because Arrow takes some paths for addresses. It is one of Arrow's, as
+        # threads that hold one of Python's can abort the process while the interpreter ends.
+        opened = pyarrow.OSFile(os.fsencode(path))
+        with opened, parquet.ParquetFile(opened) as file:
             name = _column(path.name, file.schema_arrow.names, column)
             cells = (
                 cell

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -91,8 +92,10 @@ def parquet_rows(path: Path) -> Iterator[StoredRows]:
     from pyarrow import parquet
 
     try:
-        # As an open file, because Arrow takes some paths for addresses.
-        with path.open("rb") as opened, parquet.ParquetFile(opened) as file:
+        # As an open file, because Arrow takes some paths for addresses. It is one of Arrow's, as
+        # threads that hold one of Python's can abort the process while the interpreter ends.
+        opened = pyarrow.OSFile(os.fsencode(path))
+        with opened, parquet.ParquetFile(opened) as file:
             check_columns(str(path), file.schema_arrow.names)
             names = _chosen(file.schema_arrow.names)
             for batch in file.iter_batches(AT_ONCE, columns=names):
