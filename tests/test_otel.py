@@ -36,7 +36,7 @@ from altaprofiles.emulator import Emulator
 
 from .support.joining import Both, both, user
 from .support.servers import always, http, scripted
-from .support.sessions import EVENT, RANGE, session_for
+from .support.sessions import EVENT, QUICK, RANGE, session_for
 from .support.tasks import end_midway
 
 pytestmark = pytest.mark.anyio
@@ -534,6 +534,30 @@ async def test_a_session_is_measured_while_it_is_drained(
         assert await walking == 1
         await closing
         assert telemetry.values("slots.used") == {}
+
+
+@pytest.mark.parametrize("is_shared", [False, True])
+async def test_every_slot_is_back_forty_answers_after_an_outage(
+    telemetry: Telemetry, tmp_path: Path, is_shared: bool
+) -> None:
+    async with Emulator(people=40, faults={"too_many": 1.0}) as emulator:
+        account = CleverTap(
+            emulator.clevertap.account_id,
+            emulator.clevertap.passcode,
+            base_url=emulator.url,
+            shared=is_shared and tmp_path / "slots",
+        )
+        async with Session(clevertap=account, retry=QUICK, on_event=telemetry.hook) as session:
+            impatient = session.with_options(retry=Retry(attempts=1))
+            while session.stats.throttles < 24:
+                with pytest.raises(RateLimited):
+                    await impatient.profiles.get(identity="user_1")
+            assert telemetry.values("slots.limit") == {"CleverTap": 1}
+            emulator.faults = {}
+            keys = [f"user_{number}" for number in range(40)]
+            found = [one async for one in session.profiles.get_many(keys, by="identity")]
+            assert [one.error for one in found if one.error] == []
+            assert telemetry.values("slots.limit") == {"CleverTap": 3}
 
 
 async def test_slots_that_sessions_share_count_once(

@@ -53,7 +53,10 @@ class Size:
     6. *Growth that does not pay is taken back.* A service may queue requests in place of refusing
        them: then they take longer, and a larger size answers no more of them per second. The
        median duration is compared, because a pause of this machine moves only the slowest.
-    7. *Only successes that needed the size count for growth*: those that started with every slot
+    7. *A service that refuses everything shows no limit.* A refusal at size 1, and one of a smaller
+       size that has not worked yet, leave the run as it is. So three slots are back twenty
+       successes after an outage, however long it was.
+    8. *Only successes that needed the size count for growth*: those that started with every slot
        in use.
 
     Refusals decide first (additive increase, multiplicative decrease), and durations second (as in
@@ -164,14 +167,16 @@ class Size:
         """
         if began < self._shrunk:
             return
-        self._signs += 1
         self._durations.clear()
+        if self.allowed == 1:
+            return
+        self._signs += 1
         is_trial = self._refused is not None and self.allowed >= self._refused
         if self._signs < self._SIGNS and not is_trial:
             return
-        self.has_succeeded = False
-        if self._refused is not None:
+        if self._refused is not None and self.has_succeeded:
             self._run = min(2 * self._run, self.LONGEST_RUN)
+        self.has_succeeded = False
         self._refused = self.allowed
         works = self._proven if self.allowed // 2 <= self._proven < self.allowed else 0
         self._resize(works or max(1, self.allowed // 2))

@@ -195,6 +195,19 @@ def test_it_never_falls_below_one() -> None:
     assert size.allowed == 1
 
 
+@pytest.mark.parametrize("slots", [1, 3, 16])
+def test_an_outage_that_refuses_one_at_a_time_as_well_costs_ten_successes_a_slot(
+    slots: int,
+) -> None:
+    size = Size(slots, slots)
+    for _ in range(20):
+        refuse(size)
+    assert size.allowed == 1
+    assert successes_until(size, slots) <= Size.RUN * (slots - 1)
+    # And it is as before it.
+    assert not size.can_grow or successes_until_settled(size) == Size.RUN
+
+
 def test_successes_that_did_not_need_the_size_do_not_grow_it() -> None:
     size = Size(4, 64)
     for _ in range(500):
@@ -209,6 +222,14 @@ def successes_until(size: Size, allowed: int) -> int:
             return number
         succeed(size, 1)
     raise AssertionError(f"stays at {size.allowed}")
+
+
+def successes_until_settled(size: Size) -> int:
+    for number in range(10 * Size.LONGEST_RUN):
+        if not size.can_grow:
+            return number
+        succeed(size, 1)
+    raise AssertionError("never settles")
 
 
 def test_each_refusal_of_the_same_size_doubles_the_run_before_it_is_tried_again() -> None:
