@@ -191,6 +191,14 @@ class Pace:
             start = max(start, self._asked_until)
         return max(0.0, start - now)
 
+    @property
+    def asks_at(self) -> float | None:
+        """The earliest clock reading for the next request to a closed service; None if it is open.
+
+        While the last one is not answered, its answer may open the service before.
+        """
+        return None if self.closed_since is None else self._next
+
     def _started_since(self) -> int:
         """Return the requests in flight that started after the service was closed."""
         return self._younger(self._closed_at)

@@ -52,6 +52,11 @@ class Retry(Struct, frozen=True, kw_only=True, metaclass=CalledStruct):
         max_delay: largest value of that bound, which is also below the time left before a deadline,
             so that an attempt has time as well. A longer `Retry-After` is still honoured, up to ten
             minutes; one beyond that ends the call. `throttle_timeout` bounds that of a rate limit.
+            A service that refuses every request is asked by one request at a time, for all callers
+            together: after `base_delay`, then after twice as long each time, up to `max_delay`
+            (0.25 there at least), or as late as the service says. Both are the session's: those of
+            a view change the delays of its own calls only. So calls succeed again about
+            `max_delay` after the end of such an outage, with the default within half a minute.
         throttle_timeout: longest time that a service may refuse one request, or all of them, for a
             rate limit before `RateLimited` is raised. Such a limit lasts minutes. While a service
             refuses everything, all callers of the session wait, and one request at a time asks

@@ -295,6 +295,8 @@ class Service:
         """Return the error for a call that is not sent, because the service refuses all of them."""
         last, wait = self._refused, self._named_wait
         is_used_up = self.limits.remaining == 0 and wait is not None
+        if (asks_at := self.pace.asks_at) is not None:
+            wait = max(wait or 0.0, asks_at - time.monotonic())
         return RateLimited(
             api=self.api,
             status=429 if last is None else last.status,

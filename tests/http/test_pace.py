@@ -120,6 +120,19 @@ def test_a_closed_service_is_asked_by_one_request_at_a_time_ever_more_rarely() -
     assert pace.closed_since == 100.0
 
 
+def test_the_next_request_to_a_closed_service_is_told_of() -> None:
+    assert Pace().asks_at is None
+    pace = closed(Pace(floor=1.0, ceiling=30.0))
+    assert pace.asks_at == 101.0
+    # Not after the time in which an answer is waited for, which comes earlier as a rule.
+    pace.begin(101.0)
+    assert pace.asks_at == 102.0
+    pace = closed(Pace(floor=1.0, ceiling=30.0), retry_after=45.0)
+    assert pace.asks_at == 145.0
+    serve(pace, 150.0)
+    assert pace.asks_at is None
+
+
 def test_without_any_delay_a_closed_service_is_still_asked_ever_more_rarely() -> None:
     pace = closed(Pace(floor=0.0, ceiling=0.0))
     now = 100.0

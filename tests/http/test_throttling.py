@@ -273,6 +273,10 @@ async def test_a_deadline_that_ends_while_the_service_refuses_everything_says_so
             await session.cdp.get(user_id="late")
         assert len(server.heads) == sent
     assert not caught.value.sent
+    # The service asks for no wait. This is the session's own, with its jitter.
+    assert caught.value.retry_after is not None
+    assert 0 < caught.value.retry_after <= 60
+    assert caught.value.reset is None
     assert "429" in str(caught.value)
     assert attempts[-1].error is caught.value
     assert attempts[-1].status is None
