@@ -496,7 +496,8 @@ class Session:
         """Return the customers behind one key of either service; an empty list if there are none.
 
         A CleverTap profile and a CDP user are one customer if the profile's identity is the user's
-        ID. The requests that do not depend on each other are sent at the same time.
+        ID. The requests that do not depend on each other are sent at the same time: by `user_id`
+        those to both services. By any other key, the second service is asked after the first.
 
         If one request fails, its error is raised, and what the other service has answered is lost.
         `profiles.get(identity=…)` and `cdp.get(user_id=…)` give a part each, with its own error.

@@ -268,6 +268,58 @@ async def test_the_time_of_a_refusal_is_at_least_a_second(
 
 
 @pytest.mark.anyio
+async def test_a_call_in_an_outage_is_told_when_the_session_asks_again(
+    program: ModuleType, web_program: ModuleType
+) -> None:
+    refusal = http(b'{"status":"fail"}', "429 Too Many Requests")
+    async with (
+        scripted(always(refusal)) as server,
+        Session(
+            clevertap=CleverTap("A", "P", base_url=server.url),
+            retry=Retry(attempts=1, base_delay=90.0, max_delay=90.0),
+        ) as session,
+    ):
+        for _ in range(4):
+            with pytest.raises(RateLimited):
+                await session.profiles.get(identity="1")
+        with pytest.raises(RateLimited) as caught:
+            await session.with_options(deadline=0.01).profiles.get(identity="1")
+    for headers in (
+        (await program.failed(None, caught.value)).headers,
+        web_program.answer(caught.value).headers,
+    ):
+        # With a quarter of jitter, and less what the test has taken.
+        assert 1 < int(headers["Retry-After"]) <= 90
+
+
+@pytest.mark.anyio
+async def test_work_in_the_background_that_dies_is_in_the_log(
+    folder: Path, program: ModuleType, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def die() -> None:
+        raise RuntimeError("a fault of the program")
+
+    async def wait() -> None:
+        await asyncio.Event().wait()
+
+    tasks: set[asyncio.Task[None]] = set()
+    for work in (die(), wait()):
+        program.begin(work, tasks)
+    ours = [asyncio.create_task(work) for work in (die(), wait())]
+    for task in ours:
+        task.add_done_callback(module(folder, "nightly").log_death)
+    while len(tasks) > 1:
+        await asyncio.sleep(0)
+    left = [*tasks, *ours]
+    for task in left:
+        task.cancel()
+    await asyncio.gather(*left, return_exceptions=True)
+    # Those that were cancelled are no news.
+    assert caplog.text.count("RuntimeError: a fault of the program") == len(caplog.records) == 2
+    assert tasks == set()
+
+
+@pytest.mark.anyio
 async def test_the_error_of_a_function_of_a_secret_is_in_the_log(
     folder: Path,
     program: ModuleType,
@@ -467,7 +519,7 @@ async def test_a_stream_of_aiohttp_that_fails_later_is_cut(
     assert [record for record in caplog.records if record.exc_info] == []
 
 
-def session_without_retries() -> Session:
+def session_without_retries(**options: object) -> Session:
     return Session(clevertap=CleverTap.from_env(), retry=Retry(attempts=1))
 
 
@@ -626,6 +678,65 @@ def test_an_export_that_a_kill_has_cut_off_goes_on_at_the_start(
 
 
 @pytest.mark.anyio
+async def test_an_audience_takes_one_slot(folder: Path) -> None:
+    audience = module(folder, "audience")
+    async with (
+        Emulator(people=300, think=0.01) as emulator,
+        Session(clevertap=emulator.clevertap) as session,
+    ):
+        found = await audience.launched(session, date(2026, 1, 2))
+    assert emulator.stats.peak_in_flight["clevertap"] == 1
+    assert emulator.stats.requests["page"] > 1
+    assert len(found) == len(emulator.population.active("App Launched", 20260102, 20260102))
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("shared", ["", "1"])
+async def test_an_export_in_a_session_of_its_own_leaves_two_slots(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shared: str
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("ALTAPROFILES_SHARED", shared)
+    async with Emulator(people=300, think=0.01) as emulator:
+        for name, value in emulator.environment.items():
+            monkeypatch.setenv(name, value)
+        calls, exports = module(folder, "audience").sessions()
+        async with calls, exports:
+            to = tmp_path / "people.ndjson"
+            await exports.export("App Launched", start=20260101, end=20260131, to=to)
+            assert emulator.stats.peak_in_flight["clevertap"] == 1
+            lookups = (calls.profiles.get(identity=f"user{number}") for number in range(9))
+            await asyncio.gather(*lookups)
+            assert emulator.stats.peak_in_flight["clevertap"] == 2
+
+
+def test_a_worker_without_a_free_place_refuses_at_once(folder: Path, tmp_path: Path) -> None:
+    command = ["-m", "uvicorn", "overload:app", "--port", "0"]
+    path = "/chats/5555555555"
+    with emulated(people=300) as emulator:
+        # Their requests have no answer, and are not cancelled before the deadline.
+        program = (folder / "overload.py").read_text("utf-8")
+        write_programs(GUIDE, tmp_path)
+        (tmp_path / "overload.py").write_text(program.replace("within=0.8", "within=60"))
+        env = environment(tmp_path, emulator.environment)
+        with served(command, tmp_path, env) as service, ExitStack() as clients:
+            assert service.ask(path).status == 200
+            emulator.think = 10 * PATIENCE
+            for _ in range(3):
+                clients.enter_context(service.asking(path))
+            wait_until(lambda: emulator.stats.in_flight["clevertap"] == 3)
+            sent = emulator.stats.requests["profile"]
+            refused = service.ask(path)
+            assert (refused.status, refused.body) == (503, {"detail": "too many requests"})
+            assert refused.headers["Retry-After"] == "1"
+            assert emulator.stats.requests["profile"] == sent
+            # Whoever leaves, leaves the place to others.
+            clients.close()
+            emulator.think = 0.0
+            wait_until(lambda: service.ask(path).status == 200)
+
+
+@pytest.mark.anyio
 async def test_a_cache_keeps_answers_for_a_while_and_no_failures(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -751,6 +862,17 @@ async def test_the_last_night_answers_for_a_service_that_is_down_or_late(
         postgres.run("DROP TABLE profiles")
         with pytest.raises(ServerError):
             await known(session, pool, account, identity="user1")
+
+
+@pytest.mark.anyio
+async def test_an_address_and_a_user_id_are_asked_for_at_once(emulator: Emulator) -> None:
+    example = example_with("def at_once")
+    example.evaluate()
+    emulator.add({"identity": "user1", "email": "ann@example.com", "name": "Ann"})
+    async with Session(clevertap=emulator.clevertap, alta=emulator.alta) as session:
+        person, users = await example.namespace["at_once"](session, "ann@example.com", "user1")
+    assert person.name == "Ann"
+    assert [*users] == ["user1"]
 
 
 @pytest.mark.anyio
