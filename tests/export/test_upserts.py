@@ -111,6 +111,25 @@ def test_a_lookup_that_failed_keeps_what_is_known(place: Database) -> None:
     assert [parsed(cdp) for (cdp,) in place.rows("cdp")] == [[], json.loads(USERS)]
 
 
+@pytest.mark.parametrize(
+    ("earlier", "later", "hours"),
+    [
+        # Services put white space between tokens in some pages, and in others not.
+        (rb'{"a": [1, "x \" y"], "b" : {}}', rb'{"a":[1,"x \" y"],"b":{}}', 0),
+        (rb'{"a":"x  y"}', rb'{"a":"x y"}', 1),
+        (rb'{"a":" "}', rb'{"a":""}', 1),
+        (rb'{"a": 18446744073709551617}', rb'{"a":18446744073709551618}', 1),
+    ],
+)
+def test_white_space_between_tokens_is_no_change(
+    place: Database, earlier: bytes, later: bytes, hours: int
+) -> None:
+    for hour, data in enumerate((earlier, later)):
+        sent = b'{"identity":"a","profileData":%b,"events":%b}' % (data, data)
+        place.export([Row(sent, "A", matched=("Charged",))], hour)
+    assert place.rows("extract(hour FROM fetched_at - added_at)") == [(hours,)]
+
+
 def test_columns_of_exports_of_another_kind_are_left_alone(place: Database) -> None:
     place.export([row("a", cdp=USERS)], 1)
     place.export([row("a", value=1, key="one")], 2, KEYS)
