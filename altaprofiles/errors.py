@@ -379,8 +379,8 @@ class RateLimited(StatusError):
         limited_by: "concurrency" if the service names the number of requests at once, "rate" if it
             names a time or a plan, None if it names neither.
         retry_after: the wait that the service asks for, in seconds, or None if it asks for none. If
-            `sent` is False, the seconds until the session asks the service again, at the earliest;
-            0 or more, and never less than the service asks for.
+            `sent` is False, the seconds until the session asks the service again, at the earliest,
+            or the wait that the service asks for, if that is longer; 0 or more.
         reset: Unix time, in seconds, from which the service accepts requests again, or None if it
             does not say.
         sent: False if the request was not sent, because the service refuses all of them at present

@@ -44,7 +44,10 @@ def parquet_keys(path: Path, column: str | None) -> Iterator[tuple[int, str | No
                 for cell in batch.column(0).to_pylist()
             )
             yield from _numbered(path, cells, str(file.schema_arrow.field(name).type))
-    except pyarrow.ArrowException as error:
+    except (pyarrow.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno:
+            # Arrow's text names the file once more.
+            raise OSError(error.errno, os.strerror(error.errno)) from None
         raise InvalidArgument(
             f"keys: {path} cannot be read as Parquet ({type(error).__name__}); write the file anew"
         ) from None

@@ -425,7 +425,8 @@ class KeyFile:
     def _header_below(self, column: str) -> tuple[int, str] | None:
         """Return the first line below the first one that names the column, and that name.
 
-        Without one, it is the first that has the name but for case and punctuation.
+        A header may have it in other case and punctuation. A title may, too, and names the column
+        only if no line below it does.
         """
         letters = _letters(column)
         near: list[tuple[int, str]] = []
@@ -437,6 +438,9 @@ class KeyFile:
             alike = [name for name in names if "" != letters == _letters(name)]
             if len(alike) == 1:
                 near.append((number, alike[0]))
+                if len(row) > 1 and all(row):
+                    # The name below it is a value.
+                    break
         return near[0] if near else None
 
     def _rows_below(self) -> Iterator[tuple[int, list[str]]]:

@@ -101,6 +101,9 @@ def parquet_rows(path: Path) -> Iterator[StoredRows]:
             for batch in file.iter_batches(AT_ONCE, columns=names):
                 yield rows_of(names, [column.to_pylist() for column in batch.columns])
     except (pyarrow.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno:
+            reason = os.strerror(error.errno)
+            raise ExportError(f"{path} cannot be read: {reason}") from None
         raise ExportError(
             f"{path} cannot be read as Parquet ({type(error).__name__}): it is cut short or "
             f"damaged, or something else has written it"

@@ -457,6 +457,13 @@ async def test_files(
             r"column: .*; line 2 has it as 'E-mail:': pass that name, and to .*: tail -n \+2 .*$",
         ),
         (
+            "k.csv",
+            # Below a header the name is a value, such as that of a channel.
+            b"Report\nEmail,Channel\na@b.c,email\nd@e.f,sms\n",
+            "email",
+            r"column: .*; line 2 has it as 'Email': pass that name, and to .*: tail -n \+2 .*$",
+        ),
+        (
             "k.tsv",
             b"Partners 2026\nEmail,Name\na@b.example,Ann\n",
             "Email",

@@ -521,6 +521,10 @@ NO_FILE = "/nowhere/.pgpass"
             for user, query in (("owner:wrong", ""), ("owner", "?password=wrong"))
         ),
         ("owner", "", {"PGPASSWORD": "wrong"}, "correct the password in PGPASSWORD"),
+        (
+            *("owner", "?password=", {"PGPASSWORD": PASSWORD}),
+            "remove the empty password in the URL, or write the password there",
+        ),
         # Neither that one nor the file, which is none, is asked for.
         *(
             (
@@ -563,6 +567,7 @@ SECRET = "hunter22"
         f"postgresql://u:{SECRET}?x@h/db/t",
         f"postgresql://u:{SECRET}#x@h/db/t",
         f"postgresql://u:{SECRET}%zz@h/db/t",
+        f"postgresql://u:{SECRET}%E9@h/db/t",
         f"postgresql://u:{SECRET}/db/t",
         f"postgresql://u:{SECRET}@h",
         f"postgresql://u:{SECRET}@h/",

@@ -584,12 +584,38 @@ async def test_rfm_gives_equal_people_the_same_scores(
 
 
 @pytest.mark.anyio
+async def test_features_know_nothing_of_the_days_after_the_cut_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    days = {
+        date(2025, 12, 31): [person("late")],
+        date(2026, 1, 1): [person("gone"), person(None, "d1")],
+        date(2026, 1, 30): [person("back"), person(None, "d1"), person(None, "d2")],
+        date(2026, 2, 6): [person("back"), person("bob", "d1"), person("new")],
+        date(2026, 2, 7): [person("gone"), person(None, "d2")],
+    }
+    for day, records in days.items():
+        folder = Path(f"launched/day={day}")
+        folder.mkdir(parents=True)
+        async with Emulator(records=records) as emulator, session_for(emulator) as session:
+            await session.export("App Launched", start=day, end=day, to=folder / "one.parquet")
+    found = recipe("features")(date(2026, 1, 30))
+    assert [row[1:] for row in found] == [
+        ("back", 0, 1, True),
+        ("bob", 0, 2, True),
+        ("gone", 29, 1, False),
+        ("objectId:d2", 0, 1, False),
+    ]
+
+
+@pytest.mark.anyio
 async def test_churn_has_a_row_for_everyone(
     odd_people: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     capsys.readouterr()
     recipe("churn")()
-    names = ["person", "times", "last_event", "platforms", "push"]
+    names = ["person", "times", "last_event", "platforms", "devices", "push"]
     assert capsys.readouterr().out == f"{names} {len(ODD_PEOPLE)}\n"
     query = block_of("dataframes.md", "def churn").split('"""')[1]
     with duckdb.connect() as database:
@@ -598,10 +624,10 @@ async def test_churn_has_a_row_for_everyone(
         # A HUGEINT would be a float in pandas.
         assert database.execute(f"SELECT typeof(times) FROM ({query})").fetchone() == ("BIGINT",)
     last = datetime.fromtimestamp(TIME, UTC)
-    assert found[0] == (6, last, ["iOS"], True)
+    assert found[0] == (6, last, ["iOS"], 1, True)
     events = [(*row[:2],) for row in found[5:12]]
     unknown = (None, None)
     later = (None, last + timedelta(seconds=1))
     assert events == [*[unknown] * 5, later, (2, None)]
-    devices = [(*row[2:],) for row in found[12:18]]
+    devices = [(row[2], row[4]) for row in found[12:18]]
     assert devices == [([], False)] * 4 + [(["iOS"], True), ([], False)]

@@ -44,7 +44,7 @@ PEOPLE = [
     reachable("bob", "", "t", email=False, push=True, sms="0"),
     reachable("cat", "", email="False ", push="true", sms=1),
     reachable("dan", email=True, push=True, sms=False),
-    person("eve", "Charged"),
+    person("eve", "Charged", email=" ", phone=" "),
     person("fay", "Charged", "App Launched", email="fay@example.com"),
 ]
 

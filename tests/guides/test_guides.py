@@ -10,7 +10,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -176,6 +176,7 @@ def values() -> dict[str, Any]:
         "cursor": None,
         "accounts": {"shop": right, "outlet": CleverTap("X", "wrong", base_url=right.url)},
         "start": 20260101,
+        "cut_off": date(2026, 1, 3),
         "since": datetime.now(UTC).date() - timedelta(days=2),
         "end": 20260131,
         "to": "given.ndjson",

@@ -10,6 +10,7 @@ import re
 import runpy
 import subprocess
 import sys
+import traceback
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -736,6 +737,7 @@ def test_a_folder_of_days_becomes_a_table_of_people(
     seven = {"Charged": {"count": 2, "first_seen": 1767600000, "last_seen": 1767700000}}
     bob = did("bob", "tablet", "watch", name="Bob") | {"events": seven}
     asyncio.run(night(20260106, 1, ann, bob, did(None, "tv")))
+    postgres.run("ALTER TABLE people ADD loaded_at timestamptz DEFAULT now()")
     assert [row[:4] for row in people()] == sorted(
         [
             (shop, "ann", ["phone"], "x\ufffdy"),
@@ -745,3 +747,11 @@ def test_a_folder_of_days_becomes_a_table_of_people(
         ],
         key=str,
     )
+    postgres.run("UPDATE people SET name = 'kept'")
+    postgres.run("ALTER TABLE people ADD CONSTRAINT no_bob CHECK (name <> 'Bob')")
+    with pytest.raises(RuntimeError) as refused:
+        people()
+    shown = "".join(traceback.format_exception(refused.value))
+    assert "23514 no_bob" in shown
+    assert "Bob" not in shown
+    assert postgres.rows("SELECT DISTINCT name FROM people") == [("kept",)]

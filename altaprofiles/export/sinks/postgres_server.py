@@ -124,6 +124,8 @@ class PostgresServer(Struct, frozen=True):
         """Return the advice on a password that is missing or refused, where libpq looks first."""
         is_set, place = self._setting("password")
         file = self._setting("passfile")[0] or "~/.pgpass"
+        if not is_set and place != "PGPASSWORD":
+            return f"remove the empty password in {place}, or write the password there"
         if not is_set:
             return self._unread_passfile() or f"set PGPASSWORD, or write the password into {file}"
         advice = f"correct the password in {place}"

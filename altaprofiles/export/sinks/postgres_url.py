@@ -62,6 +62,7 @@ _PLAIN_OPTIONS = frozenset(
         "port",
         "replication",
         "require_auth",
+        "requiressl",
         "requirepeer",
         "service",
         "ssl",
@@ -259,6 +260,8 @@ def check_conninfo(url: PostgresUrl) -> None:
         psycopg.conninfo.conninfo_to_dict(str.__str__(url.conninfo))
     except psycopg.Error as error:
         reason = masked(str(error).strip(), url.secrets)
+    except UnicodeError:
+        reason = "it has a character that is not UTF-8; é is %C3%A9 there"
     else:
         return
     # Outside of the handler, so that the driver's error does not stay as the context.
