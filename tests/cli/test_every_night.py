@@ -401,6 +401,9 @@ def test_people_are_forgotten_after_a_night_that_failed_too(home: Home, postgres
     try:
         # The list is not there yet.
         assert home.run("/bin/sh", "-c", script).returncode == 1
+        right, home.emulator.passcode = home.emulator.passcode, "another"
+        assert home.run("/bin/sh", "-c", script).returncode == Exit.CREDENTIALS
+        home.emulator.passcode = right
         before = postgres.rows(people)
         account = str(home.emulator.clevertap.account_id)
         name = str(before[0][0])

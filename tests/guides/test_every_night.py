@@ -451,15 +451,17 @@ def test_a_person_is_forgotten_however_a_record_has_the_id(
         '{"objectId":6.5E11}\n',
         '{"platformInfo":[7,{"objectId":1.50},null]}\n',
         '{"platformInfo":[{"objectId":true}]}\n',
+        '{"objectId":-0}\n',
+        f'{{"objectId":{"9" * 5000}}}\n',
         '{"identity":"bob","objectId":"phone"}\n',
         '{"platformInfo":"iOS"}\n',
         '{"platformInfo":[{"objectId":null}]}\n',
     ]
     Path("p.ndjson").write_text("".join(lines))
     # Those of devices are as tables have them.
-    ids = ["919876543210", "phone", "5", "6.5E11", "1.50", "true", "None"]
+    ids = ["919876543210", "phone", "5", "6.5E11", "1.50", "true", "0", "9" * 5000, "None"]
     function_of(GUIDE, "forget")("p.ndjson", "any account", ids)
-    assert Path("p.ndjson").read_text() == "".join(lines[6:])
+    assert Path("p.ndjson").read_text() == "".join(lines[8:])
 
 
 async def test_files_of_a_folder_that_are_damaged_are_found(
