@@ -56,7 +56,9 @@ class Retry(Struct, frozen=True, kw_only=True, metaclass=CalledStruct):
             together: after `base_delay`, then after twice as long each time, up to `max_delay`
             (0.25 there at least), or as late as the service says. Both are the session's: those of
             a view change the delays of its own calls only. So calls succeed again about
-            `max_delay` after the end of such an outage, with the default within half a minute.
+            `max_delay` after the end of such an outage, with the default within half a minute. With
+            `shared` the pause is that of the program that asks last: each program on the account
+            needs the same `max_delay`, or the longest counts.
         throttle_timeout: longest time that a service may refuse one request, or all of them, for a
             rate limit before `RateLimited` is raised. Such a limit lasts minutes. While a service
             refuses everything, all callers of the session wait, and one request at a time asks

@@ -16,8 +16,16 @@ import time
 import urllib.request
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import ExitStack, asynccontextmanager, closing, contextmanager, suppress
+from contextlib import (
+    AsyncExitStack,
+    ExitStack,
+    asynccontextmanager,
+    closing,
+    contextmanager,
+    suppress,
+)
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -481,7 +489,7 @@ async def test_a_slow_client_does_not_hold_up_the_end(
 
 
 @asynccontextmanager
-async def streaming_web(folder: Path, **constants: float) -> AsyncIterator[TestClient[Any, Any]]:
+async def streaming_web(folder: Path, **constants: object) -> AsyncIterator[TestClient[Any, Any]]:
     """Serve the program of aiohttp.web, with other constants, as it serves itself."""
     program = module(folder, "web")
     for name, value in constants.items():
@@ -503,11 +511,13 @@ LATER_FAULTS = {
 async def test_a_stream_of_aiohttp_that_fails_later_is_cut(
     folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, fault: str
 ) -> None:
-    monkeypatch.setattr(Session, "from_env", session_without_retries)
     pages = pages_of(b'{"identity":"7"}')
     async with scripted(in_turn(*pages, *[LATER_FAULTS[fault]] * 9)) as server:
         set_credentials(monkeypatch, server.url)
-        async with streaming_web(folder) as client, client.get(CHARGED) as response:
+        async with (
+            streaming_web(folder, Retry=partial(Retry, attempts=1)) as client,
+            client.get(CHARGED) as response,
+        ):
             assert response.status == 200
             assert response.content_type == "application/x-ndjson"
             assert await response.content.readline() == b'{"identity":"7"}\n'
@@ -519,8 +529,31 @@ async def test_a_stream_of_aiohttp_that_fails_later_is_cut(
     assert [record for record in caplog.records if record.exc_info] == []
 
 
-def session_without_retries(**options: object) -> Session:
-    return Session(clevertap=CleverTap.from_env(), retry=Retry(attempts=1))
+@pytest.mark.anyio
+@pytest.mark.parametrize("name", ["service", "web"])
+async def test_a_stream_outlasts_more_than_the_calls_of_the_session(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    last = http(b'{"status":"success","records":[{"identity":"8"}]}')
+    faults = [LATER_FAULTS["down"]] * 3
+    async with scripted(in_turn(*pages_of(b'{"identity":"7"}'), *faults, last)) as server:
+        set_credentials(monkeypatch, server.url)
+        program = module(folder, name)
+        # Those of the session, with its short pauses, fail at once.
+        monkeypatch.setattr(
+            program,
+            "Retry",
+            lambda **options: Retry(attempts=1 if options else 8, base_delay=0.0),
+        )
+        async with AsyncExitStack() as stack:
+            if name == "service":
+                url = await stack.enter_async_context(answering(program.app))
+            else:
+                served_here = TestServer(program.app, handler_cancellation=True)
+                url = str((await stack.enter_async_context(served_here)).make_url("")).rstrip("/")
+            client = await stack.enter_async_context(aiohttp.ClientSession())
+            async with client.get(url + CHARGED) as response:
+                assert await response.read() == b'{"identity":"7"}\n{"identity":"8"}\n'
 
 
 @pytest.mark.anyio
@@ -1016,6 +1049,22 @@ def test_a_server_of_aiohttp_ends_its_calls(
             assert client.makefile().read().startswith("HTTP/1.1 200 OK")
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="others do not divide connections")
+def test_two_servers_of_aiohttp_listen_at_one_port(
+    folder: Path, emulator: Emulator, tmp_path: Path
+) -> None:
+    program = (folder / "web.py").read_text("utf-8")
+    assert "        app,\n" in program
+    program = program.replace("        app,\n", "        app,\n        reuse_port=True,\n")
+    (tmp_path / "web.py").write_text(program, "utf-8")
+    env = environment(tmp_path, emulator.environment, ALTAPROFILES_SHARED="1")
+    command = ["-u", "web.py"]
+    with served(command, tmp_path, {**env, "PORT": "0"}, starts=0) as first:
+        with served(command, tmp_path, {**env, "PORT": str(first.port)}, starts=0) as second:
+            assert first.stop() == 0
+            assert second.ask("/people/nobody").status == 404
+
+
 KEYS = [f"user_{number}" for number in range(200)]
 
 
@@ -1265,6 +1314,48 @@ async def test_refused_credentials_fail_the_whole_batch(
     wanted = [{"by": "email", "key": "a@example.com"}, {"by": "identity", "key": "7"}]
     async with posting(folder, monkeypatch) as post:
         assert await post(wanted, PATIENCE) == (500, {"detail": "internal error"})
+
+
+@pytest.mark.anyio
+async def test_credentials_that_are_refused_later_fail_the_batch_too(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    person = http(b'{"status":"success","record":{"name":"Ann"}}')
+    found = asyncio.Event()
+
+    async def answer(head: bytes, writer: asyncio.StreamWriter) -> None:
+        if b"identity=7" in head:
+            writer.write(person)
+            found.set()
+        else:
+            await found.wait()
+            writer.write(http(b'{"status":"fail"}', "401 Unauthorized"))
+
+    wanted = [{"by": "identity", "key": key} for key in ("7", "8")]
+    async with scripted(answer) as server:
+        set_credentials(monkeypatch, server.url)
+        async with posting(folder, monkeypatch) as post:
+            assert await post(wanted, PATIENCE) == (500, {"detail": "internal error"})
+
+
+@pytest.mark.anyio
+async def test_a_batch_that_gives_up_early_in_an_outage_names_it(
+    folder: Path, tmp_path: Path, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (GUIDES / GUIDE).read_text("utf-8")
+    (view,) = re.findall(r"`(session\.with_options\(bulk=False, retry=[^`]+)`", text)
+    write_programs(GUIDE, tmp_path)
+    program = (tmp_path / "batch.py").read_text("utf-8")
+    usual = "session.with_options(bulk=False)"
+    assert usual in program
+    program = program.replace(usual, view).replace("import Alta", "import Retry, Alta")
+    (tmp_path / "batch.py").write_text(program, "utf-8")
+    use(emulator, monkeypatch)
+    wanted = [{"by": "identity", "key": f"user_{number}"} for number in range(200)]
+    async with posting(tmp_path, monkeypatch) as post:
+        emulator.faults = {"throttled": 1}
+        status, answers = await post(wanted, PATIENCE)
+    assert (status, answers) == (200, [{"state": "failed", "detail": "RateLimited"}] * 200)
 
 
 def use(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
