@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -17,9 +17,22 @@ from ..errors import ExportLocked, InvalidArgument
 from .sinks.duck_file import is_locked, obstacle, open_file
 from .sinks.duck_table import OWN_PREFIX
 
-__all__ = ["duckdb_keys", "in_brackets", "parquet_keys"]
+__all__ = ["duckdb_keys", "in_brackets", "opened_parquet", "parquet_keys"]
 
 _AT_ONCE = 2000
+
+
+@contextmanager
+def opened_parquet(path: Path) -> Iterator[Any]:
+    """Open a Parquet file, as a `pyarrow.parquet.ParquetFile`. Errors are pyarrow's."""
+    import pyarrow
+    from pyarrow import parquet
+
+    # As an open file, because Arrow takes some paths for addresses. It is one of Arrow's, as
+    # threads that hold one of Python's can abort the process while the interpreter ends.
+    opened = pyarrow.OSFile(os.fsencode(path))
+    with opened, parquet.ParquetFile(opened) as file:
+        yield file
 
 
 def parquet_keys(path: Path, column: str | None) -> Iterator[tuple[int, str | None]]:
@@ -30,13 +43,8 @@ def parquet_keys(path: Path, column: str | None) -> Iterator[tuple[int, str | No
             identifier, or pyarrow is not installed.
     """
     pyarrow = require("parquet", what=f"keys: {path.name!r}")
-    from pyarrow import parquet
-
     try:
-        # As an open file, because Arrow takes some paths for addresses. It is one of Arrow's, as
-        # threads that hold one of Python's can abort the process while the interpreter ends.
-        opened = pyarrow.OSFile(os.fsencode(path))
-        with opened, parquet.ParquetFile(opened) as file:
+        with opened_parquet(path) as file:
             name = _column(path.name, file.schema_arrow.names, column)
             cells = (
                 cell

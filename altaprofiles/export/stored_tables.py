@@ -11,6 +11,7 @@ from typing import Any
 from ..base.sql import quoted
 from ..errors import ConfigurationError, ExportError, InvalidArgument
 from .description import COLUMNS, StoredRows, filled
+from .key_tables import opened_parquet
 from .sinks.duck_file import connect, explained
 from .sinks.postgres_server import PostgresServer
 from .tables import Content
@@ -89,13 +90,9 @@ def parquet_files(folder: Path, name: str) -> list[Path]:
 def parquet_rows(path: Path) -> Iterator[StoredRows]:
     """Yield the rows of a Parquet file. Errors as in `stored_text.text_rows`."""
     import pyarrow
-    from pyarrow import parquet
 
     try:
-        # As an open file, because Arrow takes some paths for addresses. It is one of Arrow's, as
-        # threads that hold one of Python's can abort the process while the interpreter ends.
-        opened = pyarrow.OSFile(os.fsencode(path))
-        with opened, parquet.ParquetFile(opened) as file:
+        with opened_parquet(path) as file:
             check_columns(str(path), file.schema_arrow.names)
             names = _chosen(file.schema_arrow.names)
             for batch in file.iter_batches(AT_ONCE, columns=names):
