@@ -25,7 +25,7 @@ from altaprofiles.accounts import Accounts
 from altaprofiles.emulator import Emulator
 
 from ..support.guides import GUIDES, block_of
-from ..support.odd_people import ODD_PEOPLE, TIME, with_odd_people
+from ..support.odd_people import NAMELESS, ODD_PEOPLE, TIME, with_odd_people
 from ..support.postgres import PASSWORD, Server
 from ..support.servers import http, scripted
 from ..support.sessions import session_at
@@ -521,14 +521,16 @@ LATER: list[dict[str, Any]] = [
 ]
 
 
+@pytest.mark.parametrize("nameless", NAMELESS)
 def test_two_files_are_compared_person_by_person(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nameless: dict[str, Any]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for name, people, separators in (
+    for name, records, separators in (
         ("earlier", EARLIER, (", ", ": ")),
         ("later", LATER, (",", ":")),
     ):
+        people = [nameless | one for one in records]
         # Columns with the names that the query has for its own.
         flatten = ["owner", "device", "result"]
         asyncio.run(export_as_sent(people, f"{name}.parquet", separators, flatten))
@@ -755,3 +757,31 @@ def test_a_folder_of_days_becomes_a_table_of_people(
     assert "23514 no_bob" in shown
     assert "Bob" not in shown
     assert postgres.rows("SELECT DISTINCT name FROM people") == [("kept",)]
+
+
+@pytest.mark.parametrize("nameless", NAMELESS)
+def test_who_signs_in_later_is_one_row_of_a_folder(
+    postgres: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nameless: dict[str, Any]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tablet: dict[str, Any] = {"platformInfo": [{"objectId": "tablet"}]}
+    tv: dict[str, Any] = {"platformInfo": [{"objectId": "tv"}]}
+    nights = {20260105: [tablet, tv], 20260106: [{"identity": "bob"} | tablet, tv]}
+
+    async def main() -> None:
+        for day, records in nights.items():
+            async with with_odd_people([nameless | one for one in records]) as session:
+                days: dict[str, Any] = {"since": 20260105, "until": day, "late_days": 0}
+                await session.sync("Charged", to="crm/", timezone="UTC", **days)
+
+    asyncio.run(main())
+    to_postgresql("crm", postgres.url())
+    rows = postgres.rows("SELECT person, identity FROM people ORDER BY 1")
+    assert rows == [("identity:bob", "bob"), ("objectId:tv", None)]
+
+
+def to_postgresql(folder: str, url: str) -> None:
+    """Run the recipe of the guide."""
+    names: dict[str, Any] = {}
+    exec(code_with("NEWEST = "), names)  # noqa: S102
+    names["to_postgresql"](folder, url)
