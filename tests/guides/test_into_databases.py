@@ -658,6 +658,42 @@ def test_only_what_jsonb_refuses_is_replaced(
         assert connection.execute(query, [fitted]).fetchall() == [(stored,)]
 
 
+@pytest.mark.parametrize(
+    ("script", "fault"),
+    [
+        (
+            "ALTER TABLE people ADD CONSTRAINT nobody CHECK (record ->> 'email' IS NULL)",
+            "23514 nobody",
+        ),
+        # At the commit.
+        (
+            """
+            CREATE TABLE known (identity text PRIMARY KEY);
+            ALTER TABLE people ADD CONSTRAINT named FOREIGN KEY (identity) REFERENCES known
+                DEFERRABLE INITIALLY DEFERRED
+            """,
+            "23503 named",
+        ),
+    ],
+)
+def test_an_error_of_a_batch_quotes_nobody(
+    emulator: Emulator, postgres: Server, batches: dict[str, Any], script: str, fault: str
+) -> None:
+    person = {"identity": "somebody", "email": "s@example.com"}
+    emulator.add(person)
+    postgres.run(script)
+
+    async def main() -> str:
+        async with Session(clevertap=emulator.clevertap) as session:
+            with pytest.raises(RuntimeError) as refused:
+                await batches["store"](session, postgres.url(), [person["identity"]])
+        return "".join(traceback.format_exception(refused.value))
+
+    shown = asyncio.run(main())
+    assert fault in shown
+    assert [text for text in person.values() if text in shown] == []
+
+
 def test_a_nul_is_replaced_in_a_table_of_postgresql(
     emulator: Emulator, postgres: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -785,3 +821,47 @@ def to_postgresql(folder: str, url: str) -> None:
     names: dict[str, Any] = {}
     exec(code_with("NEWEST = "), names)  # noqa: S102
     names["to_postgresql"](folder, url)
+
+
+@pytest.mark.parametrize(
+    ("script", "fault"),
+    [
+        (
+            """
+            CREATE TABLE notes (account text, person text,
+                CONSTRAINT noted FOREIGN KEY (account, person) REFERENCES people);
+            INSERT INTO notes SELECT account, person FROM people
+            """,
+            "23503 noted",
+        ),
+        # At the commit.
+        (
+            """
+            DELETE FROM people WHERE identity = 'bob';
+            ALTER TABLE people ADD CONSTRAINT named UNIQUE (name) DEFERRABLE INITIALLY DEFERRED
+            """,
+            "23505 named",
+        ),
+    ],
+)
+def test_an_error_of_the_server_quotes_nobody(
+    postgres: Server,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    script: str,
+    fault: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    people = [{"identity": one, "name": "Somebody", "events": CHARGED} for one in ("ann", "bob")]
+    with emulated(records=people) as emulator:
+        sync(emulator, "crm/", until=20260105)
+    to_postgresql("crm", postgres.url())
+    postgres.run(script)
+    before = postgres.rows("SELECT person FROM people ORDER BY 1")
+    with pytest.raises(RuntimeError) as refused:
+        to_postgresql("crm", postgres.url())
+    shown = "".join(traceback.format_exception(refused.value))
+    assert fault in shown
+    assert "identity:ann" not in shown
+    assert "Somebody" not in shown
+    assert postgres.rows("SELECT person FROM people ORDER BY 1") == before
