@@ -25,7 +25,7 @@ from altaprofiles.emulator import Emulator
 
 from ..support.guides import GUIDES, block_of, function_of
 from ..support.odd_people import NAMELESS, ODD_PEOPLE, TIME, with_odd_people
-from ..support.sessions import EVENT, RANGE, session_for
+from ..support.sessions import EVENT, RANGE, START, session_for
 from ..support.tasks import PATIENCE
 from ..support.terminals import emulated, environment
 
@@ -253,6 +253,26 @@ async def test_a_cell_brings_the_new_days_of_each_account(
                 (str(shop.clevertap.account_id), "2"),
                 (str(outlet.clevertap.account_id), "1"),
             }
+
+
+@pytest.mark.anyio
+async def test_a_column_that_only_later_days_have_is_in_the_frame_of_polars(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    records = [{"identity": "ann", "profileData": {"Plan": "pro", "Score": 1.5}}]
+    later: list[dict[str, Any]] = [{"Plan": "text"}, {"Plan": "text", "Score": "double"}, {}]
+    async with Emulator(records=records) as emulator, session_for(emulator) as session:
+        for number, flatten in enumerate([{}, *later]):
+            night: dict[str, Any] = {"until": START + timedelta(days=number), "timezone": "UTC"}
+            await session.sync(EVENT, since=START, to="crm/", flatten=flatten, late_days=0, **night)
+    frame = recipe("days_of")("crm").sort("day").select("identity", "day", "Plan", "Score")
+    assert frame.collect().rows() == [
+        ("ann", START, None, None),
+        ("ann", START + timedelta(days=1), "pro", None),
+        ("ann", START + timedelta(days=2), "pro", 1.5),
+        ("ann", START + timedelta(days=3), None, None),
+    ]
 
 
 @pytest.mark.anyio
