@@ -629,6 +629,9 @@ async def test_features_know_nothing_of_the_days_after_the_cut_off(
         ("gone", 29, 1, False),
         ("objectId:d2", 0, 1, False),
     ]
+    # Without the week after it, nobody would be known to come again.
+    with pytest.raises(ValueError, match="day=2026-02-08"):
+        recipe("features")(date(2026, 2, 1))
 
 
 @pytest.mark.anyio
