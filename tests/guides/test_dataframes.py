@@ -24,8 +24,8 @@ from altaprofiles.accounts import Accounts
 from altaprofiles.emulator import Emulator
 
 from ..support.guides import GUIDES, block_of, function_of
-from ..support.odd_people import ODD_PEOPLE, TIME, with_odd_people
-from ..support.sessions import EVENT, RANGE, session_for
+from ..support.odd_people import NAMELESS, ODD_PEOPLE, TIME, with_odd_people
+from ..support.sessions import EVENT, RANGE, START, session_for
 from ..support.tasks import PATIENCE
 from ..support.terminals import emulated, environment
 
@@ -256,6 +256,26 @@ async def test_a_cell_brings_the_new_days_of_each_account(
 
 
 @pytest.mark.anyio
+async def test_a_column_that_only_later_days_have_is_in_the_frame_of_polars(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    records = [{"identity": "ann", "profileData": {"Plan": "pro", "Score": 1.5}}]
+    later: list[dict[str, Any]] = [{"Plan": "text"}, {"Plan": "text", "Score": "double"}, {}]
+    async with Emulator(records=records) as emulator, session_for(emulator) as session:
+        for number, flatten in enumerate([{}, *later]):
+            night: dict[str, Any] = {"until": START + timedelta(days=number), "timezone": "UTC"}
+            await session.sync(EVENT, since=START, to="crm/", flatten=flatten, late_days=0, **night)
+    frame = recipe("days_of")("crm").sort("day").select("identity", "day", "Plan", "Score")
+    assert frame.collect().rows() == [
+        ("ann", START, None, None),
+        ("ann", START + timedelta(days=1), "pro", None),
+        ("ann", START + timedelta(days=2), "pro", 1.5),
+        ("ann", START + timedelta(days=3), None, None),
+    ]
+
+
+@pytest.mark.anyio
 async def test_daily_counts_are_those_of_each_account(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -325,20 +345,21 @@ async def test_a_few_hundred_people_cost_a_page() -> None:
 
 def cohorts(first: object, second: object) -> list[tuple[object, ...]]:
     counts = ((first, first, 5), (first, second, 4), (second, second, 1))
-    return [(account, *row) for account in ("TEST-69B-C90-69AZ", "ZZ") for row in counts]
+    return [(account, *row) for account in ("ZZ", "id") for row in counts]
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize("nameless", NAMELESS)
 async def test_people_who_get_an_identity_are_retained(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    nameless: dict[str, Any],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     absorbed = []
     for month, records in MONTHS.items():
-        async with (
-            Emulator(records=records) as emulator,
-            Session(clevertap=emulator.clevertap) as session,
-        ):
+        async with with_odd_people([nameless | one for one in records]) as session:
             await session.export(to="one.parquet")
             # Another account has the same people.
             both = (
@@ -584,8 +605,9 @@ async def test_rfm_gives_equal_people_the_same_scores(
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize("nameless", NAMELESS)
 async def test_features_know_nothing_of_the_days_after_the_cut_off(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nameless: dict[str, Any]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     days = {
@@ -598,7 +620,7 @@ async def test_features_know_nothing_of_the_days_after_the_cut_off(
     for day, records in days.items():
         folder = Path(f"launched/day={day}")
         folder.mkdir(parents=True)
-        async with Emulator(records=records) as emulator, session_for(emulator) as session:
+        async with with_odd_people([nameless | one for one in records]) as session:
             await session.export("App Launched", start=day, end=day, to=folder / "one.parquet")
     found = recipe("features")(date(2026, 1, 30))
     assert [row[1:] for row in found] == [
@@ -607,6 +629,9 @@ async def test_features_know_nothing_of_the_days_after_the_cut_off(
         ("gone", 29, 1, False),
         ("objectId:d2", 0, 1, False),
     ]
+    # Without the week after it, nobody would be known to come again.
+    with pytest.raises(ValueError, match="day=2026-02-08"):
+        recipe("features")(date(2026, 2, 1))
 
 
 @pytest.mark.anyio

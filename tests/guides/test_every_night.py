@@ -18,7 +18,7 @@ from altaprofiles import ExportProgress, Session, SyncReport
 from altaprofiles.emulator import Emulator
 
 from ..support.guides import GUIDES, block_of, function_of
-from ..support.odd_people import ODD_PEOPLE, with_odd_people
+from ..support.odd_people import NAMELESS, ODD_PEOPLE, with_odd_people
 from ..support.postgres import Server
 
 pytestmark = pytest.mark.anyio
@@ -350,6 +350,19 @@ async def test_a_person_of_another_account_is_not_forgotten(crm: Database) -> No
     assert sorted(rows, key=str) == sorted(left, key=str)
 
 
+@pytest.mark.parametrize("nameless", NAMELESS)
+async def test_a_person_is_forgotten_with_rows_that_have_no_identity(
+    crm: Database, nameless: dict[str, Any]
+) -> None:
+    other = NOBODY | {"platformInfo": [{"objectId": "tv"}]}
+    async with with_odd_people([ANN, BOB, nameless | NOBODY, nameless | other]) as session:
+        await session.sync("Charged", to=crm.to, **NIGHT)
+    for text in forgetting("ann", "id"):
+        crm.run(text)
+    left = [("identity:bob",), ("objectId:tv",)]
+    assert crm.rows("SELECT person FROM profiles ORDER BY 1") == left
+
+
 async def test_the_oldest_days_of_a_folder_are_removed_without_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -447,6 +460,7 @@ def test_a_person_is_forgotten_however_a_record_has_the_id(
     lines = [
         '{"identity":9.19876543210E11}\n',
         '{"objectId":"phone"}\n',
+        '{"identity":"","objectId":"phone"}\n',
         '{"platformInfo":[7,{"objectId":5}]}\n',
         '{"objectId":6.5E11}\n',
         '{"platformInfo":[7,{"objectId":1.50},null]}\n',
@@ -461,7 +475,7 @@ def test_a_person_is_forgotten_however_a_record_has_the_id(
     # Those of devices are as tables have them.
     ids = ["919876543210", "phone", "5", "6.5E11", "1.50", "true", "0", "9" * 5000, "None"]
     function_of(GUIDE, "forget")("p.ndjson", "any account", ids)
-    assert Path("p.ndjson").read_text() == "".join(lines[8:])
+    assert Path("p.ndjson").read_text() == "".join(lines[9:])
 
 
 async def test_files_of_a_folder_that_are_damaged_are_found(

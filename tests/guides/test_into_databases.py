@@ -25,7 +25,7 @@ from altaprofiles.accounts import Accounts
 from altaprofiles.emulator import Emulator
 
 from ..support.guides import GUIDES, block_of
-from ..support.odd_people import ODD_PEOPLE, TIME, with_odd_people
+from ..support.odd_people import NAMELESS, ODD_PEOPLE, TIME, with_odd_people
 from ..support.postgres import PASSWORD, Server
 from ..support.servers import http, scripted
 from ..support.sessions import session_at
@@ -521,14 +521,16 @@ LATER: list[dict[str, Any]] = [
 ]
 
 
+@pytest.mark.parametrize("nameless", NAMELESS)
 def test_two_files_are_compared_person_by_person(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nameless: dict[str, Any]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for name, people, separators in (
+    for name, records, separators in (
         ("earlier", EARLIER, (", ", ": ")),
         ("later", LATER, (",", ":")),
     ):
+        people = [nameless | one for one in records]
         # Columns with the names that the query has for its own.
         flatten = ["owner", "device", "result"]
         asyncio.run(export_as_sent(people, f"{name}.parquet", separators, flatten))
@@ -656,6 +658,42 @@ def test_only_what_jsonb_refuses_is_replaced(
         assert connection.execute(query, [fitted]).fetchall() == [(stored,)]
 
 
+@pytest.mark.parametrize(
+    ("script", "fault"),
+    [
+        (
+            "ALTER TABLE people ADD CONSTRAINT nobody CHECK (record ->> 'email' IS NULL)",
+            "23514 nobody",
+        ),
+        # At the commit.
+        (
+            """
+            CREATE TABLE known (identity text PRIMARY KEY);
+            ALTER TABLE people ADD CONSTRAINT named FOREIGN KEY (identity) REFERENCES known
+                DEFERRABLE INITIALLY DEFERRED
+            """,
+            "23503 named",
+        ),
+    ],
+)
+def test_an_error_of_a_batch_quotes_nobody(
+    emulator: Emulator, postgres: Server, batches: dict[str, Any], script: str, fault: str
+) -> None:
+    person = {"identity": "somebody", "email": "s@example.com"}
+    emulator.add(person)
+    postgres.run(script)
+
+    async def main() -> str:
+        async with Session(clevertap=emulator.clevertap) as session:
+            with pytest.raises(RuntimeError) as refused:
+                await batches["store"](session, postgres.url(), [person["identity"]])
+        return "".join(traceback.format_exception(refused.value))
+
+    shown = asyncio.run(main())
+    assert fault in shown
+    assert [text for text in person.values() if text in shown] == []
+
+
 def test_a_nul_is_replaced_in_a_table_of_postgresql(
     emulator: Emulator, postgres: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -755,3 +793,75 @@ def test_a_folder_of_days_becomes_a_table_of_people(
     assert "23514 no_bob" in shown
     assert "Bob" not in shown
     assert postgres.rows("SELECT DISTINCT name FROM people") == [("kept",)]
+
+
+@pytest.mark.parametrize("nameless", NAMELESS)
+def test_who_signs_in_later_is_one_row_of_a_folder(
+    postgres: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nameless: dict[str, Any]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tablet: dict[str, Any] = {"platformInfo": [{"objectId": "tablet"}]}
+    tv: dict[str, Any] = {"platformInfo": [{"objectId": "tv"}]}
+    nights = {20260105: [tablet, tv], 20260106: [{"identity": "bob"} | tablet, tv]}
+
+    async def main() -> None:
+        for day, records in nights.items():
+            async with with_odd_people([nameless | one for one in records]) as session:
+                days: dict[str, Any] = {"since": 20260105, "until": day, "late_days": 0}
+                await session.sync("Charged", to="crm/", timezone="UTC", **days)
+
+    asyncio.run(main())
+    to_postgresql("crm", postgres.url())
+    rows = postgres.rows("SELECT person, identity FROM people ORDER BY 1")
+    assert rows == [("identity:bob", "bob"), ("objectId:tv", None)]
+
+
+def to_postgresql(folder: str, url: str) -> None:
+    """Run the recipe of the guide."""
+    names: dict[str, Any] = {}
+    exec(code_with("NEWEST = "), names)  # noqa: S102
+    names["to_postgresql"](folder, url)
+
+
+@pytest.mark.parametrize(
+    ("script", "fault"),
+    [
+        (
+            """
+            CREATE TABLE notes (account text, person text,
+                CONSTRAINT noted FOREIGN KEY (account, person) REFERENCES people);
+            INSERT INTO notes SELECT account, person FROM people
+            """,
+            "23503 noted",
+        ),
+        # At the commit.
+        (
+            """
+            DELETE FROM people WHERE identity = 'bob';
+            ALTER TABLE people ADD CONSTRAINT named UNIQUE (name) DEFERRABLE INITIALLY DEFERRED
+            """,
+            "23505 named",
+        ),
+    ],
+)
+def test_an_error_of_the_server_quotes_nobody(
+    postgres: Server,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    script: str,
+    fault: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    people = [{"identity": one, "name": "Somebody", "events": CHARGED} for one in ("ann", "bob")]
+    with emulated(records=people) as emulator:
+        sync(emulator, "crm/", until=20260105)
+    to_postgresql("crm", postgres.url())
+    postgres.run(script)
+    before = postgres.rows("SELECT person FROM people ORDER BY 1")
+    with pytest.raises(RuntimeError) as refused:
+        to_postgresql("crm", postgres.url())
+    shown = "".join(traceback.format_exception(refused.value))
+    assert fault in shown
+    assert "identity:ann" not in shown
+    assert "Somebody" not in shown
+    assert postgres.rows("SELECT person FROM people ORDER BY 1") == before

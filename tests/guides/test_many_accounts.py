@@ -14,12 +14,14 @@ from typing import Any
 
 import anyio
 import duckdb
+import pandas as pd  # type: ignore[import-untyped]
 import pytest
 
 from altaprofiles import InvalidArgument, Retry, Session, SyncReport
 from altaprofiles.emulator import Emulator
 
 from ..support.guides import GUIDES, block_of
+from ..support.odd_people import NAMELESS, with_odd_people
 from ..support.postgres import Server, clients
 from ..support.tasks import PATIENCE
 
@@ -56,6 +58,27 @@ async def test_an_account_that_came_by_mistake_is_removed(
             assert (await sync(shop, table)).warnings == []
             report = await sync(outlet, table)
             assert (report.warnings, report.people > 0) == ([], True)
+
+
+@pytest.mark.parametrize("nameless", NAMELESS)
+async def test_nobody_without_an_identity_is_in_two_accounts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nameless: dict[str, Any]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    people = [{"identity": "ann"}, {"objectId": "phone"}, {"objectId": "tablet"}]
+    async with with_odd_people([nameless | one for one in people]) as session:
+        await session.export("Charged", start=20260101, end=20260131, to="crm.duckdb")
+        await session.export("Charged", start=20260101, end=20260131, to="shop.parquet")
+    with duckdb.connect("crm.duckdb") as connection:
+        # Another account has the same people.
+        connection.execute("INSERT INTO profiles SELECT * REPLACE ('ZZ' AS account) FROM profiles")
+        query = block_of(GUIDE, "HAVING count(DISTINCT account) > 1", "sql")
+        assert connection.execute(query).fetchall() == [("ann",)]
+    (line,) = re.findall(r"`(shop.*merge\(outlet.*\))`", (GUIDES / GUIDE).read_text("utf-8"))
+    for backend in ({}, {"dtype_backend": "numpy_nullable"}):
+        shop = pd.read_parquet("shop.parquet", **backend)
+        frame = eval(line, {"shop": shop, "outlet": shop})  # noqa: S307
+        assert frame.identity.tolist() == ["ann"]
 
 
 ANN = {"email": "ann@example.com", "all_identities": ["ann", "ann-2"], "identity": "ann"}

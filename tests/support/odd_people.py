@@ -13,7 +13,7 @@ from altaprofiles import Session
 from .servers import http, scripted
 from .sessions import session_at
 
-__all__ = ["ODD_PEOPLE", "TIME", "with_odd_people"]
+__all__ = ["NAMELESS", "ODD_PEOPLE", "TIME", "with_odd_people"]
 
 TIME = 1767600000
 _HUGE = 10**40 + 7
@@ -44,6 +44,9 @@ _MEMBERS: list[dict[str, Any]] = [
 
 ODD_PEOPLE = [{"identity": str(number)} | one for number, one in enumerate(_MEMBERS)]
 """Their records. The emulator takes no such records of a test's own."""
+
+NAMELESS: list[dict[str, str]] = [{}, {"identity": ""}]
+"""How records of people without an identity begin. The emulator takes no empty one."""
 
 
 @asynccontextmanager
