@@ -80,6 +80,7 @@ class Pace:
 
     Attributes:
         closed_since: the clock reading when it was closed, or None while it is open.
+        outage_from: the clock reading when it was closed, until `take_outage` returns that outage.
         named_until: the clock reading until which the service itself said to wait, or None.
         opened: called when requests may start earlier than `wait` returned.
         elsewhere: requests in flight of other processes, as far as the service counts them.
@@ -110,6 +111,7 @@ class Pace:
         self._jitter = jitter
         self.least = 0.0 if per_minute is None else 60 / per_minute
         self.closed_since: float | None = None
+        self.outage_from: float | None = None
         self.named_until: float | None = None
         self.opened: list[Callable[[], None]] = []
         self.elsewhere = 0
@@ -145,6 +147,14 @@ class Pace:
     def in_flight(self) -> int:
         """Requests begun and not ended."""
         return len(self._flying)
+
+    def take_outage(self, now: float) -> float | None:
+        """Return how long the service was closed, in seconds, once it is open; later None."""
+        began = self.outage_from
+        if began is None or self.closed_since is not None:
+            return None
+        self.outage_from = None
+        return now - began
 
     @property
     def rate_since(self) -> float:
@@ -312,7 +322,7 @@ class Pace:
             if is_rate:
                 self._rate.refused(now)
             return False
-        self.closed_since = self._refused_at = now
+        self.closed_since = self.outage_from = self._refused_at = now
         self._turn += 1
         self._closed_at = self._starts = max(self._starts, now)
         self._is_rate = is_rate

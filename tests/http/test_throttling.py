@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import re
 import time
 import weakref
 from collections.abc import Callable
@@ -355,18 +356,25 @@ async def test_a_call_cancelled_while_it_waits_leaves_the_others_alone() -> None
             assert [one.error for one in again if one.error] == []
 
 
-async def test_the_log_says_once_that_everything_waits(
-    caplog: pytest.LogCaptureFixture,
+@pytest.mark.parametrize("shared", [False, True])
+async def test_the_log_says_once_that_everything_waits_and_once_that_the_wait_is_over(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, shared: bool
 ) -> None:
     async with Emulator(people=50, faults={"throttled": 1.0}) as emulator:
+        account = Alta(
+            emulator.alta.token,
+            base_url=emulator.url,
+            shared=tmp_path / "slots" if shared else False,
+        )
         hook = clearing(emulator, 24)
-        async with session_for(emulator, retry=SHORT, on_event=hook) as session:
-            with caplog.at_level(logging.WARNING, "altaprofiles"):
+        with caplog.at_level(logging.INFO, "altaprofiles"):
+            async with Session(alta=account, retry=SHORT, on_event=hook) as session:
                 async for _ in session.cdp.get_many(range(20), by="user_id"):
                     pass
-    lines = [record.getMessage() for record in caplog.records]
-    assert [line for line in lines if "every request to Alta waits" in line] == lines
-    assert len(lines) == 1
+    begins, ends = caplog.records
+    assert begins.getMessage().startswith("every request to Alta waits until it serves again")
+    assert re.fullmatch(r"Alta serves again, after \d+ s", ends.getMessage())
+    assert (begins.levelname, ends.levelname) == ("WARNING", "INFO")
 
 
 @pytest.mark.parametrize("shared", [False, True])
