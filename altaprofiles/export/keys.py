@@ -423,14 +423,17 @@ class KeyFile:
         return first.index(self._column)
 
     def _header_below(self, column: str) -> tuple[int, str] | None:
-        """Return the first line below the first one that names the column, and that name.
+        """Return the line below a title that is the header, and its name of the column.
 
-        A header may have it in other case and punctuation. A title may, too, and names the column
-        only if no line below it does.
+        A line of several cells is the header if it is the first one of the greatest width: below it
+        the name would be a value, and above it part of a title. The name may be in other case and
+        punctuation, unless another line or column has it exactly.
         """
+        rows = [*self._rows_below()]
+        full = [(number, row) for number, row in rows if _is_full(row)]
         letters = _letters(column)
         near: list[tuple[int, str]] = []
-        for number, row in self._rows_below():
+        for number, row in [max(full, key=lambda one: len(one[1]))] if full else rows:
             if row.count(column) == 1:
                 return number, column
             # By a separator that it lacks, a line is one cell.
@@ -438,9 +441,6 @@ class KeyFile:
             alike = [name for name in names if "" != letters == _letters(name)]
             if len(alike) == 1:
                 near.append((number, alike[0]))
-                if len(row) > 1 and all(row):
-                    # The name below it is a value.
-                    break
         return near[0] if near else None
 
     def _rows_below(self) -> Iterator[tuple[int, list[str]]]:
@@ -506,6 +506,12 @@ class KeyFile:
                 f"column: {where} has {self._column!r} more than once; correct the file"
             )
         return found[self._column]
+
+
+def _is_full(row: list[str]) -> bool:
+    """Return whether a row of several cells may be a header, and no title that is padded."""
+    # An index has no name, and neither has what follows a separator at the end.
+    return len(row) > 1 and all(row[1:] if len(row) == 2 or not row[0] else row[:-1])
 
 
 _NAMED_SEPARATOR = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)

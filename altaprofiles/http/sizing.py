@@ -55,7 +55,8 @@ class Size:
        median duration is compared, because a pause of this machine moves only the slowest.
     7. *A service that refuses everything shows no limit.* A refusal at size 1, and one of a smaller
        size that has not worked yet, leave the run as it is. So three slots are back twenty
-       successes after an outage, however long it was.
+       successes after an outage, however long it was, or forty if it came before three had worked
+       since the last one.
     8. *Only successes that needed the size count for growth*: those that started with every slot
        in use.
 

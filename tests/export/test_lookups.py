@@ -454,7 +454,38 @@ async def test_files(
             "k.csv",
             b"Partners 2026;\nE-mail:;\nE-mail;Name\nEMAIL;Name\n",
             "email",
-            r"column: .*; line 2 has it as 'E-mail:': pass that name, and to .*: tail -n \+2 .*$",
+            r"column: .*; line 3 has it as 'E-mail': pass that name, and to .*: tail -n \+3 .*$",
+        ),
+        (
+            "k.csv",
+            b"Partners 2026\nE-mail:;;\nEMail;Name;Town\na@b.example;Ann;Ulm\n",
+            "email",
+            r"column: .*; line 3 has it as 'EMail': pass that name, and to .*: tail -n \+3 .*$",
+        ),
+        (
+            "k.csv",
+            # The name in another column of another line is a value.
+            b"Partners 2026\nE-Mail-Address;Channel\na@b.example;email\n",
+            "email",
+            r"column: .*; name exactly one, and remove what stands above the header, if anything",
+        ),
+        (
+            "k.csv",
+            b"Partners 2026\nE-Mail;Name;Channel;\na@b.example;Ann;email;\n",
+            "email",
+            r"column: .*; line 2 has it as 'E-Mail': pass that name, and to .*: tail -n \+2 .*$",
+        ),
+        (
+            "k.csv",
+            b"Partners 2026\n;E-Mail;Channel\n1;a@b.example;email\n",
+            "email",
+            r"column: .*; line 2 has it as 'E-Mail': pass that name, and to .*: tail -n \+2 .*$",
+        ),
+        (
+            "k.csv",
+            b"Partners 2026\nE-mail:\nemail\na@b.example\n",
+            "email",
+            r"column: .*; line 3 has it: to .*: tail -n \+3 .*$",
         ),
         (
             "k.csv",

@@ -573,6 +573,8 @@ SECRET = "hunter22"
         f"postgresql://u:{SECRET}@h/",
         f"postgresql://u:{SECRET}@h/db/",
         f"postgresql://u:{SECRET}@h/db/a/b",
+        # Any other escape that is not UTF-8 would name the same table.
+        f"postgresql://u:{SECRET}@h/db/caf%E9",
         f"postgresql://u:{SECRET}@h/db/a.b.c",
         f"postgresql://u:{SECRET}@h/db/t?{SECRET}",
         f"postgresql://u:{SECRET}@h/db/t?nosuchoption=1",
@@ -599,6 +601,12 @@ def test_a_server_that_is_not_there_is_answered_with_the_next_step(postgres: Ser
     with pytest.raises(ExportError, match="refused") as caught:
         target_of(f"postgresql://owner@127.0.0.1:{port}/crm/people").check()
     assert str(caught.value).endswith("correct host and port in the URL, or start the server")
+
+
+def test_an_option_that_the_driver_refuses_has_no_advice_on_the_network(postgres: Server) -> None:
+    with pytest.raises(ExportError) as caught:
+        target_of(postgres.url("people") + "?connect_timeout=abc").check()
+    assert str(caught.value).endswith("bad value for connect_timeout: 'abc'")
 
 
 def test_a_target_without_a_password_pickles() -> None:

@@ -33,7 +33,7 @@ _IDLE_SESSION_TIMEOUT = 14_00_00
 _REMEDIES = {
     "does not exist": "create it, or correct its name in the URL",
     "refused": "correct host and port in the URL, or start the server",
-    "timeout": "correct host and port in the URL, or check the network",
+    "timeout expired": "correct host and port in the URL, or check the network",
     "resolve host": "correct the host in the URL, or check the network",
 }
 """Advice on a connection that cannot be made, by words of the reason. Other languages have none."""

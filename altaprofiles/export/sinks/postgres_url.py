@@ -150,13 +150,23 @@ def parse(url: str) -> PostgresUrl:
     return PostgresUrl(
         f"postgresql://{hosts}/{database}",
         Secret(conninfo) if secrets else conninfo,
-        unquote(table) if table else None,
+        _name_of(table) if table else None,
         tuple(secrets),
         tuple(f"{one}/{name}" for one, name in _spellings(hosts, database, given)),
         _elsewhere(given),
     )
 
 
+def _name_of(table: str) -> str:
+    # By default all wrong bytes become one and the same character, and two tables one.
+    try:
+        return unquote(table, errors="strict")
+    except UnicodeDecodeError:
+        reason = _NOT_UTF_8
+    _refuse(reason)
+
+
+_NOT_UTF_8 = "it has a character that is not UTF-8; é is %C3%A9 there"
 _PORT = "5432"
 
 
@@ -261,7 +271,7 @@ def check_conninfo(url: PostgresUrl) -> None:
     except psycopg.Error as error:
         reason = masked(str(error).strip(), url.secrets)
     except UnicodeError:
-        reason = "it has a character that is not UTF-8; é is %C3%A9 there"
+        reason = _NOT_UTF_8
     else:
         return
     # Outside of the handler, so that the driver's error does not stay as the context.
