@@ -14,12 +14,14 @@ import sys
 import warnings
 import weakref
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 import anyio
 import pytest
 
 from altaprofiles import (
+    AltaProfilesError,
     Attempt,
     CleverTap,
     ConfigurationError,
@@ -28,9 +30,11 @@ from altaprofiles import (
     ServerError,
     Session,
     SessionClosed,
+    TransportError,
     blocking,
 )
 from altaprofiles.emulator import Emulator, Fault
+from altaprofiles.emulator.faults import HARMLESS
 
 from .support.servers import http, scripted
 from .support.sessions import EVENT, QUICK, RANGE, delivered, expected, session_for
@@ -60,6 +64,10 @@ async def get(session: Session) -> None:
 
 async def count(session: Session) -> None:
     await session.profiles.count(EVENT, **RANGE)
+
+
+async def ask(session: Session) -> None:
+    await session.cdp.get(user_id="BC123")
 
 
 JOBS: list[Callable[[Session], Awaitable[None]]] = [export, look_up, join, get, count]
@@ -104,6 +112,38 @@ async def test_where_the_account_allows_less_it_settles_below_its_cap() -> None:
             # The cap grows by one per ten successes, so that only a few requests are refused.
             assert 0 < emulator.stats.too_many < 60
             assert session.stats.throttles == emulator.stats.too_many
+
+
+async def walk(session: Session) -> None:
+    async for _ in session.profiles.by_event(EVENT, **RANGE, batch_size=23):
+        pass
+
+
+@pytest.mark.parametrize("fault", sorted({*Fault} - HARMLESS))
+async def test_every_request_is_counted_whatever_breaks(fault: Fault) -> None:
+    once = Retry(attempts=1, max_delay=0.01, ready_timeout=0.1, throttle_timeout=0.1)
+    async with Emulator(people=60, seed=5, faults={fault: 0.5}) as emulator:
+        async with session_for(emulator, retry=once) as session:
+            for job in [get, ask, count, walk] * 5:
+                with suppress(AltaProfilesError):
+                    await job(session)
+            assert session.stats.requests == sum(emulator.stats.requests.values())
+
+
+async def test_a_connection_that_closes_before_an_answer_is_one_attempt() -> None:
+    seen: list[Attempt] = []
+    async with Emulator(people=60, faults={Fault.DISCONNECT: 1.0}) as emulator:
+        once = Retry(attempts=1)
+        async with session_for(emulator, retry=once, on_event=seen.append) as session:
+            for job in (get, ask):
+                with pytest.raises(TransportError):
+                    await job(session)
+        requests = emulator.stats.requests
+    assert (requests["profile"], requests["cdp"]) == (1, 1)
+    assert [(one.operation, one.number, one.delay) for one in seen] == [
+        ("get_profile", 1, None),
+        ("get_user_cdp", 1, None),
+    ]
 
 
 @pytest.mark.slow

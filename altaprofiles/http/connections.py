@@ -24,10 +24,13 @@ import aiohttp
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.http_exceptions import HttpProcessingError
 
-__all__ = ["Connector", "on_connection"]
+__all__ = ["Connector", "failures", "on_connection", "send_once"]
 
 on_connection: ContextVar[Callable[[], object] | None] = ContextVar("on_connection", default=None)
 """Called once the request of this task has a connection, through a proxy if there is one."""
+
+failures: ContextVar[list[Exception]] = ContextVar("failures")
+"""The failures of the request of this task, so far."""
 
 _LARGEST_HEAD = 128 * 1024
 """Most bytes in front of a body: status line and headers, and all interim answers (1xx).
@@ -41,6 +44,25 @@ _LIMITS = dict.fromkeys(("max_line_size", "max_field_size", "max_headers"), _LAR
 _END_OF_HEAD = re.compile(rb"\n\r*\n")
 _LENGTH = re.compile(rb"\n[Cc]ontent-[Ll]ength: ?([0-9]{1,9})\r?\n")
 _LAST_CHUNK = b"\r\n0\r\n\r\n"
+
+
+async def send_once(
+    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+) -> aiohttp.ClientResponse:
+    """Send a request, or raise the failure with which it was sent before.
+
+    aiohttp repeats a GET whose connection breaks before an answer. No hook would see that request,
+    and neither attempts nor requests per minute would count it. As a middleware, this raises the
+    error of the first one again.
+    """
+    earlier = failures.get()
+    if earlier:
+        raise earlier[0]
+    try:
+        return await handler(request)
+    except Exception as error:
+        earlier.append(error)
+        raise
 
 
 class Connector(aiohttp.TCPConnector):

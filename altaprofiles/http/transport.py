@@ -35,7 +35,7 @@ from ..errors import (
     TransportError,
 )
 from ..wire.messages import Request, Response
-from .connections import Connector, on_connection
+from .connections import Connector, failures, on_connection, send_once
 from .deadlines import Deadlines, Watched
 from .inflate import Garbled, Inflater, codings
 from .proxies import Proxies, Proxy, proxy_secrets
@@ -209,6 +209,7 @@ class Transport:
             auto_decompress=False,
             request_class=_Request,
             trace_configs=self._trace_configs,
+            middlewares=(send_once,),
         )
         return client
 
@@ -258,6 +259,8 @@ class Transport:
                 on_connected()
 
         token = on_connection.set(connected)
+        failed: list[Exception] = []
+        own_failures = failures.set(failed)
         failure: AltaProfilesError
         try:
             response = await client.request(
@@ -294,6 +297,9 @@ class Transport:
                 failure = translated(error, peer.host, limits.timeout, proxy)
         finally:
             on_connection.reset(token)
+            failures.reset(own_failures)
+            # Their tracebacks lead to this frame.
+            failed.clear()
             limits.deadlines.end(watched)
         # Raised outside the handler, so that aiohttp's error does not become its context: that
         # error shows request headers in its repr, and its frames hold them.

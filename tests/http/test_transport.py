@@ -430,9 +430,7 @@ async def test_a_body_that_ends_early_without_a_length_is_an_error() -> None:
             await session.profiles.get(identity="7")
 
 
-async def test_a_kept_connection_that_was_closed_is_replaced_unseen() -> None:
-    """aiohttp itself resends a GET if a kept-alive connection turns out to be closed."""
-
+async def test_a_kept_connection_that_was_closed_is_replaced() -> None:
     async def answer(head: bytes, writer: asyncio.StreamWriter) -> None:
         if len(server.heads) == 2:
             writer.transport.abort()
@@ -441,11 +439,15 @@ async def test_a_kept_connection_that_was_closed_is_replaced_unseen() -> None:
 
     attempts: list[Attempt] = []
     async with scripted(answer) as server:
-        async with session_for(server, ONCE, on_event=attempts.append) as session:
+        async with session_for(server, on_event=attempts.append) as session:
             for _ in range(2):
                 assert await session.profiles.get(identity="7") is not None
-        assert len(server.heads) == 3
-        assert len(attempts) == 2
+            assert session.stats.requests == len(server.heads) == 3
+    assert [(one.number, type(one.error)) for one in attempts] == [
+        (1, type(None)),
+        (1, TransportError),
+        (2, type(None)),
+    ]
 
 
 async def test_retry_after_is_honoured() -> None:

@@ -75,6 +75,8 @@ _OUTPUT = f"{OWN_PREFIX}output"
 _COPY = ".copy"
 """The ending of the file for rows that are not left where they were loaded first."""
 
+_AT_ONCE = 2048
+"""Rows of a result that are in memory at a time, as many as a vector of DuckDB has."""
 _MEMORY = "500MB"
 """DuckDB's memory limit. With less it fails to update tables of a million rows."""
 
@@ -404,6 +406,7 @@ class DuckDbSink:
         target = self._target
         load = Load(
             self._execute,
+            self._stream,
             target.name,
             self._table,
             self._fit,
@@ -452,6 +455,12 @@ class DuckDbSink:
     def _execute(self, statement: str, **values: Any) -> list[Any]:
         with explained(self._target.name):
             return rows_of(self._connection)(statement, **values)
+
+    def _stream(self, statement: str) -> Iterator[Any]:
+        with explained(self._target.name):
+            result = self._connection.execute(statement)
+            while rows := result.fetchmany(_AT_ONCE):
+                yield from rows
 
 
 def _checked_table(name: str | None, default: str) -> str:

@@ -26,7 +26,7 @@ from ..tables import (
 from .duck_fit import Fit
 from .duck_people import SAME, People, insertion, staged
 from .duck_rows import Incoming
-from .duck_state import Execute, forget_states, known_states, write_state
+from .duck_state import Execute, Stream, forget_states, known_states, write_state
 from .duck_table import (
     OWN_PREFIX,
     RUNS,
@@ -53,6 +53,7 @@ class Load:
 
     Args:
         execute: runs a statement with its values, and returns all rows of its result.
+        stream: runs a statement, and yields its rows.
         file: the file in messages.
         table: the table, as it is in this transaction.
         fit: how the columns fit.
@@ -69,6 +70,7 @@ class Load:
     def __init__(
         self,
         execute: Execute,
+        stream: Stream,
         file: str,
         table: DuckTable,
         fit: Fit,
@@ -81,6 +83,7 @@ class Load:
         self.notes: list[str] = []
         self._widened: dict[str, str] = {}
         self._execute = execute
+        self._stream = stream
         self._file = file
         self._table = table
         self._fit = fit
@@ -96,6 +99,7 @@ class Load:
         is_people = self._content.of == "people"
         people = People(
             self._execute,
+            self._stream,
             self._table,
             self._fit,
             self._columns,

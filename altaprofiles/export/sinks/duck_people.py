@@ -9,13 +9,16 @@ one that stays as it was fetched later.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Mapping, Sequence
+from itertools import chain, starmap
 
+from ...base.jsontext import is_equal
 from ...base.sql import quoted
 from ...tables.layout import Column
 from .duck_fit import Fit
 from .duck_rows import Incoming
-from .duck_state import Execute
+from .duck_state import Execute, Stream
 from .duck_table import OWN_PREFIX, TYPES, DuckTable
 
 __all__ = ["SAME", "People", "insertion", "staged"]
@@ -27,6 +30,9 @@ _NEW, _REPEATED, _LINKS, _NEXT, _KEPT, SAME = _TEMPORARY = tuple(
 
 _IS_EXACT = r"NOT contains(device, chr(65533)) AND NOT contains(device, '\ufffd')"
 """False for an ID with U+FFFD, which stands for what no text can hold: two devices may have it."""
+
+_AT_ONCE = 65_536
+"""Numbers of people in one statement."""
 
 
 def staged(columns: Sequence[Column]) -> dict[str, str]:
@@ -53,6 +59,7 @@ class People:
 
     Args:
         execute: runs a statement.
+        stream: runs a statement, and yields its rows.
         table: the table.
         fit: how the columns fit.
         columns: the columns of the export.
@@ -68,6 +75,7 @@ class People:
     def __init__(
         self,
         execute: Execute,
+        stream: Stream,
         table: DuckTable,
         fit: Fit,
         columns: Sequence[Column],
@@ -79,6 +87,7 @@ class People:
         self.absorbed = 0
         self.outdated = 0
         self._execute = execute
+        self._stream = stream
         self._table = table
         self._fit = fit
         self._columns = columns
@@ -202,31 +211,67 @@ class People:
             f" LEFT JOIN {_LINKS} AS links USING (number)"
             " GROUP BY new.number, new.account, new.person"
         )
+        values, documents = self._comparisons()
         self._execute(
-            f"UPDATE {_NEXT} SET is_same = true FROM (SELECT new.number, old.rowid AS row"
-            f" FROM {self._rows} AS new JOIN {self._table.quoted} AS old ON old.account ="
-            f" {self._staged['account']} AND old.person = {self._staged['person']}"
-            f" JOIN {_NEXT} AS next ON next.number = new.number AND NOT next.is_outdated"
-            f" WHERE {self._same()}) AS same WHERE {_NEXT}.number = same.number"
-            f" AND {_NEXT}.row = same.row"
+            f"UPDATE {_NEXT} SET is_same = true FROM (SELECT new.number FROM {self._pairs()}"
+            f" WHERE {' AND '.join([*values, *starmap(_same_value, documents)])})"
+            f" AS same WHERE {_NEXT}.number = same.number"
         )
+        self._compare(values, documents)
         [(self.outdated,)] = self._execute(f"SELECT count(*) FROM {_NEXT} WHERE is_outdated")
 
-    def _same(self) -> str:
-        """Return the condition that a row of the table has the values of a new one."""
+    def _pairs(self) -> str:
+        """Return the new people, `new`, whom a row of the table, `old`, may be the same as."""
+        return (
+            f"{self._rows} AS new JOIN {_NEXT} AS next ON next.number = new.number"
+            f" AND NOT next.is_outdated JOIN {self._table.quoted} AS old ON old.rowid = next.row"
+            f" AND old.account = {self._staged['account']}"
+            f" AND old.person = {self._staged['person']}"
+        )
+
+    def _comparisons(self) -> tuple[list[str], list[tuple[str, str]]]:
+        """Return what has to be the same in a row of the table and a new one.
+
+        Returns:
+            The conditions for values, and the two sides of each column that holds JSON as text.
+        """
         values = self._staged | ({"matched": "next.matched"} if self._unites else {})
         documents = {one.name for one in self._columns if one.kind == "json"}
-        compared = []
+        conditions: list[str] = []
+        texts: list[tuple[str, str]] = []
         for name, value in values.items():
             if name in ("account", "person", "fetched_at", "added_at"):
                 continue
             type_ = self._type_of(name)
-            sides = f"CAST(old.{quoted(name)} AS {type_})", f"CAST({value} AS {type_})"
-            is_text = name in documents and type_ == "VARCHAR"
-            same = (_same_json if is_text else _same_value)(*sides)
-            compared.append(f"({value} IS NULL OR {same})" if name == "cdp" else f"({same})")
-        left_out = [f"old.{quoted(name)} IS NULL" for name in self._fit.left_out]
-        return " AND ".join([*compared, *left_out])
+            old, new = f"CAST(old.{quoted(name)} AS {type_})", f"CAST({value} AS {type_})"
+            if name == "cdp":
+                new = f"coalesce({new}, {old})"
+            if name in documents and type_ == "VARCHAR":
+                texts.append((old, new))
+            else:
+                conditions.append(_same_value(old, new))
+        conditions += [f"old.{quoted(name)} IS NULL" for name in self._fit.left_out]
+        return conditions, texts
+
+    def _compare(self, values: Sequence[str], documents: Sequence[tuple[str, str]]) -> None:
+        """Find the rows whose JSON has the same values in another spelling.
+
+        Services change white space, escapes and the order of members from answer to answer.
+        DuckDB's `json` keeps that order, and shortens long numbers.
+        """
+        if not documents:
+            return
+        columns = ", ".join(chain.from_iterable(documents))
+        rows = self._stream(
+            f"SELECT new.number, {columns} FROM {self._pairs()}"
+            f" WHERE {' AND '.join(['NOT next.is_same', *values])}"
+        )
+        same = array("q", (row[0] for row in rows if _is_same_json(row[1:])))
+        for start in range(0, len(same), _AT_ONCE):
+            self._execute(
+                f"UPDATE {_NEXT} SET is_same = true WHERE number IN (SELECT unnest($same))",
+                same=same[start : start + _AT_ONCE].tolist(),
+            )
 
     def _type_of(self, name: str) -> str:
         """Return the type in which values of a column are compared."""
@@ -325,18 +370,12 @@ def _same_value(old: str, new: str) -> str:
     return f"{old} IS NOT DISTINCT FROM {new}"
 
 
-def _same_json(old: str, new: str) -> str:
-    """Return the condition that two JSON texts have the same tokens.
-
-    Services put white space between tokens in some answers. DuckDB's `json` would take it away, and
-    the digits of long numbers as well.
-    """
-    texts = (
-        rf"regexp_replace({text}, '(\"(?:[^\"\\]|\\.)*\")|[ \t\r\n]+', '\1', 'g')"
-        for text in (old, new)
+def _is_same_json(sides: Sequence[str | None]) -> bool:
+    """Return whether each two texts of JSON have the same values."""
+    return all(
+        old == new or (old is not None and new is not None and is_equal(old.encode(), new.encode()))
+        for old, new in zip(sides[::2], sides[1::2], strict=True)
     )
-    # Few rows differ, and only those are worth the replacement.
-    return f"CASE WHEN {_same_value(old, new)} THEN true ELSE {_same_value(*texts)} END"
 
 
 def _united(lists: str) -> str:

@@ -7,7 +7,7 @@ Blocking.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 
 from ...errors import ExportError
@@ -18,6 +18,7 @@ from .duck_table import OWN_PREFIX, DuckTable, is_named
 __all__ = [
     "STATES",
     "Execute",
+    "Stream",
     "forget_states",
     "known_states",
     "read_states",
@@ -37,6 +38,9 @@ _COLUMNS = {
 
 Execute: TypeAlias = Callable[..., list[Any]]
 """Runs a statement with its values, and returns all rows of its result."""
+
+Stream: TypeAlias = Callable[[str], Iterator[Any]]
+"""Runs a statement, and yields its rows. Nothing else runs until the last one."""
 
 
 def rows_of(connection: Any) -> Execute:

@@ -160,10 +160,12 @@ def parse(url: str) -> PostgresUrl:
 def _name_of(table: str) -> str:
     # By default all wrong bytes become one and the same character, and two tables one.
     try:
-        return unquote(table, errors="strict")
+        name = unquote(table, errors="strict")
     except UnicodeDecodeError:
-        reason = _NOT_UTF_8
-    _refuse(reason)
+        name = None
+    if name is None:
+        _refuse(_NOT_UTF_8)
+    return name
 
 
 _NOT_UTF_8 = "it has a character that is not UTF-8; é is %C3%A9 there"
