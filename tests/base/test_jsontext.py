@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from decimal import Decimal
 from functools import partial
+from itertools import product
 from typing import Any
 
 import msgspec
@@ -18,6 +19,7 @@ from altaprofiles.base.jsontext import (
     compact,
     decode_mended,
     elements,
+    is_equal,
     members,
     one_line,
     parts,
@@ -189,6 +191,23 @@ def test_different_numbers_have_different_canonical_texts() -> None:
     sent = ["0.1", "0.1000000000000000055511151231257827", "9007199254740993", "9007199254740992",
             "1e400", "1e401", "1e-400", "0", "1e999999999999999999999", "1" * 5000]  # fmt: skip
     assert len({canonical(b"[%b]" % number.encode()) for number in sent}) == len(sent)
+
+
+def test_texts_are_equal_if_their_canonical_texts_are() -> None:
+    numbers = [
+        ["9007199254740993", "9007199254740993.0", "9007199254740993e0"],
+        ["18446744073709551617", "1.8446744073709551617e19"],
+        ["1e999999999999999999999", "10e999999999999999999998"],
+        ["1e400", "1E+400"],
+        ["1e401"],
+        ["1" * 5000, "1" * 5000 + "e0"],
+        ["true"],
+        ["1", "1.0"],
+    ]
+    texts = [text for each in [*ALIKE, *numbers] for text in each]
+    for one, other in product([text.encode() for text in texts], repeat=2):
+        assert is_equal(one, other) == (canonical(one) == canonical(other)), (one, other)
+    assert all(is_equal(each[0].encode(), text.encode()) for each in numbers for text in each)
 
 
 @pytest.mark.parametrize("levels", [1000, 100_000])
