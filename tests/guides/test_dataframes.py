@@ -540,6 +540,42 @@ async def test_an_odd_record_is_counted_with_what_is_right_in_it(
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize("people", [ODD_PEOPLE, None])
+async def test_every_way_counts_the_same_devices(
+    people: list[dict[str, Any]] | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    async with AsyncExitStack() as stack:
+        if people is None:
+            faults = {"odd_record": 0.3}
+            emulator = await stack.enter_async_context(Emulator(people=300, faults=faults))
+            session = await stack.enter_async_context(session_for(emulator))
+        else:
+            session = await stack.enter_async_context(with_odd_people(people))
+        await recipe("rows_of_parts")(session)
+    printed = capsys.readouterr().out.partition("Name: person")[0]
+    rows = block_of("dataframes.md", "def rows_in_duckdb").split('"""')[1]
+    churn = block_of("dataframes.md", "def churn").split('"""')[1]
+    counts = f"SELECT platform, count(DISTINCT person) FROM ({rows}) GROUP BY platform"
+    in_pandas = re.findall(r"^(\w+) +(\d+)$", printed, re.MULTILINE)
+    assert {(name, f"{number}") for name, number in duckdb.sql(counts).fetchall()} == {*in_pandas}
+    expected: dict[str, int] = {}
+    texts = duckdb.sql("SELECT person, platform_info FROM 'parts.parquet'").fetchall()
+    for key, text in texts:
+        given = json.loads(text or "[]")
+        devices = given if isinstance(given, list) else []
+        expected[key] = sum(isinstance(one, dict) for one in devices)
+    assert sum(expected.values()) > 1
+    numbers = f"SELECT person, count(*) FROM ({rows}) GROUP BY person"
+    assert dict(duckdb.sql(numbers).fetchall()) == {name: n for name, n in expected.items() if n}
+    numbers = f"SELECT person, coalesce(devices, 0) FROM ({churn})"
+    assert dict(duckdb.sql(numbers).fetchall()) == expected
+
+
+@pytest.mark.anyio
 async def test_odd_properties_leave_nobody_out(
     odd_people: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
