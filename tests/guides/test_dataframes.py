@@ -561,18 +561,22 @@ async def test_every_way_counts_the_same_devices(
     churn = block_of("dataframes.md", "def churn").split('"""')[1]
     counts = f"SELECT platform, count(DISTINCT person) FROM ({rows}) GROUP BY platform"
     in_pandas = re.findall(r"^(\w+) +(\d+)$", printed, re.MULTILINE)
-    assert {(name, f"{number}") for name, number in duckdb.sql(counts).fetchall()} == {*in_pandas}
+    assert {(name, f"{number}") for name, number in duckdb.execute(counts).fetchall()} == {
+        *in_pandas
+    }
     expected: dict[str, int] = {}
-    texts = duckdb.sql("SELECT person, platform_info FROM 'parts.parquet'").fetchall()
+    texts = duckdb.execute("SELECT person, platform_info FROM 'parts.parquet'").fetchall()
     for key, text in texts:
         given = json.loads(text or "[]")
         devices = given if isinstance(given, list) else []
         expected[key] = sum(isinstance(one, dict) for one in devices)
     assert sum(expected.values()) > 1
     numbers = f"SELECT person, count(*) FROM ({rows}) GROUP BY person"
-    assert dict(duckdb.sql(numbers).fetchall()) == {name: n for name, n in expected.items() if n}
+    assert dict(duckdb.execute(numbers).fetchall()) == {
+        name: n for name, n in expected.items() if n
+    }
     numbers = f"SELECT person, coalesce(devices, 0) FROM ({churn})"
-    assert dict(duckdb.sql(numbers).fetchall()) == expected
+    assert dict(duckdb.execute(numbers).fetchall()) == expected
 
 
 @pytest.mark.anyio
