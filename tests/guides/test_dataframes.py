@@ -435,6 +435,30 @@ async def test_a_column_of_any_kind_of_text_is_joined(
     ):
         out = await recipe("joined")(session, mine, "my_id", "identity")
     assert [*out["result"]] == results
+    assert out["my_id"].dtype == mine["my_id"].dtype
+
+
+@pytest.mark.anyio
+async def test_only_ids_that_are_not_known_are_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    async with (
+        Emulator(records=[{"identity": "7"}, {"identity": "8"}]) as emulator,
+        Session(clevertap=emulator.clevertap) as session,
+    ):
+        for ids, asked, lost in [
+            (["7", None, "x", "7"], 2, {"x"}),
+            (["7", "8", "x", "y"], 5, {"x", "y"}),
+            (["7", "8"], 5, {"x", "y"}),
+        ]:
+            mine = pd.DataFrame({"my_id": ids})
+            out = await recipe("found_so_far")(session, mine, "my_id")
+            assert emulator.stats.requests["profile"] == asked
+            assert {*Path("look.not-found.txt").read_text().split()} == lost
+            assert [*out["my_id"]] == ids
+            known = {"7", "8"} & {*ids}
+            assert {*out.loc[out["person"].notna(), "my_id"]} == known
 
 
 @pytest.mark.anyio
