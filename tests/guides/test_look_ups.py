@@ -382,7 +382,7 @@ async def test_only_the_new_ids_are_asked_for_at_alta(
     lines = re.search(r"^BY: .*?(?=^NEW)", code, re.MULTILINE | re.DOTALL)
     assert lines
     names: dict[str, Any] = {}
-    exec(code.replace(lines[0], block_of("look-ups.md", 'BY: By = "user_id"')), names)  # noqa: S102
+    exec(code.replace(lines[0], block_of("look-ups.md", 'BY: Final = "user_id"')), names)  # noqa: S102
     postgres.run(
         "CREATE SCHEMA crm",
         "CREATE TABLE crm.signups (user_id text, created_at timestamptz)",
