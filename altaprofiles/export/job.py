@@ -55,7 +55,7 @@ from .part import Part
 from .place import Place
 from .plan import DISCARD, EventsPlan, KeysPlan, Plan, difference_in_words
 from .report import Progress, Report
-from .reporting import CallbackFailed
+from .reporting import CallbackFailed, Totals
 from .sinks import Encoder, Target
 from .sinks.files import write_file
 from .sinks.resolve import odd_ending
@@ -918,8 +918,17 @@ class Job(Generic[R, S]):
 
     # ----------------------------------------------------------------------------------- the report
 
-    def _describe(self, place: Place, *, has_manifest: bool = False) -> R:
+    @property
+    def totals(self) -> Totals:
+        """The counters of all accounts, over this run and earlier ones."""
         totals = [part.totals for part in self._parts]
+        return {
+            "requests": sum(one["requests"] for one in totals),
+            "retries": sum(one["retries"] for one in totals),
+            "seconds": round(max(one["seconds"] for one in totals), 3),
+        }
+
+    def _describe(self, place: Place, *, has_manifest: bool = False) -> R:
         written = self._written
         mended = sum((one.mended for one in written), Mended())
         common = Report(
@@ -927,9 +936,7 @@ class Job(Generic[R, S]):
             manifest=place.address_of(place.manifest) if has_manifest else None,
             format=place.target.format,
             complete=bool(written) and len(self._complete) == len(self._parts),
-            requests=sum(one["requests"] for one in totals),
-            retries=sum(one["retries"] for one in totals),
-            seconds=round(max(one["seconds"] for one in totals), 3),
+            **self.totals,
             bytes=written[-1].bytes if written else None,
             sha256=written[-1].sha256 if written else None,
             mended=mended.total,

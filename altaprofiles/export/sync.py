@@ -27,6 +27,7 @@ from .output import Output
 from .place import Place
 from .plan import EventsPlan, Plan, difference_in_words
 from .report import ExportProgress, ExportReport, Report, SyncReport
+from .reporting import Totals
 from .sinks import Target
 from .sinks.files import write_file
 from .state import SyncState
@@ -92,6 +93,8 @@ class Sync:
         self._output = replace(output, write="upsert", sync=self._settings.encode())
         self._job = job
         self._reports: list[ExportReport] = []
+        # Of exports that an error has ended, without a report.
+        self._unreported: list[Totals] = []
         self._brought: list[date] = []
         self._failures: list[Incomplete] = []
         self._finished: list[EventsPlan] = []
@@ -202,6 +205,9 @@ class Sync:
             self._failures.append(error)
             self._brought += days
             return state
+        except (AltaProfilesError, OSError):
+            self._unreported.append(job.totals)
+            raise
         self._brought += days
         return await self._state(workspaces, place.target, threads)
 
@@ -456,6 +462,10 @@ class Sync:
         last = reports[-1] if reports else _nothing(place.target)
         common = {name: getattr(last, name) for name in Report.__struct_fields__}
         sums = {name: sum(getattr(one, name) for one in reports) for name in _SUMS}
+        sums |= {
+            name: sums[name] + sum(one[name] for one in self._unreported)
+            for name in ("requests", "retries", "seconds")
+        }
         joined = {
             name: sum(getattr(one, name) or 0 for one in reports)
             for name in ("matched", "unmatched", "failed")

@@ -815,7 +815,8 @@ def test_a_warning_about_all_accounts_is_in_the_report_and_names_no_single_one(
     assert warning.endswith(f": {alone}")
     manifest = json.loads((tmp_path / "p.duckdb.manifest.json").read_bytes())
     # A manifest has the names of Python, whatever has written it.
-    named = warning.replace("--flatten", "`flatten`").replace("--late-days", "`late_days`")
+    named = re.sub(r"--late-days (\d+)", r"`late_days=\1`", warning)
+    named = named.replace("--flatten", "`flatten`")
     assert manifest["warnings"] == [named]
     nobody = ("export", "App Launched", *DAYS, *BOTH, "--profile-where", "City = Nowhere", "--json")
     done = run(env, *nobody, "-o", "p.csv", cwd=tmp_path)
@@ -1070,6 +1071,11 @@ def test_the_report_as_json_has_the_error_of_the_account_that_has_failed(
     assert [share["complete"] for share in shares.values()] == [True, False]
     assert shares["shop"]["error"] is None
     assert shares["outlet"]["error"].startswith("CleverTap answered HTTP 401")
+    if out != "{account}.csv":
+        # The refused one.
+        assert shares["outlet"]["requests"] == 1
+        requests = sum(share["requests"] for share in shares.values())
+        assert reports[0]["requests"] == requests
 
 
 @pytest.mark.parametrize("out", ["p.csv", "{account}.csv", "sync"])

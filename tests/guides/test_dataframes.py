@@ -435,6 +435,30 @@ async def test_a_column_of_any_kind_of_text_is_joined(
     ):
         out = await recipe("joined")(session, mine, "my_id", "identity")
     assert [*out["result"]] == results
+    assert out["my_id"].dtype == mine["my_id"].dtype
+
+
+@pytest.mark.anyio
+async def test_only_ids_that_are_not_known_are_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    async with (
+        Emulator(records=[{"identity": "7"}, {"identity": "8"}]) as emulator,
+        Session(clevertap=emulator.clevertap) as session,
+    ):
+        for ids, asked, lost in [
+            (["7", None, "x", "7"], 2, {"x"}),
+            (["7", "8", "x", "y"], 5, {"x", "y"}),
+            (["7", "8"], 5, {"x", "y"}),
+        ]:
+            mine = pd.DataFrame({"my_id": ids})
+            out = await recipe("found_so_far")(session, mine, "my_id")
+            assert emulator.stats.requests["profile"] == asked
+            assert {*Path("look.not-found.txt").read_text().split()} == lost
+            assert [*out["my_id"]] == ids
+            known = {"7", "8"} & {*ids}
+            assert {*out.loc[out["person"].notna(), "my_id"]} == known
 
 
 @pytest.mark.anyio
@@ -537,6 +561,46 @@ async def test_an_odd_record_is_counted_with_what_is_right_in_it(
     assert "('Charged', 5)" in capsys.readouterr().out
     recipe("funnel")()
     assert capsys.readouterr().out == "week, launched, charged since: [('2026-01-05', 1, 1)]\n"
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("people", [ODD_PEOPLE, None])
+async def test_every_way_counts_the_same_devices(
+    people: list[dict[str, Any]] | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    async with AsyncExitStack() as stack:
+        if people is None:
+            faults = {"odd_record": 0.3}
+            emulator = await stack.enter_async_context(Emulator(people=300, faults=faults))
+            session = await stack.enter_async_context(session_for(emulator))
+        else:
+            session = await stack.enter_async_context(with_odd_people(people))
+        await recipe("rows_of_parts")(session)
+    printed = capsys.readouterr().out.partition("Name: person")[0]
+    rows = block_of("dataframes.md", "def rows_in_duckdb").split('"""')[1]
+    churn = block_of("dataframes.md", "def churn").split('"""')[1]
+    counts = f"SELECT platform, count(DISTINCT person) FROM ({rows}) GROUP BY platform"
+    in_pandas = re.findall(r"^(\w+) +(\d+)$", printed, re.MULTILINE)
+    assert {(name, f"{number}") for name, number in duckdb.execute(counts).fetchall()} == {
+        *in_pandas
+    }
+    expected: dict[str, int] = {}
+    texts = duckdb.execute("SELECT person, platform_info FROM 'parts.parquet'").fetchall()
+    for key, text in texts:
+        given = json.loads(text or "[]")
+        devices = given if isinstance(given, list) else []
+        expected[key] = sum(isinstance(one, dict) for one in devices)
+    assert sum(expected.values()) > 1
+    numbers = f"SELECT person, count(*) FROM ({rows}) GROUP BY person"
+    assert dict(duckdb.execute(numbers).fetchall()) == {
+        name: n for name, n in expected.items() if n
+    }
+    numbers = f"SELECT person, coalesce(devices, 0) FROM ({churn})"
+    assert dict(duckdb.execute(numbers).fetchall()) == expected
 
 
 @pytest.mark.anyio

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import re
 import runpy
+from collections import defaultdict
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -208,8 +210,46 @@ async def test_weeks_and_days_of_a_folder_are_those_of_the_service(
         (monday, len(weeks[0]), again),
         (monday + timedelta(days=7), len(weeks[1]), 0),
     ]
-    days = in_duckdb(block_of(GUIDE, "GROUP BY ALL ORDER BY ALL", "sql"))
+    days = in_duckdb(block_of(GUIDE, "SELECT account, day, count", "sql"))
     assert {day: people for _, day, people in days}[monday] == on_monday
+
+
+@pytest.mark.parametrize("faults", [{}, {"odd_record": 0.3}])
+async def test_weeks_are_counted_by_property_and_by_platform(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, faults: dict[str, float]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monday, sunday = date(2026, 1, 5), date(2026, 1, 18)
+    by_property: defaultdict[tuple[Any, ...], set[str]] = defaultdict(set)
+    by_platform: defaultdict[tuple[Any, ...], set[str]] = defaultdict(set)
+    async with (
+        Emulator(people=80, faults=faults) as emulator,
+        Session(clevertap=emulator.clevertap) as session,
+    ):
+        for first in (monday, monday + timedelta(days=7)):
+            buyers = session.profiles.by_event("Charged", start=first, end=first + WEEK)
+            async for page in buyers.pages():
+                rows = page.to_arrow(person=True).select(
+                    ["person", "profile_data", "platform_info"]
+                )
+                for row in rows.to_pylist():
+                    properties = json.loads(row["profile_data"] or "null")
+                    value = (
+                        properties.get("Customer Type") if isinstance(properties, dict) else None
+                    )
+                    by_property[first, value].add(row["person"])
+                    devices = json.loads(row["platform_info"] or "null")
+                    for one in devices if isinstance(devices, list) else []:
+                        if isinstance(one, dict):
+                            by_platform[first, one["platform"]].add(row["person"])
+        nights: dict[str, Any] = {"since": monday, "until": sunday, "timezone": "UTC"}
+        nights["flatten"] = {"Customer Type": "text"}
+        await session.sync(["Charged", "App Launched"], to="crm/", **nights)
+    queries = block_of(GUIDE, "people by week and platform", "sql").split(";\n\n")
+    for query, expected in zip(queries, (by_property, by_platform), strict=True):
+        counts = {(week, value): people for week, value, people in in_duckdb(query)}
+        assert counts == {key: len(people) for key, people in expected.items()}
+        assert len(counts) > 4
 
 
 async def test_a_table_is_read_by_the_last_time_of_an_event(

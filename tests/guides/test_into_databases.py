@@ -439,13 +439,28 @@ def test_a_double_click_opens_semicolons_and_decimal_commas(
         {
             "identity": "04900000000000300",
             "name": "Ömer; B.",
-            "profileData": {"Total Spent": 1234.5, "Signup Date": "$D_1608322766"},
+            "phone": "+4917112345678",
+            "profileData": {
+                "Contract No": "0004711",
+                "Total Spent": 1234.5,
+                "Signup Date": "$D_1608322766",
+            },
             "events": events,
         },
-        {"identity": "ann", "name": "=1+1", "profileData": {"Total Spent": "x"}, "events": odd},
+        {
+            "identity": "ann",
+            "name": "=1+1",
+            "phone": "n/a",
+            "profileData": {"Total Spent": "x"},
+            "events": odd,
+        },
     ]
     with emulated(records=people) as emulator:
-        types: dict[str, Any] = {"Total Spent": "double", "Signup Date": "timestamp"}
+        types: dict[str, Any] = {
+            "Contract No": "text",
+            "Total Spent": "double",
+            "Signup Date": "timestamp",
+        }
         export(emulator, "buyers.csv", flatten=types, bom=True)
     duckdb.execute(code_with("DELIMITER ';'", "sql"))
     data = Path("excel.csv").read_bytes()
@@ -453,10 +468,12 @@ def test_a_double_click_opens_semicolons_and_decimal_commas(
     with Path("excel.csv").open(encoding="utf-8-sig", newline="") as file:
         rows = [*csv.reader(file, delimiter=";")]
     signed, first = "2020-12-18", "2026-01-05"
+    charges = ["Charges", "First charge", "Last charge"]
+    numbers = ['="04900000000000300"', '="+4917112345678"', '="0004711"']
     assert rows == [
-        ["Customer ID", "Name", "Signed up", "Total", "Charges", "First charge", "Last charge"],
-        ['="04900000000000300"', "Ömer; B.", signed, "1234,50", "3", first, "2026-01-30"],
-        ["ann", "'=1+1", "", "", "1", first, ""],
+        [*["Customer ID", "Name", "Phone", "Contract"], *["Signed up", "Total", *charges]],
+        [*numbers[:1], "Ömer; B.", *numbers[1:], signed, "1234,50", "3", first, "2026-01-30"],
+        ["ann", "'=1+1", "n/a", "", "", "", "1", first, ""],
     ]
 
 

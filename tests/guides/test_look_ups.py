@@ -64,8 +64,9 @@ async def test_each_row_of_a_list_has_an_answer(
     monkeypatch.chdir(tmp_path)
     rows = "".join(f"{name},{email or ''}\n" for name, email, *_ in LIST)
     Path("customers.csv").write_text(f"name,email\n{rows}", "utf-8")
+    people = [one | {"name": f"Mx {one.get('identity')}"} for one in RECORDS]
     async with (
-        Emulator(records=RECORDS) as emulator,
+        Emulator(records=people) as emulator,
         Session(clevertap=emulator.clevertap) as session,
     ):
 
@@ -103,6 +104,16 @@ async def test_each_row_of_a_list_has_an_answer(
             spelled.append((str(line), *FAY[:3], identity, found, address))
     assert names["complete"].fetchall() == spelled
     assert len(Path("all-answers.csv").read_text("utf-8").splitlines()) == 1 + len(spelled)
+    # The same with the names of those who are found.
+    text = (GUIDES / "look-ups.md").read_text("utf-8")
+    of_two, of_three = sorted(re.findall(r"`(coalesce\(found.+ AS found_name)`", text), key=len)
+    mark = "AS found_identity,"
+    exec(code.replace(mark, f"{mark} {of_three},"), names)  # noqa: S102
+    code = block_of("look-ups.md", "AS spelled").replace(mark, f"{mark} {of_two},")
+    exec(code, names)  # noqa: S102
+    known = names["complete"].filter("answer LIKE 'found%'")
+    expected = {(one.get("identity"), one["name"]) for one in people}
+    assert {*known.project("found_identity, found_name").fetchall()} == expected
 
 
 @pytest.mark.anyio
@@ -277,6 +288,9 @@ async def test_those_who_have_chatted_are_counted_by_channel(
     ):
         for ending in ("parquet", "ndjson"):
             await session.export("App Launched", **days, to=f"joined.{ending}", **options)
+        found = duckdb.execute("SELECT identity FROM 'joined.parquet' WHERE identity <> ''")
+        keys = [identity for (identity,) in found.fetchall()]
+        await session.export_lookups(keys, by="user_id", to="chat.parquet")
     people, payers = Counter[str](), Counter[str]()
     for line in Path("joined.ndjson").read_bytes().splitlines():
         record = json.loads(line)
@@ -294,6 +308,8 @@ async def test_those_who_have_chatted_are_counted_by_channel(
     }
     numbers = [row[1] for row in rows]
     assert numbers == sorted(numbers, reverse=True)
+    of_list = duckdb.execute(block_of("look-ups.md", "conversation_type AS channel", "sql"))
+    assert of_list.fetchall() == [row[:2] for row in rows]
 
 
 @pytest.mark.anyio
@@ -363,10 +379,16 @@ async def test_only_the_new_ids_are_asked_for_at_alta(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     code = block_of("look-ups.md", "# new_ids.py")
-    assert 'by="identity"' in code
+    lines = re.search(r"^BY: .*?(?=^NEW)", code, re.MULTILINE | re.DOTALL)
+    assert lines
     names: dict[str, Any] = {}
-    exec(code.replace('by="identity"', 'by="user_id"'), names)  # noqa: S102
-    postgres.run("CREATE TABLE signups (user_id text)", "INSERT INTO signups VALUES ('ann'), ('x')")
+    exec(code.replace(lines[0], block_of("look-ups.md", 'BY: Final = "user_id"')), names)  # noqa: S102
+    postgres.run(
+        "CREATE SCHEMA crm",
+        "CREATE TABLE crm.signups (user_id text, created_at timestamptz)",
+        "INSERT INTO crm.signups VALUES ('ann', now()), ('x', now())",
+        "INSERT INTO crm.signups VALUES ('old', now() - interval '8 days')",
+    )
     async with Emulator(bindings={"ann": ["a1", "a2"], "bob": ["b1"]}) as emulator:
         for agent in (emulator.alta, Alta(emulator.token, base_url=emulator.url, name="shop")):
             async with Session(alta=agent) as session:
@@ -377,13 +399,17 @@ async def test_only_the_new_ids_are_asked_for_at_alta(
         accounts = {emulator.alta.account, "shop"}
         # The same from a shell.
         script = block_of("look-ups.md", "$NEW", "sh").replace("--by identity", "--by user-id")
+        script = script.replace("looked_up", "crm.looked_up")
         new = {"URL": postgres.url(), "NEW": names["NEW"].replace("%s", "'shop'")}
         path = f"{Path(sys.executable).parent}:{clients()}:/usr/bin:/bin"
         env = environment(tmp_path, emulator.environment, new, ALTA_NAME="shop", PATH=path)
-        postgres.run("DELETE FROM signups", "INSERT INTO signups VALUES ('ann'), ('bob')")
+        postgres.run(
+            "DELETE FROM crm.signups",
+            "INSERT INTO crm.signups VALUES ('ann', now()), ('bob', now())",
+        )
         for new_ids in (1, 0):
             asked = emulator.stats.requests["cdp"]
             await anyio.run_process(["/bin/sh", "-c", script], env=env)
             assert emulator.stats.requests["cdp"] == asked + new_ids
-    found = {account for (account,) in postgres.rows("SELECT DISTINCT account FROM looked_up")}
+    found = {account for (account,) in postgres.rows("SELECT DISTINCT account FROM crm.looked_up")}
     assert found == accounts
