@@ -433,7 +433,7 @@ async def test_a_stream_that_takes_too_long_has_no_end_and_logs_no_traceback(
         async with Session(clevertap=clevertap) as session:
             people = session.profiles.by_event("Charged", start=20260101, end=20260131)
             pages = people.pages(decode=False)
-            stream = program.Stream(await anext(pages), pages, 0.0)
+            stream = program.Stream(program.lines(await anext(pages), pages, 0.0), pages)
             async with answering(stream, lifespan="off") as url, httpx.AsyncClient() as client:
                 received = []
                 with pytest.raises(httpx.RemoteProtocolError):
@@ -1356,6 +1356,104 @@ async def test_a_batch_that_gives_up_early_in_an_outage_names_it(
         emulator.faults = {"throttled": 1}
         status, answers = await post(wanted, PATIENCE)
     assert (status, answers) == (200, [{"state": "failed", "detail": "RateLimited"}] * 200)
+
+
+@pytest.mark.anyio
+async def test_answers_come_as_lines_before_the_last_key_is_answered(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    has_come = asyncio.Event()
+
+    async def answer(head: bytes, writer: asyncio.StreamWriter) -> None:
+        if b"identity=late" in head:
+            await has_come.wait()
+        if b"identity=nobody" in head:
+            writer.write(http(b'{"status":"success"}'))
+        else:
+            writer.write(http(b'{"status":"success","record":{"name":"Ann"}}'))
+
+    keys = ["late", "7", "7", " ", "nobody"]
+    async with scripted(answer) as server:
+        set_credentials(monkeypatch, server.url)
+        async with (
+            answering_in_lines(folder, monkeypatch) as url,
+            aiohttp.ClientSession() as client,
+        ):
+            target = f"{url}/people/identity?within={PATIENCE}"
+            async with client.post(target, json=keys) as response:
+                assert response.status == 200
+                lines = [json.loads(await response.content.readline()) for _ in range(3)]
+                has_come.set()
+                lines += [json.loads(line) async for line in response.content]
+    assert [one["key"] for one in lines].count("7") == 1
+    assert lines[-1]["key"] == "late"
+    assert {one["key"]: one["state"] for one in lines} == {
+        "late": "found", "7": "found", " ": "invalid", "nobody": "not found",
+    }  # fmt: skip
+    [invalid] = [one for one in lines if one["state"] == "invalid"]
+    assert invalid["detail"].startswith("[3]: empty")
+
+
+@pytest.mark.anyio
+async def test_lines_end_with_the_keys_that_the_deadline_has_left(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with scripted(never) as server:
+        set_credentials(monkeypatch, server.url)
+        async with (
+            answering_in_lines(folder, monkeypatch) as url,
+            aiohttp.ClientSession() as client,
+        ):
+            target = f"{url}/people/email?within=0.2"
+            async with client.post(target, json=["a@b.example", "c@d.example"]) as response:
+                lines = [json.loads(line) async for line in response.content]
+    assert lines == [
+        {"key": "a@b.example", "state": "not reached"},
+        {"key": "c@d.example", "state": "not reached"},
+    ]
+
+
+@pytest.mark.anyio
+async def test_lines_are_cut_where_credentials_are_refused_amid_them(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    has_come = asyncio.Event()
+
+    async def answer(head: bytes, writer: asyncio.StreamWriter) -> None:
+        if b"identity=7" in head:
+            writer.write(http(b'{"status":"success","record":{"name":"Ann"}}'))
+        else:
+            await has_come.wait()
+            writer.write(http(b'{"status":"fail"}', "401 Unauthorized"))
+
+    async with scripted(answer) as server:
+        set_credentials(monkeypatch, server.url)
+        async with (
+            answering_in_lines(folder, monkeypatch) as url,
+            aiohttp.ClientSession() as client,
+        ):
+            target = f"{url}/people/identity?within={PATIENCE}"
+            async with client.post(target, json=["7", "8"]) as response:
+                assert json.loads(await response.content.readline())["key"] == "7"
+                has_come.set()
+                with pytest.raises(aiohttp.ClientPayloadError):
+                    await response.content.read()
+            # At once, they have a status of their own.
+            async with client.post(target, json=["8"]) as response:
+                assert response.status == 500
+
+
+async def never(head: bytes, writer: asyncio.StreamWriter) -> None:
+    await asyncio.sleep(2 * PATIENCE)
+
+
+@asynccontextmanager
+async def answering_in_lines(folder: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[str]:
+    """Serve the lines of answers of the guide, and yield the URL."""
+    for name in ("service", "batch"):
+        monkeypatch.setitem(sys.modules, name, module(folder, name))
+    async with answering(module(folder, "answers").app) as url:
+        yield url
 
 
 def use(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
