@@ -89,6 +89,33 @@ async def test_who_did_one_event_and_not_another_has_the_channels_without_an_opt
     ]
 
 
+async def test_an_address_and_a_phone_of_another_type_reach_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    # As text, which is what a column has of them.
+    phones = ["false", "[12025550000]", "1" * 41, " ", "+49 (0)171 / 555-01", "12025550000"]
+    people = [
+        person(name, "Charged") | {"email": email, "phone": phone}
+        for name, email, phone in zip(
+            "abcdef", ["true", "x", "@", "[]", "a@b.c", "7"], phones, strict=True
+        )
+    ]
+    async with Emulator(records=people) as emulator:
+        async with Session(clevertap=emulator.clevertap) as session:
+            await export(session, "Charged", "charged.parquet")
+            await export(session, "App Launched", "launched.parquet")
+    _, *rows = listed()
+    assert [(row[0], row[3], row[5]) for row in rows] == [
+        ("a", "false", "false"),
+        ("b", "false", "false"),
+        ("c", "false", "false"),
+        ("d", "false", "false"),
+        ("e", "true", "true"),
+        ("f", "false", "true"),
+    ]
+
+
 async def test_who_was_never_charged_is_in_one_export(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

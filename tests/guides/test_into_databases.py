@@ -24,7 +24,7 @@ from altaprofiles import ExportError, Profile, Retry, Session
 from altaprofiles.accounts import Accounts
 from altaprofiles.emulator import Emulator
 
-from ..support.guides import GUIDES, block_of
+from ..support.guides import GUIDES, block_of, function_of
 from ..support.odd_people import NAMELESS, ODD_PEOPLE, TIME, with_odd_people
 from ..support.postgres import PASSWORD, Server
 from ..support.servers import http, scripted
@@ -882,3 +882,32 @@ def test_an_error_of_the_server_quotes_nobody(
     assert "identity:ann" not in shown
     assert "Somebody" not in shown
     assert postgres.rows("SELECT person FROM people ORDER BY 1") == before
+
+
+def test_any_csv_is_made_into_one_that_a_double_click_opens(tmp_path: Path) -> None:
+    cells = {
+        "7": "7",
+        "0": "0",
+        "-7": '="-7"',
+        "00123": '="00123"',
+        "+49 171": '="+49 171"',
+        "12-03": '="12-03"',
+        "7E45": '="7E45"',
+        "12.5": '="12.5"',
+        "123456789012": '="123456789012"',
+        '=HYPERLINK("x")': '="=HYPERLINK(""x"")"',
+        "\t=1+1": '="\t=1+1"',
+        "@a": '="@a"',
+        "=" + "a" * 300: "'=" + "a" * 300,
+        "Müller; Anna": "Müller; Anna",
+        "two\nlines": "two\nlines",
+        "": "",
+    }
+    source, target = tmp_path / "list.csv", tmp_path / "excel.csv"
+    with source.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([["name", "n"], *([cell, "a"] for cell in cells)])
+    function_of("into-databases.md", "for_excel")(str(source), str(target))
+    assert target.read_bytes().startswith(b"\xef\xbb\xbfname;n\r\n")
+    with target.open(encoding="utf-8-sig", newline="") as file:
+        written = [*csv.reader(file, delimiter=";")]
+    assert written == [["name", "n"], *([cell, "a"] for cell in cells.values())]

@@ -256,23 +256,33 @@ def test_phones_match_however_they_are_spelled(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     phones = ["+4917155501", "4917155502", "0049 171 55503", "0171/55504", None, "", "+33155505"]
-    people = {"identity": [*"abcdefg"], "email": phones, "phone": phones}
+    # Who has only a phone is found as well.
+    identities = [*"abc", None, *"efg"]
+    people = {
+        "person": [*"abcdefg"],
+        "identity": identities,
+        "name": identities,
+        "email": phones,
+        "phone": phones,
+    }
     pq.write_table(pa.table(people), "people.parquet")
     rows = {
         "Ann": ("0171 555-01", "a"),
         "Bob": ("+49 (0)171 55502", "b"),
         "Cat": ("004917155503", "c"),
-        "Dan": ("+49 0171 55504", "d"),
+        "Dan": ("+49 0171 55504", None),
         "Eve": ("", None),
         "Fay": ("0171 55599", None),
-        "Guy": ("0033 1 555 05", "g"),
+        "Ann 10": ("0033 1 555 05", "g"),
     }
     lines = "".join(f"{name};{phone}\n" for name, (phone, _) in rows.items())
     Path("phones.csv").write_text(f"name;phone\n{lines}")
     duckdb.execute(block_of("look-ups.md", "bare(phone)", "sql"))
-    matched = duckdb.read_csv("matched.csv", header=True, all_varchar=True).fetchall()
-    assert {row[0]: row[2] for row in matched} == {name: who for name, (_, who) in rows.items()}
-    assert len(matched) == len(rows)
+    matched = duckdb.read_csv("matched.csv", header=True, all_varchar=True)
+    found = [(row[0], row[1], row[3]) for row in matched.fetchall()]
+    assert found == [(str(n), name, who) for n, (name, (_, who)) in enumerate(rows.items(), 1)]
+    answers = [row[-1] for row in matched.fetchall()]
+    assert answers == [*["found"] * 4, "not found", "not found", "found"]
 
 
 @pytest.mark.anyio

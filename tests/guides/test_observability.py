@@ -19,7 +19,19 @@ from ..support.waiting import wait_until
 GUIDE = "observability.md"
 
 LOOK_UP = """
+import asyncio
+
 from measured import app
+
+
+@app.get("/cut-off")
+async def cut_off() -> None:
+    session = app.state.session
+    before = session.stats.requests
+    call = asyncio.ensure_future(session.profiles.get(identity="nobody"))
+    while session.stats.requests == before:
+        await asyncio.sleep(0)
+    call.cancel()
 
 
 @app.get("/people/{identity}")
@@ -70,6 +82,7 @@ def test_two_workers_serve_the_sums_of_both(tmp_path: Path) -> None:
 
             wait_until(both_have_asked)
             asked = emulator.stats.requests["profile"]
+            service.ask("/cut-off")
             for _ in range(8):
                 with urllib.request.urlopen(f"http://127.0.0.1:{service.port}/metrics") as answer:
                     text = answer.read().decode()
@@ -80,3 +93,7 @@ def test_two_workers_serve_the_sums_of_both(tmp_path: Path) -> None:
                     re.MULTILINE,
                 )
                 assert float(total) == asked
+                (sent,) = re.findall(
+                    r'^altaprofiles_sent_total\{account="shop"\} (\S+)$', text, re.MULTILINE
+                )
+                assert float(sent) == asked + 1
