@@ -200,6 +200,9 @@ def values() -> dict[str, Any]:
         "kind": list,
         "value": "7",
         "reader": InMemoryMetricReader(),
+        "source": "buyers.csv",
+        "target": "for-excel.csv",
+        "delimiter": ";",
     }
 
 
