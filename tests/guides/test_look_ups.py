@@ -389,7 +389,7 @@ async def test_only_the_new_ids_are_asked_for_at_alta(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     code = block_of("look-ups.md", "# new_ids.py")
-    lines = re.search(r"^BY: .*?(?=^NEW)", code, re.MULTILINE | re.DOTALL)
+    lines = re.search(r"^BY: .*?(?=^KNOWN)", code, re.MULTILINE | re.DOTALL)
     assert lines
     names: dict[str, Any] = {}
     exec(code.replace(lines[0], block_of("look-ups.md", 'BY: Final = "user_id"')), names)  # noqa: S102
@@ -398,19 +398,21 @@ async def test_only_the_new_ids_are_asked_for_at_alta(
         "CREATE TABLE crm.signups (user_id text, created_at timestamptz)",
         "INSERT INTO crm.signups VALUES ('ann', now()), ('x', now())",
         "INSERT INTO crm.signups VALUES ('old', now() - interval '8 days')",
+        "INSERT INTO crm.signups VALUES ('older', now() - interval '9 days')",
     )
-    async with Emulator(bindings={"ann": ["a1", "a2"], "bob": ["b1"]}) as emulator:
+    async with Emulator(bindings={"ann": ["a1", "a2"], "bob": ["b1"], "old": ["o1"]}) as emulator:
         for agent in (emulator.alta, Alta(emulator.token, base_url=emulator.url, name="shop")):
             async with Session(alta=agent) as session:
                 report = await names["look_up_new"](session, postgres.url(), agent.account)
-                assert (report.found, report.not_found) == (1, 1)
+                # The first night of each account has all.
+                assert (report.found, report.not_found) == (2, 2)
                 report = await names["look_up_new"](session, postgres.url(), agent.account)
                 assert (report.found, report.not_found) == (0, 1)
         accounts = {emulator.alta.account, "shop"}
         # The same from a shell.
         script = block_of("look-ups.md", "$NEW", "sh").replace("--by identity", "--by user-id")
         script = script.replace("looked_up", "crm.looked_up")
-        new = {"URL": postgres.url(), "NEW": names["NEW"].replace("%s", "'shop'")}
+        new = {"URL": postgres.url(), "NEW": names["NEW"].replace("%(account)s", "'shop'")}
         path = f"{Path(sys.executable).parent}:{clients()}:/usr/bin:/bin"
         env = environment(tmp_path, emulator.environment, new, ALTA_NAME="shop", PATH=path)
         postgres.run(
