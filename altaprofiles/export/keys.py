@@ -8,6 +8,7 @@ import re
 import shlex
 import stat
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import chain, count, islice, tee
@@ -425,15 +426,16 @@ class KeyFile:
     def _header_below(self, column: str) -> tuple[int, str] | None:
         """Return the line below a title that is the header, and its name of the column.
 
-        A line of several cells is the header if it is the first one of the greatest width: below it
-        the name would be a value, and above it part of a title. The name may be in other case and
-        punctuation, unless another line or column has it exactly.
+        Of several columns, the header is the first line with as many cells as most lines have: below
+        it the name would be a value, and above it part of a title. The name may be in other case
+        and punctuation, unless another line or column has it exactly.
         """
-        rows = [*self._rows_below()]
-        full = [(number, row) for number, row in rows if _is_full(row)]
+        tables = [self._rows_below(separator) for separator in self._separators]
+        (_, width), table = max(((_shape(rows), rows) for rows in tables), key=itemgetter(0))
+        header = [one for one in table if len(one[1]) == width and _may_be_header(one[1])]
         letters = _letters(column)
         near: list[tuple[int, str]] = []
-        for number, row in [max(full, key=lambda one: len(one[1]))] if full else rows:
+        for number, row in header[:1] or [*chain(*tables)]:
             if row.count(column) == 1:
                 return number, column
             # By a separator that it lacks, a line is one cell.
@@ -443,13 +445,14 @@ class KeyFile:
                 near.append((number, alike[0]))
         return near[0] if near else None
 
-    def _rows_below(self) -> Iterator[tuple[int, list[str]]]:
-        """Yield each line below the first one with its cells, once by each separator."""
+    def _rows_below(self, separator: str) -> list[tuple[int, list[str]]]:
+        """Return each line below the first one with its cells."""
+        rows = []
         for number, line in islice(self._lines(), 1, _TITLES + 1):
-            for separator in self._separators:
-                with suppress(InvalidArgument):
-                    for _, row, _ in csv_rows([(number, line)], str(self.path), separator):
-                        yield number, row
+            with suppress(InvalidArgument):
+                for _, row, _ in csv_rows([(number, line)], str(self.path), separator):
+                    rows.append((number, row))
+        return rows
 
     def _ends_in_newlines(self, number: int, name: str) -> bool:
         """Return whether what `tail` takes for the line `number` is that line, which has `name`."""
@@ -508,10 +511,16 @@ class KeyFile:
         return found[self._column]
 
 
-def _is_full(row: list[str]) -> bool:
-    """Return whether a row of several cells may be a header, and no title that is padded."""
-    # An index has no name, and neither has what follows a separator at the end.
-    return len(row) > 1 and all(row[1:] if len(row) == 2 or not row[0] else row[:-1])
+def _shape(rows: list[tuple[int, list[str]]]) -> tuple[int, int]:
+    """Return how many rows have several cells, all the same number of them, and that number."""
+    widths = Counter(len(row) for _, row in rows if len(row) > 1)
+    return max(((count, width) for width, count in widths.items()), default=(0, 0))
+
+
+def _may_be_header(row: list[str]) -> bool:
+    """Return whether a row of several cells is no title that is padded with separators."""
+    # The name that a header of two columns lacks is that of an index.
+    return bool(row[1]) if len(row) == 2 else sum(map(bool, row)) > 1
 
 
 _NAMED_SEPARATOR = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)

@@ -139,7 +139,6 @@ def of_added(
     flattened: Iterable[str],
     unfilled: Mapping[str, str],
     content: Content,
-    sync: SyncState | None,
 ) -> str | None:
     """Return the note on columns that an upsert adds to a table with rows, or None.
 
@@ -150,7 +149,6 @@ def of_added(
         unfilled: the types of the columns that no export fills, one of which may be a new one,
             renamed, by name.
         content: the kind of rows.
-        sync: the state that the table has with the rows, if a sync brings them.
     """
     known = {*flattened}
     lost = {name: added[name] for name in _IF_RENAMED if name in added}
@@ -166,7 +164,7 @@ def of_added(
     noun, them, names = _new_columns(columns)
     return (
         f"{label} has {noun}, null in the rows, of any account, that this run did not bring: "
-        f"{names}; to fill {them}, {_once_for_all(content, sync)}{if_renamed(renamed)}"
+        f"{names}; to fill {them}, {_once_for_all(content)}{if_renamed(renamed)}"
     )
 
 
@@ -280,15 +278,15 @@ def _filled(rows: str, content: Content, write: Write) -> str:
     return f"; to fill {rows}, {_once_for_all(content)}"
 
 
-def _once_for_all(content: Content, sync: SyncState | None = None) -> str:
+def _once_for_all(content: Content) -> str:
     remedy = "export everyone once"
     if content.has_key or content.of == "bindings":
         remedy = "look up all keys of the table once"
     elif content.has_events:
-        late_days = "`late_days` of all its days"
-        if sync is not None:
-            late_days = f"`late_days={(sync.through - sync.since).days + 1}` or more"
-        remedy = f"export all events and days of the table once, or sync it once with {late_days}"
+        remedy = (
+            "export all events and days of the table once, or sync it once with `late_days` of all "
+            "its days"
+        )
     return f"{remedy}, with the same `flatten`"
 
 

@@ -80,7 +80,7 @@ class Pace:
 
     Attributes:
         closed_since: the clock reading when it was closed, or None while it is open.
-        outage_from: the clock reading when it was closed, until `take_outage` returns that outage.
+        was_closed: whether it has been closed, until `has_opened` says that it is open again.
         named_until: the clock reading until which the service itself said to wait, or None.
         opened: called when requests may start earlier than `wait` returned.
         elsewhere: requests in flight of other processes, as far as the service counts them.
@@ -111,7 +111,7 @@ class Pace:
         self._jitter = jitter
         self.least = 0.0 if per_minute is None else 60 / per_minute
         self.closed_since: float | None = None
-        self.outage_from: float | None = None
+        self.was_closed = False
         self.named_until: float | None = None
         self.opened: list[Callable[[], None]] = []
         self.elsewhere = 0
@@ -148,13 +148,12 @@ class Pace:
         """Requests begun and not ended."""
         return len(self._flying)
 
-    def take_outage(self, now: float) -> float | None:
-        """Return how long the service was closed, in seconds, once it is open; later None."""
-        began = self.outage_from
-        if began is None or self.closed_since is not None:
-            return None
-        self.outage_from = None
-        return now - began
+    def has_opened(self) -> bool:
+        """Return whether the service was closed and is open, once for each time."""
+        if not self.was_closed or self.closed_since is not None:
+            return False
+        self.was_closed = False
+        return True
 
     @property
     def rate_since(self) -> float:
@@ -322,7 +321,8 @@ class Pace:
             if is_rate:
                 self._rate.refused(now)
             return False
-        self.closed_since = self.outage_from = self._refused_at = now
+        self.closed_since = self._refused_at = now
+        self.was_closed = True
         self._turn += 1
         self._closed_at = self._starts = max(self._starts, now)
         self._is_rate = is_rate

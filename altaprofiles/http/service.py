@@ -202,8 +202,9 @@ class Service:
         now = time.monotonic()
         self.pace.succeeded(turn.pace, now)
         cap.succeeded(turn, now - started)
-        if (outage := self.pace.take_outage(now)) is not None:
-            logger.info("%s serves again, after %.0f s", self.api, outage)
+        if self.pace.has_opened():
+            # Since when is not known: this may be the first request for hours.
+            logger.info("%s serves again", self.api)
         if self.pace.rate_since or self._rate_since:
             self.note_rate(now)
 

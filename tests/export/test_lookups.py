@@ -483,6 +483,25 @@ async def test_files(
         ),
         (
             "k.csv",
+            b"Export\n\nE-Mail;Address\na@b.example;Main Road 5, 89073 Ulm, Germany\n",
+            "email",
+            r"column: .*; line 3 has it as 'E-Mail': pass that name, and to .*: tail -n \+3 .*$",
+        ),
+        (
+            "k.csv",
+            b"Partners, all, of, 2026\nName\tE-Mail\nAnn, Bo\ta@b.example\n",
+            "E-Mail",
+            r"column: .*; line 2 has it: to .*: tail -n \+2 .*$",
+        ),
+        (
+            "k.csv",
+            # A column without a name, and the name as a value.
+            b"Partners 2026\nemail;;name\na@b.example;email;Ann\n",
+            "email",
+            r"column: .*; line 2 has it: to .*: tail -n \+2 .*$",
+        ),
+        (
+            "k.csv",
             b"Partners 2026\nE-mail:\nemail\na@b.example\n",
             "email",
             r"column: .*; line 3 has it: to .*: tail -n \+3 .*$",

@@ -75,8 +75,8 @@ _OUTPUT = f"{OWN_PREFIX}output"
 _COPY = ".copy"
 """The ending of the file for rows that are not left where they were loaded first."""
 
-_AT_ONCE = 2048
-"""Rows of a result that are in memory at a time, as many as a vector of DuckDB has."""
+_AT_ONCE = 256
+"""Rows of a result that are in memory at a time, whose records may have 20 KB each."""
 _MEMORY = "500MB"
 """DuckDB's memory limit. With less it fails to update tables of a million rows."""
 

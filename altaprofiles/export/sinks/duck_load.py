@@ -170,7 +170,6 @@ class Load:
             [column.name for column in lifted],
             {name: self._table.columns[name] for name in self._unfilled},
             self._content,
-            self._origin.sync,
         )
         if note and people.leaves_rows():
             self.notes.append(note)

@@ -344,14 +344,7 @@ class PostgresSink:
     def _note_added(self, load: Load, shape: Shape, outdated: int) -> None:
         """Note columns that are null in rows of earlier runs, which this one did not bring."""
         table = self._table
-        note = of_added(
-            table.label,
-            shape.missing,
-            table.flattened,
-            shape.unfilled,
-            table.content,
-            self._origin.sync,
-        )
+        note = of_added(table.label, shape.missing, table.flattened, shape.unfilled, table.content)
         if note and (outdated or leaves_rows(load)):
             self.notes.append(note)
 

@@ -94,7 +94,7 @@ class SharedPace(Pace):
             self._strays += strays
             self._began = began if self._began is None else self._began
         if closes:
-            self.outage_from = self.closed_since
+            self.was_closed = True
             logger.warning(
                 "every request to %s waits until it serves again: it has refused those of another "
                 "session on the same account",
