@@ -426,9 +426,9 @@ class KeyFile:
     def _header_below(self, column: str) -> tuple[int, str] | None:
         """Return the line below a title that is the header, and its name of the column.
 
-        Of several columns, the header is the first line with as many cells as most lines have: below
-        it the name would be a value, and above it part of a title. The name may be in other case
-        and punctuation, unless another line or column has it exactly.
+        Of several columns, the header is the first line with as many cells as most lines have:
+        below it the name would be a value, and above it part of a title. The name may be in other
+        case and punctuation, unless another line or column has it exactly.
         """
         tables = [self._rows_below(separator) for separator in self._separators]
         (_, width), table = max(((_shape(rows), rows) for rows in tables), key=itemgetter(0))
