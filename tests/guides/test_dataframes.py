@@ -452,13 +452,17 @@ async def test_only_ids_that_are_not_known_are_asked_for(
             (["7", "8", "x", "y"], 5, {"x", "y"}),
             (["7", "8"], 5, {"x", "y"}),
         ]:
-            mine = pd.DataFrame({"my_id": ids})
+            mine = pd.DataFrame({"my_id": ids, "name": "mine"}, index=[*reversed(range(len(ids)))])
             out = await recipe("found_so_far")(session, mine, "my_id")
+            assert out[["my_id", "name"]].equals(mine)
             assert emulator.stats.requests["profile"] == asked
             assert {*Path("look.not-found.txt").read_text().split()} == lost
             assert [*out["my_id"]] == ids
             known = {"7", "8"} & {*ids}
-            assert {*out.loc[out["person"].notna(), "my_id"]} == known
+            assert {*out.loc[out["found_person"].notna(), "my_id"]} == known
+        with pytest.raises(TypeError, match="my_id"):
+            await recipe("found_so_far")(session, pd.DataFrame({"my_id": [7, 8]}), "my_id")
+        assert emulator.stats.requests["profile"] == 5
 
 
 @pytest.mark.anyio
@@ -686,6 +690,9 @@ async def test_features_know_nothing_of_the_days_after_the_cut_off(
         folder.mkdir(parents=True)
         async with with_odd_people([nameless | one for one in records]) as session:
             await session.export("App Launched", start=day, end=day, to=folder / "one.parquet")
+    through = {"A": "2026-02-07", "B": "2026-02-06"}
+    accounts = [{"account": name, "through": day} for name, day in through.items()]
+    Path("launched/_altaprofiles.json").write_text(json.dumps({"accounts": accounts}))
     found = recipe("features")(date(2026, 1, 30))
     assert [row[1:] for row in found] == [
         ("back", 0, 1, True),
@@ -693,9 +700,9 @@ async def test_features_know_nothing_of_the_days_after_the_cut_off(
         ("gone", 29, 1, False),
         ("objectId:d2", 0, 1, False),
     ]
-    # Without the week after it, nobody would be known to come again.
-    with pytest.raises(ValueError, match="day=2026-02-08"):
-        recipe("features")(date(2026, 2, 1))
+    # Without the week after it, nobody of that account would be known to come again.
+    with pytest.raises(ValueError, match=r"no 2026-02-07 of \['B'\]"):
+        recipe("features")(date(2026, 1, 31))
 
 
 @pytest.mark.anyio
