@@ -242,6 +242,43 @@ def test_a_day_with_far_fewer_people_raises_an_alarm_in_its_night(home: Home) ->
         assert code in codes("look at it")
 
 
+@pytest.mark.parametrize(
+    ("ends", "tries", "code"),
+    [([0], 1, 0), ([4, 1, 0], 3, 0), ([1, 3], 2, 3), ([2], 1, 2), ([1, 4, 137], 3, 137)],
+)
+def test_a_night_of_cron_is_tried_again(
+    tmp_path: Path, ends: list[int], tries: int, code: int
+) -> None:
+    script = block_of("every-night.md", "for try in", "sh")
+    folder, programs = tmp_path / "crm", tmp_path / "programs"
+    ours = folder / ".venv/bin/altaprofiles"
+    ours.parent.mkdir(parents=True)
+    programs.mkdir()
+    (folder / "ends").write_text("".join(f"{end}\n" for end in ends))
+    # Each try takes the next code.
+    next_code = "read -r code < ends; sed -i 1d ends; echo crm.duckdb; exit $code"
+    for program, text in (
+        (ours, f'echo "$@" >> tries\n{next_code}'),
+        (programs / "sleep", 'echo "$@" >> waits'),
+    ):
+        program.write_text(f"#!/bin/sh\n{text}\n")
+        program.chmod(0o755)
+    done = subprocess.run(
+        ["/bin/sh", "-c", script],
+        env={"HOME": str(tmp_path), "PATH": f"{programs}:/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (code, "", "")
+    command = "sync App Launched Charged --since 2026-01-01 -o crm.duckdb --quiet"
+    assert (folder / "tries").read_text().splitlines() == [command] * tries
+    waits = folder / "waits"
+    waited = waits.read_text().split() if waits.exists() else []
+    assert waited == ["600"] * (tries - 1)
+
+
 def test_an_event_that_was_renamed_is_brought_under_both_names(home: Home) -> None:
     accounts = home.path / ".config" / "altaprofiles" / "accounts.toml"
     [script] = [text for text in blocks("sh") if "renamed" in text]
