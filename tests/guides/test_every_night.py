@@ -96,18 +96,21 @@ def crm(
     return Database(server.url("profiles"), server)
 
 
-def forgetting(name: str, account: str) -> tuple[str, str]:
+def forgetting(name: str, account: str, *, has_feed: bool = False) -> tuple[str, str]:
     """Return the guide's SQL that lists a person to forget, and that deletes who is listed."""
     listing = block_of(GUIDE, "INSERT INTO forgotten", "sql")
     script = block_of(GUIDE, "INTERVAL '90 days'", "sql")
     [line] = [line for line in script.splitlines() if line.startswith("CREATE TEMP")]
+    if has_feed:
+        of_feed = block_of(GUIDE, "DELETE FROM seen USING gone", "sql")
+        script = script.replace("DROP TABLE gone;", f"{of_feed}DROP TABLE gone;")
     return (
         listing.replace("5555555555", name).replace("TEST-123-456-789Z", account),
         script.replace(f"{line}\n", block_of(GUIDE, "&& ARRAY", "sql")),
     )
 
 
-def look(crm: Database = IN_FILE, *, is_killed: bool = False) -> list[str]:
+def look(crm: Database = IN_FILE, *, is_killed: bool = False) -> list[str | None]:
     """Return who is new or changed, and take note of it.
 
     Args:
@@ -388,6 +391,39 @@ async def test_a_person_of_another_account_is_not_forgotten(crm: Database) -> No
     rows = crm.rows("SELECT account, identity FROM profiles")
     left = [(owners[0], "bob"), (owners[1], "ann"), (owners[1], "bob"), (owners[1], None)]
     assert sorted(rows, key=str) == sorted(left, key=str)
+
+
+async def test_a_person_who_is_forgotten_before_the_feed_is_not_handed_on(crm: Database) -> None:
+    device = did("", 5, 5) | {"platformInfo": [{"objectId": "aa"}, {"objectId": "phone"}]}
+    del device["identity"]
+
+    async def night(*records: dict[str, Any]) -> str:
+        async with (
+            Emulator(records=records) as emulator,
+            Session(clevertap=emulator.clevertap) as session,
+        ):
+            await session.sync("Charged", to=crm.to, late_days=20, **NIGHT)
+            return str(emulator.clevertap.account_id)
+
+    account = await night(NOBODY, BOB)
+    assert look(crm) == ["bob", None]
+    # Her row takes in that of her phone, which stays in `seen`.
+    await night(ANN, BOB, device)
+    assert look(crm) == ["ann", None]
+    # A look that was killed has left her in `changed`.
+    again = ANN | did("ann", 50, 3)
+    await night(again, BOB, device)
+    crm.run(block_of(GUIDE, "CREATE TABLE IF NOT EXISTS seen", "sql").partition("-- once")[0])
+    assert crm.rows("SELECT identity FROM changed") == [("ann",)]
+    listing, script = forgetting("ann", account, has_feed=True)
+    crm.run(listing)
+    crm.run(script)
+    assert crm.rows("SELECT person FROM seen") == [("identity:bob",)]
+    assert look(crm) == []
+    # The service has not deleted her yet.
+    await night(again, BOB, device)
+    crm.run(script)
+    assert look(crm) == []
 
 
 @pytest.mark.parametrize("nameless", NAMELESS)
