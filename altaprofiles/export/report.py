@@ -62,7 +62,8 @@ class Report(Struct, frozen=True, kw_only=True):
             been written.
         format: "ndjson", "csv", "parquet", "duckdb" or "postgres".
         complete: whether nothing is missing.
-        requests: HTTP requests sent, retries included.
+        requests: HTTP requests sent by all runs of this export, retries included. Of a run that was
+            killed, those up to the last results that it kept.
         retries: those of them that repeated an earlier one, polls of a page or a count that was not
             ready included, which are no failures.
         seconds: time at work, without the breaks between runs.
@@ -334,7 +335,8 @@ class ExportReport(Report, frozen=True, kw_only=True):
         resumed: those of `records` that earlier runs had received.
         pages: received.
         chains: every chain, in the order in which their people count.
-        requests: HTTP requests sent, retries included.
+        requests: HTTP requests sent by all runs of this export, retries included. Of a run that was
+            killed, those up to the last results that it kept.
         retries: those of them that repeated an earlier one, polls of a page or a count that was not
             ready included, which are no failures.
         seconds: time at work, without the breaks between runs.
