@@ -373,6 +373,14 @@ async def test_people_who_get_an_identity_are_retained(
         f"account, cohort, month, people: {cohorts('202601', '202602')}\n"
     )
     query = block_of("dataframes.md", "def retention").split('"""')[1]
+    (call,) = re.findall(r"`(cohorts\.df\(\)\.pivot\(.*?\))`", text)
+    table = eval(call, {"cohorts": duckdb.sql(query)})  # noqa: S307
+    assert [*table.columns] == ["202601", "202602"]
+    assert [[*row] for row in table.fillna(0).itertuples()] == [
+        [(account, cohort), *counts]
+        for account in ("ZZ", "id")
+        for cohort, counts in (("202601", (5, 4)), ("202602", (0, 1)))
+    ]
     of_files = r"regexp_extract(filename, 'active-([^/]+)\.parquet$', 1) AS month"
     of_days = "date_trunc('week', day)::DATE AS month"
     files = "read_parquet('active-*.parquet', filename = true)"
@@ -519,6 +527,22 @@ async def test_identities_of_floats_are_joined_as_text_and_in_their_own_case() -
     assert [*numbers["result"]] == ["found", "no key"]
     assert [*numbers["favoriteFood"].fillna("")] == ["rice", ""]
     assert [*names["result"]] == ["not found", "found"]
+
+
+@pytest.mark.anyio
+async def test_zeros_in_front_are_kept_as_text(tmp_path: Path) -> None:
+    file = tmp_path / "loyalty.csv"
+    file.write_text("my_id\n000012\n7\n")
+    text = (GUIDES / "dataframes.md").read_text("utf-8")
+    (dtype,) = re.findall(r"zeros in front need\s`dtype=(\{.*?\})`", text)
+    mine = pd.read_csv(file, dtype=json.loads(dtype))
+    async with (
+        Emulator(records=[{"identity": "000012"}, {"identity": "7"}]) as emulator,
+        Session(clevertap=emulator.clevertap) as session,
+    ):
+        out = await recipe("joined")(session, mine, "my_id", "identity")
+    assert [*out["result"]] == ["found", "found"]
+    assert [*pd.read_csv(file).my_id] == [12, 7]
 
 
 @pytest.mark.anyio
@@ -703,6 +727,28 @@ async def test_features_know_nothing_of_the_days_after_the_cut_off(
     # Without the week after it, nobody of that account would be known to come again.
     with pytest.raises(ValueError, match=r"no 2026-02-07 of \['B'\]"):
         recipe("features")(date(2026, 1, 31))
+
+
+@pytest.mark.anyio
+async def test_first_and_last_days_and_weeks_are_those_of_the_service(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    first = date(2026, 1, 1)
+    days = [first + timedelta(days=number) for number in range(13)]
+    came: dict[tuple[str, str], list[date]] = {}
+    async with Emulator(people=60) as emulator, session_for(emulator) as session:
+        for day in days:
+            buyers = session.profiles.by_event("Charged", start=day, end=day)
+            async for page in buyers.pages():
+                for key in page.to_arrow(person=True)["person"].to_pylist():
+                    came.setdefault((emulator.clevertap.account_id, key), []).append(day)
+        events = ["Charged", "App Launched"]
+        await session.sync(events, since=first, until=days[-1], timezone="UTC", to="crm/")
+    rows = duckdb.execute(block_of("dataframes.md", "AS first_day", "sql")).fetchall()
+    weeks = {key: len({one.isocalendar()[:2] for one in seen}) for key, seen in came.items()}
+    assert rows == [(*key, min(seen), max(seen), weeks[key]) for key, seen in sorted(came.items())]
+    assert {*weeks.values()} == {1, 2, 3}
 
 
 @pytest.mark.anyio
