@@ -460,7 +460,8 @@ async def test_only_ids_that_are_not_known_are_asked_for(
             (["7", "8", "x", "y"], 5, {"x", "y"}),
             (["7", "8"], 5, {"x", "y"}),
         ]:
-            mine = pd.DataFrame({"my_id": ids, "name": "mine"}, index=[*reversed(range(len(ids)))])
+            mine = pd.DataFrame({"my_id": ids, "name": "mine"})
+            mine.index = mine.index[::-1]
             out = await recipe("found_so_far")(session, mine, "my_id")
             assert out[["my_id", "name"]].equals(mine)
             assert emulator.stats.requests["profile"] == asked
