@@ -531,12 +531,14 @@ def _is_nested_deeper(data: bytes, levels: int) -> bool:
 
 
 def is_equal(one: bytes, other: bytes) -> bool:
-    """Return whether two texts of JSON have the same `canonical` text."""
+    """Return whether two texts are JSON with the same `canonical` text."""
     with suppress(*FAILURES, InvalidOperation):
         # Most texts that differ have other values, which decoding alone shows in less time.
         if _PLAIN.decode(one) != _PLAIN.decode(other):
             return False
-    return canonical(one) == canonical(other)
+    with suppress(*FAILURES):
+        return canonical(one) == canonical(other)
+    return False
 
 
 _PLAIN = msgspec.json.Decoder(float_hook=Decimal)

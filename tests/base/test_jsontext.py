@@ -208,6 +208,8 @@ def test_texts_are_equal_if_their_canonical_texts_are() -> None:
     for one, other in product([text.encode() for text in texts], repeat=2):
         assert is_equal(one, other) == (canonical(one) == canonical(other)), (one, other)
     assert all(is_equal(each[0].encode(), text.encode()) for each in numbers for text in each)
+    for wrong in (b"", b"{", rb'["\ud800', b"\xff"):
+        assert not is_equal(wrong, b'{"a":1}')
 
 
 @pytest.mark.parametrize("levels", [1000, 100_000])
