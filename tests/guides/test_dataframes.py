@@ -720,11 +720,22 @@ async def test_features_know_nothing_of_the_days_after_the_cut_off(
     Path("launched/_altaprofiles.json").write_text(json.dumps({"accounts": accounts}))
     found = recipe("features")(date(2026, 1, 30))
     assert [row[1:] for row in found] == [
-        ("back", 0, 1, True),
-        ("bob", 0, 2, True),
-        ("gone", 29, 1, False),
-        ("objectId:d2", 0, 1, False),
+        ("back", 0, 1, True, "identity:back"),
+        ("bob", 0, 2, True, "objectId:d1"),
+        ("gone", 29, 1, False, "identity:gone"),
+        ("objectId:d2", 0, 1, False, "objectId:d2"),
     ]
+    values = block_of("dataframes.md", "the values of each person", "sql")
+    values = values.replace("2026-01-03", "2026-01-30").replace("2026-01-04", "2026-01-31")
+    # Brought after the week of the label, with the values of then.
+    assert duckdb.execute(values).fetchall() == []
+    for day in ("2026-01-01", "2026-01-30"):
+        duckdb.execute(f"""
+            COPY (SELECT * REPLACE (TIMESTAMPTZ '2026-01-30 12:00:00Z' AS fetched_at)
+            FROM 'launched/day={day}/one.parquet') TO 'launched/day={day}/one.parquet'
+        """)
+    known = {row[-1] for row in found}
+    assert known == {who for _, who, *_ in duckdb.execute(values).fetchall()} - {"identity:late"}
     # Without the week after it, nobody of that account would be known to come again.
     with pytest.raises(ValueError, match=r"no 2026-02-07 of \['B'\]"):
         recipe("features")(date(2026, 1, 31))
