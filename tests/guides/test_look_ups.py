@@ -361,7 +361,7 @@ async def test_only_the_new_ids_of_a_table_are_asked_for(
         names: dict[str, Any] = {}
         exec(block_of("look-ups.md", "# new_ids.py"), names)  # noqa: S102
         script = block_of("look-ups.md", "$NEW", "sh")
-        new = {"URL": postgres.url(), "NEW": names["NEW"].replace("%s", f"'{account}'")}
+        new = {"URL": postgres.url(), "NEW": names["NEW"].replace("%(account)s", f"'{account}'")}
         path = f"{Path(sys.executable).parent}:{clients()}:/usr/bin:/bin"
         # Somebody's settings of psql, which have it print more than the rows.
         (rc := tmp_path / "psqlrc").write_text("\\timing on\n")
