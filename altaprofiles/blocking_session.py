@@ -11,6 +11,7 @@ import asyncio
 import os
 import threading
 import time
+import weakref
 from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
@@ -90,7 +91,8 @@ def blocking(
     there. An iterator belongs to one thread at a time, as any generator does. Each block, also of
     one `blocking(…)` that is entered again, has a session of its own. A call that is interrupted,
     by Ctrl-C for one, is cancelled as a task would be, and has ended when the exception leaves it,
-    so that an export can be resumed.
+    so that an export can be resumed. A session whose block has not ended when the process exits is
+    closed then.
 
     Args:
         make_session: returns a new session, such as `Session.from_env`, or
@@ -135,6 +137,7 @@ class _Opening(_NotAsync, AbstractContextManager["BlockingSession"]):
         self._make_session = make_session
         self._drain = drain
         self._open: AbstractContextManager[BlockingSession] | None = None
+        self._ending: weakref.finalize[..., Any] | None = None
 
     def __enter__(self) -> BlockingSession:
         if self._open is not None:
@@ -145,10 +148,14 @@ class _Opening(_NotAsync, AbstractContextManager["BlockingSession"]):
         self._open = _open(self._make_session, self._drain)
         try:
             with naming(None):
-                return self._open.__enter__()
+                session = self._open.__enter__()
         except BaseException:
             self._open = None
             raise
+        # Without this, a generator that is still open would be closed once threads stand still at
+        # the end of the process, and wait for that of the loop.
+        self._ending = weakref.finalize(self, self._open.__exit__, None, None, None)
+        return session
 
     def __exit__(
         self,
@@ -157,7 +164,11 @@ class _Opening(_NotAsync, AbstractContextManager["BlockingSession"]):
         traceback: TracebackType | None,
     ) -> bool | None:
         opened, self._open = self._open, None
-        return None if opened is None else opened.__exit__(kind, error, traceback)
+        if opened is None:
+            return None
+        if self._ending is not None:
+            self._ending.detach()
+        return opened.__exit__(kind, error, traceback)
 
     # Type checkers refuse it by themselves.
     if not TYPE_CHECKING:

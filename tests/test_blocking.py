@@ -466,6 +466,49 @@ def test_a_forked_process_is_told_to_open_its_own(service: Emulator, tmp_path: P
     assert (nobody, int(people)) == ("None", sum(expected(service).values()))
 
 
+LEFT_OPEN = """
+import os, sys
+import altaprofiles
+
+opening = altaprofiles.blocking(altaprofiles.Session.from_env)
+session = opening.__enter__()
+reading = iter(session.profiles.by_event("App Launched", start=20260101, end=20260131))
+print(next(reading) is not None, flush=True)
+"""
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        "",
+        "sys.exit(0)",
+        "session.profiles.get(identity='1')",
+        "del session, opening",
+        "raise KeyboardInterrupt",
+        # As a server that loads the application before it forks.
+        "child = os.fork()\nif child: assert os.waitpid(child, 0)[1] == 0",
+    ],
+)
+def test_a_session_that_is_left_open_lets_the_process_end(
+    service: Emulator, tmp_path: Path, end: str
+) -> None:
+    if "fork" in end and sys.platform == "win32":
+        pytest.skip("forks")
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", LEFT_OPEN + end],
+        env=environment(tmp_path, service.environment),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert done.stdout == "True\n"
+    if "Interrupt" in end:
+        assert done.stderr.endswith("\nKeyboardInterrupt\n")
+    else:
+        assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_an_iteration_that_is_garbage_in_the_thread_of_the_session_ends(
     session: BlockingSession, service: Emulator, caplog: pytest.LogCaptureFixture
 ) -> None:

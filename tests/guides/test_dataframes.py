@@ -729,10 +729,10 @@ async def test_features_know_nothing_of_the_days_after_the_cut_off(
     values = values.replace("2026-01-03", "2026-01-30").replace("2026-01-04", "2026-01-31")
     # Brought after the week of the label, with the values of then.
     assert duckdb.execute(values).fetchall() == []
-    for day in ("2026-01-01", "2026-01-30"):
+    for brought in ("2026-01-01", "2026-01-30"):
         duckdb.execute(f"""
             COPY (SELECT * REPLACE (TIMESTAMPTZ '2026-01-30 12:00:00Z' AS fetched_at)
-            FROM 'launched/day={day}/one.parquet') TO 'launched/day={day}/one.parquet'
+            FROM 'launched/day={brought}/one.parquet') TO 'launched/day={brought}/one.parquet'
         """)
     known = {row[-1] for row in found}
     assert known == {who for _, who, *_ in duckdb.execute(values).fetchall()} - {"identity:late"}

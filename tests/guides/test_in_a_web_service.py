@@ -1372,7 +1372,7 @@ async def test_answers_come_as_lines_before_the_last_key_is_answered(
         else:
             writer.write(http(b'{"status":"success","record":{"name":"Ann"}}'))
 
-    keys = ["late", "7", "7", " ", "nobody"]
+    keys = ["late", 7, "7", " ", "nobody"]
     async with scripted(answer) as server:
         set_credentials(monkeypatch, server.url)
         async with (
