@@ -10,9 +10,20 @@ from typing import Any
 import duckdb
 import pytest
 
-from altaprofiles import Alta, ExportError, Filter, Incomplete, InvalidArgument, LookupReport
+from altaprofiles import (
+    Alta,
+    ExportError,
+    Filter,
+    Incomplete,
+    InvalidArgument,
+    LookupProgress,
+    LookupReport,
+    Report,
+    unfinished_in,
+)
 from altaprofiles.emulator import Emulator
 
+from ..support.jobs import Halt
 from ..support.joining import DOWN, Both, both, user
 from ..support.postgres import Server
 from ..support.sessions import session_for
@@ -48,6 +59,52 @@ async def look_up(
 ) -> LookupReport:
     async with services.session(agent=agent) as session:
         return await session.export_lookups(keys, by="user_id", to=to, **options)
+
+
+@pytest.mark.parametrize("finished", ["by the same call", "as unfinished"])
+async def test_a_resumed_lookup_brings_no_bindings_of_before_another_one(
+    place: tuple[str, Query], caplog: pytest.LogCaptureFixture, finished: str
+) -> None:
+    to, query = place
+    keys = [f"{number:03}" for number in range(300)]
+
+    def on_progress(progress: LookupProgress) -> None:
+        if progress.answered >= 100:
+            raise Halt
+
+    async with both() as services:
+        services.users = {key: [user(key, "old")] for key in keys[1:]}
+        with pytest.raises(Halt):
+            await look_up(services, to, *keys, on_progress=on_progress)
+        services.users = {key: [user(key, "new")] for key in keys[:-1]}
+        await look_up(services, to, *keys, "other")
+        report: Report
+        if finished == "by the same call":
+            report = await look_up(services, to, *keys)
+        else:
+            [left] = unfinished_in(to)
+            async with services.session() as session:
+                report = await session.finish_unfinished(left, to=to)
+        assert isinstance(report, LookupReport)
+        assert (report.resumed, report.found) == (0, 299)
+    assert query(PAIRS) == [(key, key, "new") for key in keys[:-1]]
+    [line] = [text for text in caplog.messages if "is begun anew" in text]
+    assert "another look-up has written" in line
+
+
+async def test_a_lookup_that_has_written_its_own_answers_is_resumed(
+    place: tuple[str, Query],
+) -> None:
+    to, query = place
+    async with both() as services:
+        services.users = {key: [user(key, "a")] for key in "12345"}
+        services.answers["4"] = DOWN
+        with pytest.raises(Incomplete):
+            await look_up(services, to, *"12345")
+        services.answers.clear()
+        report = await look_up(services, to, *"12345")
+    assert (report.resumed, report.found) == (4, 5)
+    assert [key for key, _, _ in query(PAIRS)] == [*"12345"]
 
 
 async def test_the_rows_of_every_key_that_was_answered_are_replaced(

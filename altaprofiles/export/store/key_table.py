@@ -125,6 +125,13 @@ class KeyTable:
             [(key,) for key in keys],
         )
 
+    def forget_results(self) -> None:
+        """Make all keys unanswered again to which the service has answered."""
+        self._db.execute(
+            f"update {self._name} set outcome = null where outcome in (?, ?)",  # noqa: S608
+            (FOUND, NOT_FOUND),
+        )
+
     def forget_failures(self) -> None:
         """Make failed keys unanswered again."""
         self._db.execute(
