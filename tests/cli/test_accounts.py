@@ -815,8 +815,7 @@ def test_a_warning_about_all_accounts_is_in_the_report_and_names_no_single_one(
     assert warning.endswith(f": {alone}")
     manifest = json.loads((tmp_path / "p.duckdb.manifest.json").read_bytes())
     # A manifest has the names of Python, whatever has written it.
-    named = re.sub(r"--late-days (\d+)", r"`late_days=\1`", warning)
-    named = named.replace("--flatten", "`flatten`")
+    named = warning.replace("--flatten", "`flatten`").replace("--late-days", "`late_days`")
     assert manifest["warnings"] == [named]
     nobody = ("export", "App Launched", *DAYS, *BOTH, "--profile-where", "City = Nowhere", "--json")
     done = run(env, *nobody, "-o", "p.csv", cwd=tmp_path)

@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from typing import Any, NoReturn
@@ -205,7 +205,7 @@ async def work(
             await asyncio.sleep(0.001)
         if forks and os.fork() == 0:
             _run(options)
-        await stopped.wait()
+        await _until(stopped)
         for task in tasks:
             if not keys:
                 task.cancel()
@@ -213,6 +213,18 @@ async def work(
     counts = {"pid": os.getpid(), "done": done, "throttles": session.stats.throttles}
     errors = [repr(one) for one in results if isinstance(one, Exception)]
     _print({"error": errors[0]} if errors else counts)
+
+
+async def _until(stopped: asyncio.Event) -> None:
+    """Wait for the event, or end the process if that of the test has ended without a word."""
+    poll = select.poll()
+    # Without events, it tells of the end of the input alone, whose lines are for another process.
+    poll.register(0, 0)
+    while not stopped.is_set():
+        if poll.poll(0):
+            os._exit(1)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(stopped.wait(), 1)
 
 
 def _run(options: dict[str, Any]) -> NoReturn:
