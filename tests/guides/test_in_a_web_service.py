@@ -1375,12 +1375,8 @@ async def test_answers_come_as_lines_before_the_last_key_is_answered(
     keys = ["late", 7, "7", " ", "nobody"]
     async with scripted(answer) as server:
         set_credentials(monkeypatch, server.url)
-        async with (
-            answering_in_lines(folder, monkeypatch) as url,
-            aiohttp.ClientSession() as client,
-        ):
-            target = f"{url}/people/identity?within={PATIENCE}"
-            async with client.post(target, json=keys) as response:
+        async with posting_for_lines(folder, monkeypatch) as post:
+            async with post("identity", keys, PATIENCE) as response:
                 assert response.status == 200
                 lines = [json.loads(await response.content.readline()) for _ in range(3)]
                 has_come.set()
@@ -1400,12 +1396,8 @@ async def test_lines_end_with_the_keys_that_the_deadline_has_left(
 ) -> None:
     async with scripted(never) as server:
         set_credentials(monkeypatch, server.url)
-        async with (
-            answering_in_lines(folder, monkeypatch) as url,
-            aiohttp.ClientSession() as client,
-        ):
-            target = f"{url}/people/email?within=0.2"
-            async with client.post(target, json=["a@b.example", "c@d.example"]) as response:
+        async with posting_for_lines(folder, monkeypatch) as post:
+            async with post("email", ["a@b.example", "c@d.example"], 0.2) as response:
                 lines = [json.loads(line) async for line in response.content]
     assert lines == [
         {"key": "a@b.example", "state": "not reached"},
@@ -1428,32 +1420,31 @@ async def test_lines_are_cut_where_credentials_are_refused_amid_them(
 
     async with scripted(answer) as server:
         set_credentials(monkeypatch, server.url)
-        async with (
-            answering_in_lines(folder, monkeypatch) as url,
-            aiohttp.ClientSession() as client,
-        ):
-            target = f"{url}/people/identity?within={PATIENCE}"
-            async with client.post(target, json=["7", "8"]) as response:
+        async with posting_for_lines(folder, monkeypatch) as post:
+            async with post("identity", ["7", "8"], PATIENCE) as response:
                 assert json.loads(await response.content.readline())["key"] == "7"
                 has_come.set()
                 with pytest.raises(aiohttp.ClientPayloadError):
                     await response.content.read()
             # At once, they have a status of their own.
-            async with client.post(target, json=["8"]) as response:
+            async with post("identity", ["8"], PATIENCE) as response:
                 assert response.status == 500
 
 
 async def never(head: bytes, writer: asyncio.StreamWriter) -> None:
-    await asyncio.sleep(2 * PATIENCE)
+    await asyncio.Event().wait()
 
 
 @asynccontextmanager
-async def answering_in_lines(folder: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[str]:
-    """Serve the lines of answers of the guide, and yield the URL."""
+async def posting_for_lines(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Callable[[str, list[Any], float], Any]]:
+    """Serve the lines of answers of the guide, and yield what asks for those to a list of keys."""
     for name in ("service", "batch"):
         monkeypatch.setitem(sys.modules, name, module(folder, name))
-    async with answering(module(folder, "answers").app) as url:
-        yield url
+    app = module(folder, "answers").app
+    async with answering(app) as url, aiohttp.ClientSession() as client:
+        yield lambda by, keys, within: client.post(f"{url}/people/{by}?within={within}", json=keys)
 
 
 def use(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:

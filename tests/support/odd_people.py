@@ -46,7 +46,7 @@ ODD_PEOPLE = [{"identity": str(number)} | one for number, one in enumerate(_MEMB
 """Their records. The emulator takes no such records of a test's own."""
 
 NAMELESS: list[dict[str, str]] = [{}, {"identity": ""}]
-"""How records of people without an identity begin. The emulator takes no empty one."""
+"""The identity in records of people who have none. The emulator takes no empty one."""
 
 
 @asynccontextmanager

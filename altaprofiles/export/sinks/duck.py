@@ -77,6 +77,7 @@ _COPY = ".copy"
 
 _AT_ONCE = 256
 """Rows of a result that are in memory at a time, whose records may have 20 KB each."""
+
 _MEMORY = "500MB"
 """DuckDB's memory limit. With less it fails to update tables of a million rows."""
 
