@@ -1246,6 +1246,8 @@ def _covers(plan: Plan, state: SyncState) -> bool:
 def _nobody(target: Target, replaced: str | None) -> str:
     """Return the warning about an output of nobody, which may be a mistake."""
     none = "0 people" if target.content.of == "people" else "0 users"
+    if target.write != "replace":
+        return f"{none} came, and {target.name} keeps its rows"
     return f"{none} in {target.name}" if replaced is None else f"{none}; it replaced {replaced}"
 
 

@@ -444,10 +444,9 @@ async def test_the_rows_that_an_output_of_nobody_replaces(export: Export, tmp_pa
     await export(service, to, table="t")
     service.sent[0] = [0]
     service.counted[FIRST] = 0
-    other = await export(service, to, table="other")
-    assert other.warnings == [f"0 people in {to}{STEP}"]
-    updated = await export(service, to, table="t")
-    assert updated.warnings == [f"0 people in {to}{STEP}"]
+    for table in ["other", "t"]:
+        updated = await export(service, to, table=table)
+        assert updated.warnings == [f"0 people came, and {to} keeps its rows{STEP}"]
     report = await export(service, to, table="t", write="replace")
     assert report.warnings == [f"0 people; it replaced 30 rows of the table 't' in {to}{STEP}"]
 
@@ -469,7 +468,7 @@ async def test_lookups_that_find_nobody_for_a_table_with_rows(tmp_path: Path) ->
         await session.export_lookups(["1"], by="identity", to=to)
         report = await session.export_lookups(["a@b.example"], by="identity", to=to)
     # Its rows do not tell whether these keys are of the right kind, or the account is.
-    nobody = [text for text in report.warnings if text.startswith(f"0 people in {to}; ")]
+    nobody = [text for text in report.warnings if text.startswith("0 people came, ")]
     assert len(nobody) == 1
     assert "--by email" in nobody[0]
 

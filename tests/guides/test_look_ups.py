@@ -345,7 +345,7 @@ async def test_only_the_new_ids_of_a_table_are_asked_for(
             # Of the night, and not of the table.
             none = await look_up_new(session, postgres.url(), account)
             assert (none.found, none.not_found, len(none.warnings)) == (0, 1, 1)
-            assert none.warnings[0].startswith("0 people in ")
+            assert none.warnings[0].startswith("0 people came, ")
             postgres.run("DELETE FROM signups WHERE user_id = 'gone'")
             assert await look_up_new(session, postgres.url(), account) is None
             # Numbers, and those that the table has of another account only.
