@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Coroutine
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from .answers import Shape
 from .clients import run
@@ -27,7 +27,6 @@ __all__ = ["cost", "measure", "together"]
 THINK = 0.05
 SLOTS = 3
 _SECONDS = 8.0
-_START = 2.0  # seconds until every process has imported and opened all that it needs
 _TIMES = 20_000
 
 
@@ -46,13 +45,17 @@ def together(
     """
     with tempfile.TemporaryDirectory() as folder:
         place = str(Path(folder) / "slots") if shared else False
-        starts = time.monotonic() + _START
-        work = [
-            _forked(partial(_calls, url, callers, starts, seconds, place, number == processes))
-            for number in range(processes + bulk)
-        ]
+        waiting, starting = os.pipe()
+        work = []
+        for number in range(processes + bulk):
+            calls = partial(_calls, url, callers, seconds, place, number == processes)
+            work.append(_forked(calls, (waiting, starting)))
+        os.close(waiting)
+        for pipe in work:
+            pipe.readline()
         with Watch() as watch:
-            found = [one() for one in work]
+            os.close(starting)
+            found = [_result(pipe) for pipe in work]
     single = found[:processes]
     latencies = sorted(latency for latencies in single for latency in latencies)
     counts = [len(latencies) for latencies in single]
@@ -66,29 +69,50 @@ def together(
 
 
 def _forked(
-    work: Callable[[], Coroutine[Any, Any, list[float]]],
-) -> Callable[[], list[float]]:
-    """Run `work` in a forked process; return a function that waits for its result."""
+    work: Callable[[Callable[[], None]], Coroutine[Any, Any, list[float]]],
+    start: tuple[int, int],
+) -> IO[str]:
+    """Run `work` in a forked process.
+
+    Args:
+        work: calls its argument once it is ready, which returns when all start.
+        start: the ends of a pipe that is closed when all start.
+
+    Returns:
+        A pipe with a line once the process is ready, and then its result.
+    """
     reading, writing = os.pipe()
     if os.fork() == 0:
         try:
             os.close(reading)
+            waiting, starting = start
+            os.close(starting)
             with os.fdopen(writing, "w") as pipe:
-                json.dump(run(work()), pipe)
+
+                def ready() -> None:
+                    print(file=pipe, flush=True)
+                    os.read(waiting, 1)
+
+                json.dump(run(work(ready)), pipe)
         finally:
             os._exit(0)
     os.close(writing)
+    return os.fdopen(reading)
 
-    def result() -> list[float]:
-        with os.fdopen(reading) as pipe:
-            latencies: list[float] = json.load(pipe)
-        return latencies
 
-    return result
+def _result(pipe: IO[str]) -> list[float]:
+    with pipe:
+        latencies: list[float] = json.load(pipe)
+    return latencies
 
 
 async def _calls(
-    url: str, callers: int, starts: float, seconds: float, shared: Any, is_bulk: bool
+    url: str,
+    callers: int,
+    seconds: float,
+    shared: Any,
+    is_bulk: bool,
+    ready: Callable[[], None],
 ) -> list[float]:
     """Return the latency of each call, in seconds."""
     from altaprofiles import CleverTap, Session
@@ -97,9 +121,13 @@ async def _calls(
     latencies: list[float] = []
 
     async def call(session: Session, ends: float) -> None:
-        while (began := time.monotonic()) < ends:
+        # Each has one call at least, also on a machine that does other things.
+        ended = 0.0
+        while ended < ends:
+            began = time.monotonic()
             await session.profiles.get(identity="1")
-            latencies.append(time.monotonic() - began)
+            ended = time.monotonic()
+            latencies.append(ended - began)
 
     async def look_up(session: Session, ends: float) -> None:
         async for _ in session.profiles.get_many(map(str, range(10**9)), by="identity"):
@@ -108,10 +136,11 @@ async def _calls(
                 return
 
     async with Session(clevertap=account) as session:
-        await asyncio.sleep(starts - time.monotonic())
+        ready()
+        ends = time.monotonic() + seconds
         work = look_up if is_bulk else call
         count = 1 if is_bulk else callers
-        await asyncio.gather(*(work(session, starts + seconds) for _ in range(count)))
+        await asyncio.gather(*(work(session, ends) for _ in range(count)))
     return latencies
 
 
