@@ -789,6 +789,9 @@ class Job(Generic[R, S]):
                 threads, target, lambda: target.holds(origin), self._output.deadline
             )
         )
+        if target.keeps_bindings:
+            for part in parts:
+                await threads.run(partial(part.run.workspaces.fail_others, part.run.store))
         written = await assemble(
             threads,
             target,

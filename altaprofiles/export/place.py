@@ -12,11 +12,9 @@ import shlex
 import stat
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -52,10 +50,6 @@ MANIFEST = ".manifest.json"
 _LONGEST = 458
 """Longest path of the folder of an output, in bytes. SQLite opens names of 512, which include that
 of a workspace, of up to 32, and its files'."""
-
-
-class _Manifest(Struct):
-    written: datetime
 
 
 class Place(Struct, frozen=True):
@@ -140,23 +134,6 @@ class Place(Struct, frozen=True):
                 f"that SQLite can open; pass a folder with a shorter path as `spool`"
             )
         return place
-
-    def written_by_others(self, digest: str | None, *, since: datetime) -> str | None:
-        """Return when another look-up has written the output, if it has since then.
-
-        Args:
-            digest: that of the keys of the own one, which may have been written without some.
-            since: a time.
-        """
-        try:
-            content = self.manifest.read_bytes()
-            manifest = msgspec.json.decode(content, type=_Manifest)
-        except (FileNotFoundError, msgspec.DecodeError):
-            return None
-        # It has whole seconds.
-        is_later = manifest.written >= since.replace(microsecond=0)
-        is_own = digest is not None and digest.encode() in content
-        return f"{manifest.written:%Y-%m-%d %H:%M:%S} UTC" if is_later and not is_own else None
 
     def of_account(self, name: str) -> Place:
         """Return the place with the files of one of several accounts beside it."""

@@ -61,35 +61,95 @@ async def look_up(
         return await session.export_lookups(keys, by="user_id", to=to, **options)
 
 
-@pytest.mark.parametrize("finished", ["by the same call", "as unfinished"])
-async def test_a_resumed_lookup_brings_no_bindings_of_before_another_one(
-    place: tuple[str, Query], caplog: pytest.LogCaptureFixture, finished: str
-) -> None:
-    to, query = place
-    keys = [f"{number:03}" for number in range(300)]
+KEYS = [f"{number:03}" for number in range(300)]
+
+
+async def halt(services: Both, to: str, **options: Any) -> int:
+    """End a lookup of `KEYS` midway; return the number of answers that it has kept."""
 
     def on_progress(progress: LookupProgress) -> None:
         if progress.answered >= 100:
             raise Halt
 
+    with pytest.raises(Halt):
+        await look_up(services, to, *KEYS, on_progress=on_progress, **options)
+    # The newest one is the last.
+    return unfinished_in(to)[-1].items
+
+
+@pytest.mark.parametrize("finished", ["by the same call", "as unfinished"])
+@pytest.mark.parametrize("write", ["upsert", "replace"])
+async def test_a_resumed_lookup_brings_no_bindings_of_before_another_one(
+    place: tuple[str, Query], caplog: pytest.LogCaptureFixture, finished: str, write: Any
+) -> None:
+    to, query = place
     async with both() as services:
-        services.users = {key: [user(key, "old")] for key in keys[1:]}
-        with pytest.raises(Halt):
-            await look_up(services, to, *keys, on_progress=on_progress)
-        services.users = {key: [user(key, "new")] for key in keys[:-1]}
-        await look_up(services, to, *keys, "other")
+        services.users = {key: [user(key, "old")] for key in KEYS[1:]}
+        kept = await halt(services, to)
+        services.users = {key: [user(key, "new")] for key in KEYS[:-1]}
+        await look_up(services, to, *KEYS, "other", write=write)
         report: Report
         if finished == "by the same call":
-            report = await look_up(services, to, *keys)
+            report = await look_up(services, to, *KEYS)
         else:
             [left] = unfinished_in(to)
             async with services.session() as session:
                 report = await session.finish_unfinished(left, to=to)
         assert isinstance(report, LookupReport)
         assert (report.resumed, report.found) == (0, 299)
-    assert query(PAIRS) == [(key, key, "new") for key in keys[:-1]]
-    [line] = [text for text in caplog.messages if "is begun anew" in text]
-    assert "another look-up has written" in line
+    assert query(PAIRS) == [(key, key, "new") for key in KEYS[:-1]]
+    [line] = [text for text in caplog.messages if "asks again for" in text]
+    assert f"asks again for {kept} keys whose rows this one writes" in line
+
+
+async def test_a_resumed_lookup_keeps_answers_that_no_other_one_has_brought(
+    place: tuple[str, Query],
+) -> None:
+    to, query = place
+    async with both() as services:
+        services.users = {key: [user(key, "old")] for key in KEYS}
+        kept = await halt(services, to)
+        services.users = {key: [user(key, "new")] for key in KEYS}
+        await look_up(services, to, *KEYS[:50])
+        # No more than a description.
+        for manifest in Path.cwd().glob("*.manifest.json"):
+            manifest.unlink()
+        report = await look_up(services, to, *KEYS)
+        assert (report.resumed, report.found) == (kept - 50, 300)
+    assert {row[2] for row in query(PAIRS)[:50]} == {"new"}
+    assert len([row for row in query(PAIRS) if row[2] == "old"]) == kept - 50
+
+
+async def test_lookups_of_two_accounts_are_told_apart_as_they_are_resumed(
+    place: tuple[str, Query],
+) -> None:
+    to, query = place
+    async with both() as services:
+        services.users = {key: [user(key, "old")] for key in KEYS}
+        kept = [await halt(services, to, agent=agent) for agent in ("shop", "outlet", "third")]
+        services.users = {key: [user(key, "new")] for key in KEYS}
+        for agent in ("shop", "outlet"):
+            await look_up(services, to, *KEYS, "other", agent=agent)
+        reports = [await look_up(services, to, *KEYS, agent=agent) for agent in ("shop", "outlet")]
+        assert [report.resumed for report in reports] == [0, 0]
+        # Of this one, nobody else has brought anything.
+        assert (await look_up(services, to, *KEYS, agent="third")).resumed == kept[2]
+    rows = "SELECT DISTINCT account, anonymous_id FROM bindings ORDER BY 1, 2"
+    new = [("outlet", "new"), ("shop", "new"), ("third", "new"), ("third", "old")]
+    assert query(rows) == new
+
+
+async def test_an_unfinished_lookup_that_is_damaged_is_in_nobodys_way(
+    place: tuple[str, Query],
+) -> None:
+    to, query = place
+    async with both() as services:
+        services.users = {key: [user(key, "a")] for key in KEYS}
+        await halt(services, to)
+        [left] = unfinished_in(to)
+        (left.path / "journal.sqlite").write_bytes(b"damaged" * 1000)
+        report = await look_up(services, to, "1", "2")
+        assert (report.complete, query(PAIRS)) == (True, [])
 
 
 async def test_a_lookup_that_has_written_its_own_answers_is_resumed(

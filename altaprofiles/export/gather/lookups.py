@@ -148,8 +148,6 @@ class KeysGathering(Generic[V]):
             digest = await self._read_keys(run, self._keys)
             self.plan = msgspec.structs.replace(self.plan, keys=self._read, digest=digest)
             is_earlier = await run.threads.run(lambda: self._settle(run))
-        if is_earlier and run.place.target.replaces_keys:
-            await run.threads.run(lambda: self._forget_replaced(run))
         await run.threads.run(lambda: self._start_asking(run.store, is_earlier=is_earlier))
         are_damaged = self._answers.are_damaged_at_end
         if is_earlier and await run.threads.run(lambda: are_damaged(run.store)):
@@ -212,27 +210,6 @@ class KeysGathering(Generic[V]):
         with explaining_disk_errors(run.store.folder), run.store.journal.transaction():
             run.store.journal.put_state(plan=self.plan.encode(), skipped=self._skipped)
         return run.settle(self.plan)
-
-    def _forget_replaced(self, run: Run) -> None:
-        """Make keys unanswered again if another look-up has written the output since.
-
-        Rows of the target have no time by which the later answers would stay.
-        """
-        store, place = run.store, run.place
-        with explaining_disk_errors(store.folder):
-            written = place.written_by_others(self.plan.digest, since=store.began)
-            if written is None:
-                return
-            with store.journal.transaction():
-                store.journal.keys.forget_results()
-                store.note_restart()
-        logger.warning(
-            "%s is begun anew: another look-up has written %s since, at %s, and the answers that "
-            "were kept would replace later ones",
-            self.plan.subject,
-            place.target.name,
-            written,
-        )
 
     def _put_keys(
         self, store: Workspace, keys: list[tuple[str, ConfigurationError | None]]

@@ -260,6 +260,11 @@ class Target(Struct, frozen=True, kw_only=True):
         return self.content.of == "bindings" and self.write == "upsert"
 
     @property
+    def keeps_bindings(self) -> bool:
+        """True if its rows are bindings, and lookups of other keys leave rows there."""
+        return self.content.of == "bindings" and "upsert" in self.writes
+
+    @property
     def inner_table(self) -> str | None:
         """The name of the table, for a file that can hold several; else None."""
         return None

@@ -118,18 +118,21 @@ class KeyTable:
             (FAILED, error, message),
         )
 
+    def fail_answered(self, keys: Iterable[str], error: str, message: str) -> int:
+        """Make those of these keys failed ones that have an answer, and return their number."""
+        before = self._db.total_changes
+        self._db.executemany(
+            f"update {self._name} set outcome = ?, error = ?, message = ? "  # noqa: S608
+            "where key = ? and outcome in (?, ?)",
+            [(FAILED, error, message, key, FOUND, NOT_FOUND) for key in keys],
+        )
+        return self._db.total_changes - before
+
     def forget_answers(self, keys: Iterable[str]) -> None:
         """Make these keys unanswered again."""
         self._db.executemany(
             f"update {self._name} set outcome = null where key = ?",  # noqa: S608
             [(key,) for key in keys],
-        )
-
-    def forget_results(self) -> None:
-        """Make all keys unanswered again to which the service has answered."""
-        self._db.execute(
-            f"update {self._name} set outcome = null where outcome in (?, ?)",  # noqa: S608
-            (FOUND, NOT_FOUND),
         )
 
     def forget_failures(self) -> None:

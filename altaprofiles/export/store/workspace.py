@@ -168,10 +168,6 @@ class Workspace:
         """The time at which the export was begun."""
         return _EPOCH + timedelta(microseconds=self.journal.state("began"))
 
-    def note_restart(self) -> None:
-        """Note that the export is begun anew, in a transaction of the journal."""
-        self.journal.put_state(began=_now())
-
     def note_origin(self) -> None:
         """Note beside the journal whose rows an output gets, should the journal be damaged."""
         path = self.folder / _ORIGIN

@@ -16,7 +16,7 @@ import logging
 import os
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Self
@@ -27,9 +27,11 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from ...base.paths import check_own_file
+from ...base.wording import numbered
 from ...errors import ExportError, ExportLocked, PlanMismatch
 from ..plan import EventsPlan, Plan, check_same
 from .journal import Journal
+from .key_table import FOUND, NOT_FOUND
 from .lock import Lock
 from .spool import sync_folder, write_durably
 from .workspace import (
@@ -64,6 +66,11 @@ UPLOAD = "upload"
 
 SUPERSEDED = "its last run has written the output, though not all answers, and is hours old"
 """The reason why a plan without days begins anew: it would bring the same data every night."""
+
+_AT_ONCE = 10_000
+"""Keys that are in memory at a time."""
+
+_LATER = "another lookup has written a later answer"
 
 _READING = "reading"
 _ENDED = "ended.json"
@@ -334,6 +341,48 @@ class Workspaces:
             read.folder.rmdir()
         sync_folder(self.folder)
         return self.take(plan, resume=True), False
+
+    def fail_others(self, store: Workspace) -> None:
+        """Make the keys that a lookup has answered failed ones in others of the same account.
+
+        Rows of the output have no time by which the later ones would stay. So no unfinished lookup
+        keeps an answer that may be older than the rows of its key: it asks for failed keys again.
+
+        Args:
+            store: the workspace of the lookup, open. The output has none of its rows yet.
+
+        Raises:
+            ExportError: the disk refuses.
+        """
+        own = store.begun()
+        opened = {one.folder for one in self._stores}
+        for folder in [*workspaces_in(self.folder)]:
+            if folder in opened or not (folder / JOURNAL).exists():
+                continue
+            try:
+                other = Workspace.open(folder, resume=True)
+            except ExportError as error:
+                if isinstance(error, ExportLocked) or isinstance(error.__cause__, OSError):
+                    raise
+                # Nobody can resume it.
+                continue
+            with closing(other):
+                plan = other.begun()
+                if own is not None and plan is not None and plan.account == own.account:
+                    self._fail_keys(store, other, plan)
+
+    def _fail_keys(self, store: Workspace, other: Workspace, plan: Plan) -> None:
+        failed = 0
+        with explaining_disk_errors(other.folder), other.journal.transaction():
+            for answers in store.journal.keys.in_order((FOUND, NOT_FOUND), _AT_ONCE):
+                keys = [answer.key for answer in answers]
+                failed += other.journal.keys.fail_answered(keys, ExportError.__name__, _LATER)
+        if failed:
+            logger.warning(
+                "%s is unfinished, and asks again for %s whose rows this one writes",
+                plan.subject,
+                numbered(failed, "key"),
+            )
 
     def discard(self, name: str) -> bool:
         """Discard the workspace in the folder of this name; return as `Workspace.remove` does."""
