@@ -127,6 +127,18 @@ class Peer:
         """Send other headers from now on."""
         self.headers = {**self._own, **headers}
 
+    def headers_through(self, proxy: Proxy | None) -> Mapping[str, str] | None:
+        """Return the headers of a request, or None for those that the client has.
+
+        Args:
+            proxy: the proxy on the way. One of a service without TLS reads the request itself, with
+                its own login; any other is asked for a tunnel.
+        """
+        if proxy is None:
+            return None if self.is_fixed else self.headers
+        is_tunnel = self._scheme == "https"
+        return self.headers if is_tunnel else {**self.headers, **(proxy.headers or {})}
+
     def address(self, request: Request) -> str:
         """Return the address of `request` without its query, in which people's keys are."""
         return self.url + request.target.partition("?")[0]
@@ -267,7 +279,7 @@ class Transport:
                 request.method,
                 peer.target(request),
                 data=request.body or None,
-                headers=peer.headers if proxy or not peer.is_fixed else None,
+                headers=peer.headers_through(proxy),
                 allow_redirects=False,
                 proxy=proxy.url if proxy else None,
                 proxy_headers=proxy.headers if proxy else None,

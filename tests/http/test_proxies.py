@@ -175,6 +175,32 @@ async def test_a_proxy_that_needs_credentials_is_named(
     assert "s3cret" not in repr(vars(caught.value)) + str(caught.value)
 
 
+@pytest.mark.parametrize("is_given", [True, False])
+async def test_a_proxy_gets_its_login_with_a_request_that_needs_no_tunnel(
+    is_given: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heads: list[str] = []
+
+    async def serve(head: bytes, writer: asyncio.StreamWriter) -> None:
+        heads.append(head.decode())
+        writer.write(FOUND)
+
+    async with scripted(serve) as proxy:
+        with_login = proxy.url.replace("://", "://ann:s3cret@")
+        if not is_given:
+            monkeypatch.setenv("HTTP_PROXY", with_login)
+        async with Session(
+            clevertap=CleverTap("ACCOUNT", "pass-4711", base_url="http://127.0.0.1:9"),
+            proxy=with_login if is_given else None,
+            trust_env=True,
+        ) as session:
+            await session.profiles.get(identity="7")
+    [head] = heads
+    assert head.startswith("GET http://127.0.0.1:9/1/profile.json?")
+    assert f"Proxy-Authorization: Basic {base64.b64encode(b'ann:s3cret').decode()}\r\n" in head
+    assert "X-CleverTap-Passcode: pass-4711\r\n" in head
+
+
 @pytest.mark.parametrize(
     ("status", "requests"),
     [("403 Blocked by policy", 1), ("502 Bad Gateway", 8), ("429 Slow down", 8), ("302 Found", 8)],
