@@ -656,3 +656,28 @@ async def test_a_hook_that_ends_the_program_hides_nothing_either(
                 await view.cdp.get(user_id="u")
         assert [attempt.error for attempt in heard] == [None] * 20
         assert "ZeroDivisionError" in caplog.text
+
+
+async def test_a_wait_for_slots_that_others_share_is_no_wait_for_a_pace(tmp_path: Path) -> None:
+    texts: list[str] = []
+
+    async def answer(head: bytes, writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(0.02)
+        writer.write(http(b'{"status":"success","record":null}'))
+
+    async with scripted(answer) as server:
+        account = CleverTap("ACCOUNT", "PASSCODE", base_url=server.url, shared=str(tmp_path))
+        async with Session(clevertap=account) as one, Session(clevertap=account) as other:
+
+            async def ask(session: Session) -> None:
+                for _ in range(10):
+                    try:
+                        await session.profiles.get(identity="1", deadline=0.1)
+                    except RequestTimeout as error:
+                        texts.append(str(error))
+
+            async with anyio.create_task_group() as group:
+                for session in [one, other] * 20:
+                    group.start_soon(ask, session)
+    assert texts
+    assert not [text for text in texts if "pace" in text]
