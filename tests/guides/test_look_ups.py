@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import sys
 from collections import Counter
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import anyio
 import duckdb
@@ -15,12 +17,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from altaprofiles import Alta, Session
+from altaprofiles import Alta, CleverTap, Incomplete, Session, unfinished_in
 from altaprofiles.emulator import Emulator
 
 from ..support.guides import GUIDES, block_of, function_of
 from ..support.postgres import Server, clients
-from ..support.servers import closed
+from ..support.servers import closed, http, scripted
+from ..support.sessions import QUICK
 from ..support.terminals import environment
 
 RECORDS = [
@@ -425,3 +428,135 @@ async def test_only_the_new_ids_are_asked_for_at_alta(
             assert emulator.stats.requests["cdp"] == asked + new_ids
     found = {account for (account,) in postgres.rows("SELECT DISTINCT account FROM crm.looked_up")}
     assert found == accounts
+
+
+class Failing:
+    """Both services: they fail for some IDs, know the others but "gone", and note what is asked."""
+
+    def __init__(self, *ids: str) -> None:
+        self.failing = {*ids}
+        self.asked: list[str] = []
+
+    async def answer(self, head: bytes, writer: asyncio.StreamWriter) -> None:
+        key = re.split(rb"[?&](?:identity|user_id)=", head)[1].split(b" ")[0].decode()
+        self.asked.append(key)
+        if key in self.failing:
+            writer.write(http(b"", "503 Service Unavailable"))
+        elif head.startswith(b"GET /v1/"):
+            one = {"anonymous_id": f"a{key}", "conversation_type": "WEB"}
+            users = {} if key == "gone" else {key: {"user_id": key, "anonymous_ids": [one]}}
+            writer.write(http(json.dumps({"code": 0, "data": users}).encode()))
+        else:
+            record = None if key == "gone" else {"identity": key}
+            writer.write(http(json.dumps({"status": "success", "record": record}).encode()))
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("has_new", [True, False], ids=["new IDs", "no new IDs"])
+@pytest.mark.parametrize("by", ["identity", "user_id"])
+async def test_an_old_id_without_an_answer_is_asked_for_in_the_next_night(
+    postgres: Server,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    by: Literal["identity", "user_id"],
+    *,
+    has_new: bool,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code = block_of("look-ups.md", "# new_ids.py")
+    old = re.search(r"^BY: .*?(?=^KNOWN)", code, re.MULTILINE | re.DOTALL)
+    assert old
+    of_alta = block_of("look-ups.md", 'BY: Final = "user_id"').replace('user_id"', f'{by}"')
+    names: dict[str, Any] = {}
+    exec(code.replace(old[0], of_alta), names)  # noqa: S102
+    look_up_new, table = names["look_up_new"], names["TABLE"]
+    month_ago = "now() - interval '30 days'"
+    postgres.run(
+        "CREATE SCHEMA crm",
+        "CREATE TABLE crm.signups (user_id text, created_at timestamptz)",
+        f"INSERT INTO crm.signups SELECT unnest(ARRAY['1', '2', '3', '4', 'gone']), {month_ago}",
+    )
+    failing = Failing("3")
+
+    def keys() -> list[str]:
+        return [key for (key,) in postgres.rows(f"SELECT key FROM {table} ORDER BY 1")]
+
+    async with scripted(failing.answer) as server:
+        clevertap = CleverTap("ID", "PASSCODE", base_url=server.url)
+        alta = Alta("token", base_url=server.url, name="shop")
+        other = CleverTap("OTHER", "PASSCODE", base_url=server.url)
+        outlet = Alta("other", base_url=server.url, name="outlet")
+        account = "ID" if by == "identity" else "shop"
+        async with Session(clevertap=clevertap, alta=alta, retry=QUICK) as session:
+            night = partial(look_up_new, session, postgres.url(), account)
+            with pytest.raises(Incomplete, match="no answer for 1 key"):
+                await night()
+            assert keys() == ["1", "2", "4"]
+            if has_new:
+                # An ID that fails once more does not keep the new ones, and is asked for once.
+                postgres.run("INSERT INTO crm.signups VALUES ('5', now())")
+                with pytest.raises(Incomplete, match="no answer for 1 key"):
+                    await night()
+                assert keys() == ["1", "2", "4", "5"]
+                assert len(unfinished_in(postgres.url(), table=table)) == 1
+                postgres.run("INSERT INTO crm.signups VALUES ('6', now())")
+            failing.failing, failing.asked = set(), []
+            report = await night()
+            assert "3" in keys()
+            assert failing.asked.count("3") == 1
+            if by == "identity":
+                assert failing.asked == (["3", "6"] if has_new else ["3"])
+            assert (report.found if report else None) == (1 if has_new else None)
+            assert unfinished_in(postgres.url(), table=table) == []
+            # What another account has left stays for its own nights.
+            failing.failing = {"9"}
+            async with Session(clevertap=other, alta=outlet, retry=QUICK) as theirs:
+                with pytest.raises(Incomplete):
+                    await theirs.export_lookups(["8", "9"], by=by, to=postgres.url(), table=table)
+            caplog.clear()
+            await night()
+            assert "another account" in caplog.text
+            assert len(unfinished_in(postgres.url(), table=table)) == 1
+
+
+@pytest.mark.anyio
+async def test_the_shell_finishes_an_earlier_look_up_before_the_new_ids(
+    postgres: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    code = block_of("look-ups.md", "# new_ids.py")
+    is_young = "user_id = '4'"
+    exec(code.replace('AGAIN = "true"', f'AGAIN = "{is_young}"'), names)  # noqa: S102
+    script = block_of("look-ups.md", "$NEW", "sh")
+    postgres.run("CREATE TABLE signups (user_id text)", "INSERT INTO signups VALUES ('1'), ('3')")
+    failing = Failing("3")
+    async with scripted(failing.answer) as server:
+        variables = {
+            "CLEVERTAP_ACCOUNT_ID": "ID",
+            "CLEVERTAP_PASSCODE": "PASSCODE",
+            "CLEVERTAP_BASE_URL": server.url,
+            "URL": postgres.url(),
+            "NEW": names["NEW"].replace("%(account)s", "'ID'"),
+        }
+        path = f"{Path(sys.executable).parent}:{clients()}:/usr/bin:/bin"
+        env = environment(tmp_path, variables, PATH=path)
+        run = partial(anyio.run_process, ["/bin/sh", "-c", script], env=env, check=False)
+        clevertap = CleverTap("ID", "PASSCODE", base_url=server.url)
+        async with Session(clevertap=clevertap, retry=QUICK) as session:
+            with pytest.raises(Incomplete):
+                await names["look_up_new"](session, postgres.url(), "ID")
+        # With other credentials it cannot be finished, and the new ID is looked up all the same.
+        postgres.run("INSERT INTO signups VALUES ('4')")
+        found = "SELECT account, key FROM looked_up ORDER BY 1, 2"
+        env["CLEVERTAP_ACCOUNT_ID"] = "OTHER"
+        assert (await run()).returncode == 2
+        assert postgres.rows(found) == [("ID", "1"), ("OTHER", "4")]
+        env["CLEVERTAP_ACCOUNT_ID"] = "ID"
+        failing.failing, failing.asked = set(), []
+        for _ in range(2):
+            assert (await run()).returncode == 0
+            assert failing.asked == ["3", "4"]
+    rows = [("ID", "1"), ("ID", "3"), ("ID", "4"), ("OTHER", "4")]
+    assert postgres.rows(found) == rows
