@@ -7,9 +7,11 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -459,6 +461,7 @@ async def test_only_ids_that_are_not_known_are_asked_for(
             (["7", None, "x", "7"], 2, {"x"}),
             (["7", "8", "x", "y"], 5, {"x", "y"}),
             (["7", "8"], 5, {"x", "y"}),
+            (["7", "", " ", "8"], 5, {"x", "y"}),
         ]:
             mine = pd.DataFrame({"my_id": ids, "name": "mine"})
             mine.index = mine.index[::-1]
@@ -728,7 +731,7 @@ async def test_features_know_nothing_of_the_days_after_the_cut_off(
     values = block_of("dataframes.md", "the values of each person", "sql")
     values = values.replace("2026-01-03", "2026-01-30").replace("2026-01-04", "2026-01-31")
     # Brought after the week of the label, with the values of then.
-    assert duckdb.execute(values).fetchall() == []
+    assert {row[2:] for row in duckdb.execute(values).fetchall()} == {(None, None)}
     for brought in ("2026-01-01", "2026-01-30"):
         duckdb.execute(f"""
             COPY (SELECT * REPLACE (TIMESTAMPTZ '2026-01-30 12:00:00Z' AS fetched_at)
@@ -739,6 +742,46 @@ async def test_features_know_nothing_of_the_days_after_the_cut_off(
     # Without the week after it, nobody of that account would be known to come again.
     with pytest.raises(ValueError, match=r"no 2026-02-07 of \['B'\]"):
         recipe("features")(date(2026, 1, 31))
+
+
+@pytest.mark.anyio
+async def test_features_keep_whom_the_nights_have_brought_after_the_cut_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    cut_off = date(2026, 1, 8)
+
+    def came(identity: str, *days: int) -> dict[str, Any]:
+        first, *_, last = (int(datetime(2026, 1, day, 12, tzinfo=UTC).timestamp()) for day in days)
+        summary = {"count": len(days), "first_seen": first, "last_seen": last}
+        return {"identity": identity, "profileData": {"of": identity}, "events": {EVENT: summary}}
+
+    records = [came("early", 2, 2), came("last", 8, 8), came("both", 2, 8), came("back", 2, 10)]
+    async with Emulator(records=records) as emulator, session_for(emulator) as session:
+        for night in range(2, 17):
+            began = datetime(2026, 1, night, 2, 30, tzinfo=UTC)
+            with monkeypatch.context() as clock:
+                clock.setattr(time, "time", began.timestamp)
+                clock.setattr(time, "time_ns", partial(int, began.timestamp() * 1e9))
+                await session.sync(EVENT, since=date(2026, 1, 1), timezone="UTC", to="launched/")
+    features = recipe("features")(cut_off)
+    assert [row[1:5] for row in features] == [
+        ("back", 6, 1, True),
+        ("both", 0, 2, False),
+        ("early", 6, 1, False),
+        ("last", 0, 1, False),
+    ]
+    values = block_of("dataframes.md", "the values of each person", "sql")
+    values = values.replace("2026-01-03", "2026-01-08").replace("2026-01-04", "2026-01-09")
+    rows = {(account, who): of for account, who, of, _ in duckdb.execute(values).fetchall()}
+    # As an inner join has them: nobody is left out.
+    joined = {row[1]: rows[row[0], row[-1]] for row in features}
+    assert {who: of and json.loads(of) for who, of in joined.items()} == {
+        "back": {"of": "back"},
+        "both": {"of": "both"},
+        "early": {"of": "early"},
+        "last": None,
+    }
 
 
 @pytest.mark.anyio
