@@ -621,6 +621,37 @@ def test_the_questions_are_answered_by_the_table(home: Home) -> None:
     assert on_whatsapp == {one for one, kind in types if kind.startswith("WHATSAPP")} != set()
 
 
+def bring_other_tables(home: Home, database: str) -> None:
+    """Bring a table of bindings, and one of another sync, into a database beside `profiles`."""
+    sync = "sync 'App Launched' --account shop --since 2026-01-01 --until 2026-01-02"
+    (home.crm / "users.txt").write_text("user1\n")
+    for command in (
+        "lookup users.txt --by user-id --account shop",
+        f"{sync} --table launched",
+    ):
+        to = f"-o {shlex.quote(database)} --quiet"
+        done = home.run("/bin/sh", "-c", f"cd crm && .venv/bin/altaprofiles {command} {to}")
+        assert done.returncode == 0, done.stderr
+
+
+@needs_jq
+def test_an_account_without_rows_since_a_day_is_named(home: Home) -> None:
+    [line] = re.findall(r"`(altaprofiles status [^`]* jq [^`]*)`", SECTION)
+    assert home.run("/bin/sh", "-c", cron_command()).returncode == 0
+    bring_other_tables(home, "crm.duckdb")
+    with duckdb.connect(home.crm / "crm.duckdb") as connection:
+        connection.execute("UPDATE altaprofiles_sync SET synced_at = '2026-01-30 02:30:00Z'")
+        connection.execute(
+            "UPDATE altaprofiles_sync SET synced_at = '2026-01-31 02:30:00Z' "
+            "WHERE table_name = 'profiles'"
+        )
+    line = line.replace("altaprofiles status", "cd crm && .venv/bin/altaprofiles status")
+    assert home.run("/bin/sh", "-c", line).stdout == ""
+    account = str(home.emulator.clevertap.account_id)
+    late = home.run("/bin/sh", "-c", line.replace("2026-01-31", "2026-02-01"))
+    assert (late.stdout, late.stderr) == (f"{account}\n", "")
+
+
 @needs_jq
 @pytest.mark.parametrize("output", ["crm.duckdb", "postgresql"])
 def test_an_audit_compares_a_table_with_an_export(
@@ -635,7 +666,7 @@ def test_an_audit_compares_a_table_with_an_export(
     if output == "postgresql":
         server: Server = request.getfixturevalue("postgres")
         to, database = server.url("profiles"), server.url()
-        script = script.replace("status crm.duckdb", f"status {shlex.quote(to)}")
+        script = script.replace("status crm.duckdb --table profiles", f"status {shlex.quote(to)}")
         script = script.replace("audit.py crm.duckdb", f"audit.py {shlex.quote(database)}")
     days = "--since 2026-01-01 --until 2026-01-07"
     night = f"cd crm && .venv/bin/altaprofiles sync 'App Launched' Charged {BOTH}{days} --quiet"
@@ -653,6 +684,7 @@ def test_an_audit_compares_a_table_with_an_export(
         for command in (night, ahead):
             done = home.run("/bin/sh", "-c", f"{command} -o {shlex.quote(to)}")
             assert done.returncode == 0, done.stderr
+        bring_other_tables(home, database)
         names = [str(one.clevertap.account_id) for one in (home.emulator, outlet)]
         pairs = re.search(r"shop=(\S+) outlet=([^;]+);", script)
         assert pairs
@@ -723,8 +755,12 @@ def test_a_night_leaves_metrics_for_node_exporter(home: Home) -> None:
         assert [path.name for path in folder.iterdir()] == ["crm.prom"]
         text = (folder / "crm.prom").read_text()
         samples = [one for family in text_string_to_metric_families(text) for one in family.samples]
+        names = [(one.name, *one.labels.values()) for one in samples]
+        # node_exporter refuses a file with a series twice.
+        assert len(names) == len({*names})
         return done.returncode, {one.name: (one.labels, one.value) for one in samples}
 
+    bring_other_tables(home, "crm.duckdb")
     code, metrics = night()
     labels = {"job_name": "crm"}
     account = labels | {"account": str(home.emulator.clevertap.account_id)}
