@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import configparser
 import json
+import os
 import plistlib
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, date, datetime, timedelta
@@ -19,6 +23,7 @@ from typing import Any, NamedTuple
 import duckdb
 import psycopg
 import pytest
+from anyio.from_thread import start_blocking_portal
 from prometheus_client.parser import text_string_to_metric_families
 
 from altaprofiles.cli.exits import Exit
@@ -27,10 +32,14 @@ from altaprofiles.emulator import Emulator
 from ..support.forks import write_program
 from ..support.guides import GUIDES, block_of
 from ..support.postgres import Server
+from ..support.servers import scripted
 from ..support.tasks import PATIENCE
 from ..support.terminals import emulated, refusing
 
 SECTION = (GUIDES / "every-night.md").read_text(encoding="utf-8")
+OBSERVABILITY = (GUIDES / "observability.md").read_text(encoding="utf-8")
+
+needs_jq = pytest.mark.skipif(shutil.which("jq") is None, reason="needs jq")
 
 
 def blocks(language: str) -> list[str]:
@@ -168,6 +177,49 @@ def test_a_night_that_fails_is_in_the_log(home: Home) -> None:
     assert home.people() > 10
 
 
+@needs_jq
+def test_a_log_is_read_past_the_line_of_the_shell(home: Home) -> None:
+    accounts = home.path / ".config" / "altaprofiles" / "accounts.toml"
+    text = accounts.read_text()
+    # A program of its own, which dies at once.
+    (home.crm / ".venv/bin/altaprofiles").write_text(
+        f'#!/bin/sh\necho $$ > pid\nexec {sys.executable} -m altaprofiles "$@"\n'
+    )
+    asked = threading.Event()
+
+    async def hold(_: bytes, __: asyncio.StreamWriter) -> None:
+        asked.set()
+        await asyncio.Event().wait()
+
+    with start_blocking_portal() as portal:
+        with portal.wrap_async_context_manager(scripted(hold)) as server:
+            accounts.write_text(re.sub(r'base_url = ".*"', f'base_url = "{server.url}"', text))
+            variables = [f"{name}={value}" for name, value in home.environment.items()]
+            with subprocess.Popen(
+                ["/usr/bin/env", "-i", *variables, "/bin/sh", "-c", cron_command()],
+                stdout=subprocess.PIPE,
+                text=True,
+                cwd=home.path,
+            ) as night:
+                assert asked.wait(PATIENCE)
+                os.kill(int((home.crm / "pid").read_text()), signal.SIGKILL)
+                mailed, _ = night.communicate(timeout=PATIENCE)
+    assert (night.returncode, "Killed" in mailed) == (137, True)
+    accounts.write_text("[accounts")
+    assert home.run("/bin/sh", "-c", cron_command()).returncode == Exit.CREDENTIALS
+    *shell_lines, line = (home.crm / "nightly.ndjson").read_text().splitlines()
+    assert [one for one in shell_lines if "Killed" in one] == shell_lines != []
+    message, guides = json.loads(line)["message"], SECTION + OBSERVABILITY
+    reading = re.findall(r"`(jq [^`]* nightly\.ndjson)`", guides)
+    shown = []
+    for command in reading:
+        done = home.run("/bin/sh", "-c", command, cwd=home.crm)
+        assert (done.returncode, done.stderr) == (0, "")
+        shown.append(done.stdout.rstrip("\n"))
+    assert shown == ["" if '"warning"' in command else message for command in reading]
+    assert len(reading) == 3
+
+
 def test_the_mail_about_several_accounts_has_the_reason(home: Home) -> None:
     accounts = home.path / ".config" / "altaprofiles" / "accounts.toml"
     text = accounts.read_text()
@@ -183,8 +235,6 @@ def test_the_mail_about_several_accounts_has_the_reason(home: Home) -> None:
 
 BOTH = "--account shop --account outlet "
 
-
-needs_jq = pytest.mark.skipif(shutil.which("jq") is None, reason="needs jq")
 
 SATURDAY = date(2026, 1, 31)
 
