@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import re
 import runpy
 from collections import defaultdict
@@ -12,6 +13,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import anyio
 import duckdb
 import polars
 import pytest
@@ -21,7 +23,7 @@ from altaprofiles.emulator import Emulator
 
 from ..support.guides import GUIDES, block_of, function_of
 from ..support.odd_people import NAMELESS, ODD_PEOPLE, with_odd_people
-from ..support.postgres import Server
+from ..support.postgres import Server, clients
 
 pytestmark = pytest.mark.anyio
 
@@ -424,6 +426,43 @@ async def test_a_person_who_is_forgotten_before_the_feed_is_not_handed_on(crm: D
     await night(again, BOB, device)
     crm.run(script)
     assert look(crm) == []
+
+
+async def test_psql_is_silent_about_a_feed_of_a_table_in_a_schema(
+    postgres: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    postgres.run("CREATE SCHEMA food")
+    async with (
+        Emulator(records=[ANN, BOB]) as emulator,
+        Session(clevertap=emulator.clevertap) as session,
+    ):
+        await session.sync("Charged", to=postgres.url("food.buyers"), **NIGHT)
+        account = str(emulator.clevertap.account_id)
+    listing, forget = forgetting("ann", account, has_feed=True)
+    feed, taken = block_of(GUIDE, "CREATE TABLE IF NOT EXISTS seen", "sql").split("-- once")
+    [options] = {*re.findall(r"PGOPTIONS=(\S+)`", (GUIDES / GUIDE).read_text("utf-8"))}
+    environment = {**os.environ, "PATH": f"{clients()}:/usr/bin:/bin"}
+
+    async def run(text: str, **variables: str) -> str:
+        words = ["psql", "-Xq", "-v", "ON_ERROR_STOP=1", "-f", "-", postgres.url()]
+        text = f"SET search_path = food;\n{text}".replace("profiles", "buyers")
+        text = text.replace("altabuyers_sync", "altaprofiles_sync")
+        done = await anyio.run_process(words, input=text.encode(), env=environment | variables)
+        assert done.stdout == b""
+        return done.stderr.decode()
+
+    try:
+        assert await run(feed) == ""
+        assert 'relation "seen" already exists' in await run(feed)
+        for text in (feed, f"-- once{taken}", feed, listing, forget, forget):
+            assert await run(text, PGOPTIONS=options) == ""
+        assert postgres.rows("SELECT person FROM food.buyers") == [("identity:bob",)]
+        assert postgres.rows("SELECT person FROM food.seen") == [("identity:bob",)]
+        tables = "SELECT tablename FROM pg_tables WHERE schemaname = 'public'"
+        assert postgres.rows(tables) == []
+    finally:
+        postgres.run("DROP SCHEMA food CASCADE")
 
 
 @pytest.mark.parametrize("nameless", NAMELESS)

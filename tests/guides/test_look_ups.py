@@ -254,6 +254,29 @@ def test_leading_zeros_come_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     }
 
 
+def test_leading_zeros_come_back_to_ids_that_excel_has_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = {
+        "17": "00000000000000017",
+        "17.0": "00000000000000017",
+        "'4900000000000300 ": "04900000000000300",
+        "04900000000000300": "04900000000000300",
+        "user_7.0": "user_7.0",
+        "": None,
+    }
+    Path("sheet.csv").write_text("name,id\n" + "".join(f'n,"{one}"\n' for one in given))
+    exec(block_of("look-ups.md", "AS repaired"), {})  # noqa: S102
+    query = block_of("look-ups.md", "lpad", "sql").replace("numbers.csv", "repaired.csv")
+    [words] = re.findall(
+        r"`(coalesce\(repaired, id\))` in place", (GUIDES / "look-ups.md").read_text("utf-8")
+    )
+    duckdb.execute(re.sub(r"\bid\b", words, query))
+    padded = duckdb.read_csv("padded.csv", header=True, all_varchar=True, quotechar='"')
+    assert [row[-1] for row in padded.fetchall()] == [*given.values()]
+
+
 def test_phones_match_however_they_are_spelled(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
