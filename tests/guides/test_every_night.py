@@ -611,6 +611,53 @@ async def test_files_of_a_folder_that_are_damaged_are_found(
     assert [line.partition(": ")[0] for line in found] == [str(ended), str(midst)]
 
 
+async def test_values_of_another_type_come_from_the_same_row(crm: Database) -> None:
+    weights = {
+        "number": 72,
+        "text": "72 kg",
+        "fraction": 72.5,
+        "truth": True,
+        "list": ["a", "b"],
+        "null": None,
+    }
+    people = [
+        did(name, 50, 5) | {"profileData": {"Weight": value}} for name, value in weights.items()
+    ]
+    people.append(did("without", 50, 5) | {"profileData": {}})
+
+    async def night(**options: Any) -> SyncReport:
+        async with (
+            Emulator(records=people) as emulator,
+            Session(clevertap=emulator.clevertap) as session,
+        ):
+            return await session.sync("Charged", to=crm.to, **(NIGHT | options))
+
+    report = await night(flatten={"Weight": "int64"})
+    query = 'SELECT identity, "Weight" FROM profiles'
+    present = {name for name, value in crm.rows(query) if value is not None}
+    assert present == {"number"}
+    update = block_of(GUIDE, 'UPDATE profiles SET "Weight"', "sql")
+    [warning] = report.warnings
+    alter = re.search(r"ALTER TABLE .*? USING .*?(?=; |$)", warning)
+    assert alter, warning
+    crm.run(alter[0])
+    crm.run(update)
+    found = dict(crm.rows(query))
+    assert json.loads(found.pop("list")) == ["a", "b"]
+    assert found == {
+        "number": "72",
+        "text": "72 kg",
+        "fraction": "72.5",
+        "truth": "true",
+        "null": None,
+        "without": None,
+    }
+    # The next night goes on with it, and changes none of the rows.
+    report = await night(flatten={"Weight": "text"}, late_days=60)
+    assert report.warnings == []
+    assert json.loads(dict(crm.rows(query))["list"]) == ["a", "b"]
+
+
 async def test_a_property_has_one_column_under_its_old_and_its_new_name(crm: Database) -> None:
     old = "Customer Type"
 
