@@ -41,10 +41,10 @@ def reachable(name: str, *tokens: str, **answers: Any) -> dict[str, Any]:
 
 PEOPLE = [
     reachable("ann", "t"),
-    reachable("bob", "", "t", email=False, push=True, sms="0"),
-    reachable("cat", "", email="False ", push="true", sms=1),
-    reachable("dan", email=True, push=True, sms=False),
-    person("eve", "Charged", email=" ", phone=" "),
+    reachable("bob", "", "t", email=False, push=True, sms="0", whatsapp=True),
+    reachable("cat", "", email="False ", push="true", sms=1, whatsapp="TRUE "),
+    reachable("dan", email=True, push=True, sms=False, whatsapp="0"),
+    person("eve", "Charged", email=" ", phone=" ", profileData={"MSG-whatsapp": True}),
     person("fay", "Charged", "App Launched", email="fay@example.com"),
 ]
 
@@ -68,7 +68,10 @@ def listed(ending: str = "parquet") -> list[list[str]]:
 
 @pytest.mark.parametrize("ending", ["parquet", "csv"])
 async def test_who_did_one_event_and_not_another_has_the_channels_without_an_opt_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    ending: str,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     async with (
@@ -79,14 +82,16 @@ async def test_who_did_one_event_and_not_another_has_the_channels_without_an_opt
             to, bom = f"{name}.{ending}", ending == "csv"
             await session.export(event, start=20260101, end=20260131, to=to, bom=bom)
     head, *rows = listed(ending)
-    assert head == ["name", "email", "phone", "by_email", "by_push", "by_sms"]
+    assert head == ["name", "email", "phone", "by_email", "by_push", "by_sms", "by_whatsapp"]
     assert [(row[0], *row[3:]) for row in rows] == [
-        ("ann", "true", "true", "true"),
-        ("bob", "false", "true", "false"),
-        ("cat", "false", "false", "true"),
-        ("dan", "true", "false", "false"),
-        ("eve", "false", "false", "false"),
+        ("ann", "true", "true", "true", "false"),
+        ("bob", "false", "true", "false", "true"),
+        ("cat", "false", "false", "true", "true"),
+        ("dan", "true", "false", "false", "false"),
+        ("eve", "false", "false", "false", "false"),
     ]
+    unreached = sum("true" not in row[3:] for row in rows)
+    assert f"\n{unreached} of them can be reached in none" in capsys.readouterr().out
 
 
 async def test_an_address_and_a_phone_of_another_type_reach_nobody(
