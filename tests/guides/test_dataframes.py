@@ -268,6 +268,8 @@ async def test_a_column_that_only_later_days_have_is_in_the_frame_of_polars(
         for number, flatten in enumerate([{}, *later]):
             night: dict[str, Any] = {"until": START + timedelta(days=number), "timezone": "UTC"}
             await session.sync(EVENT, since=START, to="crm/", flatten=flatten, late_days=0, **night)
+    nothing = recipe("days_of")("empty").group_by("account", "day").len().collect()
+    assert nothing.is_empty()
     frame = recipe("days_of")("crm").sort("day").select("identity", "day", "Plan", "Score")
     assert frame.collect().rows() == [
         ("ann", START, None, None),

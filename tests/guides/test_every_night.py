@@ -186,6 +186,33 @@ async def test_a_folder_is_read_by_its_days(
     assert sorted(latest) == [("ann", LAST), ("bob", LAST)]
 
 
+async def test_days_of_json_lines_become_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("days").mkdir()
+    query = block_of(GUIDE, "read_text('days/*.ndjson')", "sql")
+    days = [date(2026, 1, day) for day in range(1, 5)]
+    lines = {}
+    async with Emulator(people=60) as emulator, Session(clevertap=emulator.clevertap) as session:
+        for day in days:
+            to = Path(f"days/{day}.ndjson")
+            await session.export("App Launched", start=day, end=day, to=to)
+            lines[day] = to.read_bytes().count(b"\n")
+        await session.sync(
+            "App Launched", since=days[0], until=days[-1], timezone="UTC", to="lake/"
+        )
+        assert in_duckdb(query) == []
+        # Somebody is missing on one day, and nobody came on another one, as the file has it.
+        more = Path(f"days/{days[1]}.ndjson")
+        more.write_text(more.read_text("utf-8") + '{"name": "a\u2028b\\ud800"}\n', "utf-8")
+        Path(f"days/{days[2]}.ndjson").write_text("")
+        Path("days/2026-01-31.ndjson").write_text("{}\n")
+    people = lines[days[1]]
+    expected = [(days[1], people + 1, people), (date(2026, 1, 31), 1, 0)]
+    assert in_duckdb(query) == expected
+
+
 async def test_polars_tells_the_days_of_a_folder_apart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
