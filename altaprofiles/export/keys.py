@@ -11,7 +11,7 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from itertools import chain, count, islice, tee
+from itertools import chain, count, islice, pairwise, tee
 from operator import itemgetter
 from pathlib import Path
 from typing import Protocol, TypeAlias, runtime_checkable
@@ -428,7 +428,8 @@ class KeyFile:
 
         Of several columns, the header is the first line with as many cells as most lines have:
         below it the name would be a value, and above it part of a title. The name may be in other
-        case and punctuation, unless another line or column has it exactly.
+        case and punctuation, unless another line or column has it exactly. If the header lacks the
+        name, there may be another table above or below it, of which one line alone is the header.
         """
         tables = [self._rows_below(separator) for separator in self._separators]
         (_, width), table = max(((_shape(rows), rows) for rows in tables), key=itemgetter(0))
@@ -443,7 +444,8 @@ class KeyFile:
             alike = [name for name in names if "" != letters == _letters(name)]
             if len(alike) == 1:
                 near.append((number, alike[0]))
-        return near[0] if near else None
+        others = {number for table in tables for number in _headers(table, column)}
+        return near[0] if near else (others.pop(), column) if len(others) == 1 else None
 
     def _rows_below(self, separator: str) -> list[tuple[int, list[str]]]:
         """Return each line below the first one with its cells."""
@@ -522,6 +524,23 @@ def _may_be_header(row: list[str]) -> bool:
     # The name that a header of two columns lacks is that of an index.
     return bool(row[1]) if len(row) == 2 else sum(map(bool, row)) > 1
 
+
+def _headers(rows: list[tuple[int, list[str]]], column: str) -> Iterator[int]:
+    """Yield each line that has the column once, among names, and a key right below it."""
+    filled = [(number, row) for number, row in rows if any(row)]
+    for (number, row), (_, below) in pairwise(filled):
+        # An index may lack its name, and then the header is one cell short.
+        shift = len(below) - len(row)
+        is_header = row.count(column) == 1 and not any(map(_VALUE.fullmatch, row))
+        if is_header and shift in (0, 1) and _LIKE_KEY.search(below[row.index(column) + shift]):
+            yield number
+
+
+_VALUE = re.compile(r".*@.*|[\W\d_]+")
+"""A cell that hardly any header has: without letters, or an address."""
+
+_LIKE_KEY = re.compile(r"[\d@]")
+"""What nearly every identifier has, and hardly any name of a column."""
 
 _NAMED_SEPARATOR = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
 """The line by which Excel is told the separator of a CSV file."""

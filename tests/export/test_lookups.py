@@ -514,6 +514,71 @@ async def test_files(
             r"column: .*; line 2 has it as 'Email': pass that name, and to .*: tail -n \+2 .*$",
         ),
         (
+            "k.csv",
+            # Names of groups of columns.
+            b"Partners 2026\nContact;;Order\nemail;name;id\na@b.example;Ann;1\nd@e.example;Bob;2\n",
+            "email",
+            r"column: .*; line 3 has it: to .*: tail -n \+3 .*$",
+        ),
+        (
+            "k.csv",
+            b"Partners 2026\nFrom;2026-01-01\nTo;2026-01-31\n\nemail;name\na@b.example;Ann\n",
+            "email",
+            r"column: .*; line 5 has it: to .*: tail -n \+5 .*$",
+        ),
+        (
+            "k.csv",
+            b"Partners 2026\nMade by Cy;for Di\nemail;name\na@b.example;Ann\n",
+            "email",
+            r"column: .*; line 3 has it: to .*: tail -n \+3 .*$",
+        ),
+        (
+            "k.csv",
+            # A table of sums.
+            b"Partners 2026\nTotal;Open;Closed\n10;5;5\nemail;name;id\na@b.example;Ann;1\n",
+            "email",
+            r"column: .*; line 4 has it: to .*: tail -n \+4 .*$",
+        ),
+        (
+            "k.csv",
+            b"Partners 2026\nTotal;Open;Closed\n10;5;5\n\nemail;name\na@b.example;Ann\n",
+            "email",
+            r"column: .*; line 5 has it: to .*: tail -n \+5 .*$",
+        ),
+        (
+            "k.csv",
+            # The index has no cell in the header.
+            b"Partners 2026\nemail;name\n0;a@b.example;Ann\n1;d@e.example;Bob\n",
+            "email",
+            r"column: .*; line 2 has it: to .*: tail -n \+2 .*$",
+        ),
+        (
+            "k.csv",
+            "Übersicht\nÜber;;Öl\ngröße;ä;ö\n7;Ann;Ulm\n".encode(),
+            "größe",
+            r"column: .*; line 3 has it: to .*: tail -n \+3 .*$",
+        ),
+        (
+            "k.csv",
+            # The name is a value, or a title.
+            b"Partners 2026\nName;Channel\nAnn;email\nBob;sms\n",
+            "email",
+            r"column: .*; name exactly one, and remove what stands above the header, if anything",
+        ),
+        (
+            "k.csv",
+            b"Partners 2026\nemail\nName;Town\nAnn;Ulm\n",
+            "email",
+            r"column: .*; name exactly one, and remove what stands above the header, if anything",
+        ),
+        (
+            "k.csv",
+            # Two tables of one width.
+            b"Partners 2026\nBy;Cy\nemail;name\na@b.example;Ann\nemail;town\nd@e.example;Ulm\n",
+            "email",
+            r"column: .*; name exactly one, and remove what stands above the header, if anything",
+        ),
+        (
             "k.tsv",
             b"Partners 2026\nEmail,Name\na@b.example,Ann\n",
             "Email",
