@@ -105,8 +105,10 @@ class Report(Struct, frozen=True, kw_only=True):
         for name, one in (self.accounts or {}).items():
             words = "" if one.complete else "not complete, "
             rows.append((name, words + one._share))  # noqa: SLF001
-        rows.append(("retries", f"{self.retries:,} in {numbered(self.requests, 'request')}"))
-        rows.append(("time", clock(self.seconds)))
+        of_all = " of all runs" if self._is_resumed else ""
+        requests = numbered(self.requests, "request")
+        rows.append(("retries", f"{self.retries:,} in {requests}{of_all}"))
+        rows.append(("time", clock(self.seconds) + of_all))
         if self.bytes is not None:
             rows.append(("size", sized(self.bytes)))
         if self.sha256 is not None:
@@ -125,6 +127,11 @@ class Report(Struct, frozen=True, kw_only=True):
         if self.manifest is not None:
             rows.append(("manifest", path_text(self.manifest)))
         return rows
+
+    @property
+    def _is_resumed(self) -> bool:
+        """True if the figures include those of earlier runs, which some of its items are from."""
+        return False
 
     @property
     def _names_output(self) -> bool:
@@ -375,6 +382,10 @@ class ExportReport(Report, frozen=True, kw_only=True):
     failed_file: str | None = None
 
     @property
+    def _is_resumed(self) -> bool:
+        return self.resumed > 0
+
+    @property
     def _figures(self) -> Rows:
         # The days of several accounts are in the share of each, because they can differ.
         days = "" if self.accounts else self._days
@@ -587,6 +598,10 @@ class LookupReport(Report, frozen=True, kw_only=True):
     join_failed: int | None = None
     not_found_file: str | None = None
     failed_file: str | None = None
+
+    @property
+    def _is_resumed(self) -> bool:
+        return self.resumed > 0
 
     @property
     def _figures(self) -> Rows:

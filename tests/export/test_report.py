@@ -110,6 +110,14 @@ def test_an_export() -> None:
     ]
 
 
+def test_the_requests_and_the_time_of_earlier_runs_are_named_as_such() -> None:
+    for report in (EXPORT, LOOKUPS):
+        assert "all runs" not in str(report)
+        rows = msgspec.structs.replace(report, resumed=1).summary
+        assert ("retries", "5 in 1,234 requests of all runs") in rows
+        assert ("time", "1:02:03 of all runs") in rows
+
+
 def test_a_sync() -> None:
     assert str(SYNC).splitlines()[:6] == [
         "days      2026-01-01 to 2026-01-02",
