@@ -540,7 +540,7 @@ _VALUE = re.compile(r".*@.*|[\W\d_]+")
 """A cell that hardly any header has: without letters, or an address."""
 
 _LIKE_KEY = re.compile(r"[\d@]")
-"""What nearly every identifier has, and hardly any name of a column."""
+"""A character that nearly every identifier has, and hardly any name of a column."""
 
 _NAMED_SEPARATOR = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
 """The line by which Excel is told the separator of a CSV file."""
