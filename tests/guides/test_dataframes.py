@@ -13,6 +13,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import anyio.to_thread
@@ -364,7 +365,7 @@ async def test_people_who_get_an_identity_are_retained(
     absorbed = []
     for month, records in MONTHS.items():
         async with with_odd_people([nameless | one for one in records]) as session:
-            await session.export(to="one.parquet")
+            await session.export("App Launched", **RANGE, to="one.parquet")
             # Another account has the same people.
             both = (
                 "FROM 'one.parquet' UNION ALL SELECT * REPLACE ('ZZ' AS account) FROM 'one.parquet'"
@@ -389,6 +390,8 @@ async def test_people_who_get_an_identity_are_retained(
     of_days = "date_trunc('week', day)::DATE AS month"
     files = "read_parquet('active-*.parquet', filename = true)"
     days = "read_parquet('crm/*/*.parquet', hive_partitioning = true, union_by_name = true)"
+    event = "WHERE list_contains(matched, 'App Launched')"
+    assert f"`{event}`\nbehind them where the folder has several events" in text
     for one, other in ((of_files, of_days), (files, days)):
         assert one in query
         assert other in text
@@ -397,7 +400,15 @@ async def test_people_who_get_an_identity_are_retained(
         folder = Path(f"crm/day=2026-01-{day:02}")
         folder.mkdir(parents=True)
         Path(f"active-{month}.parquet").rename(folder / "people.parquet")
-    assert duckdb.execute(query).fetchall() == cohorts(date(2026, 1, 5), date(2026, 1, 12))
+    weeks = cohorts(date(2026, 1, 5), date(2026, 1, 12))
+    assert duckdb.execute(query).fetchall() == weeks
+    # Somebody else, who did another event.
+    duckdb.execute("""
+        COPY (SELECT DISTINCT * REPLACE (['Charged'] AS matched, 'eve' AS identity, 'eve' AS person)
+        FROM 'crm/day=2026-01-08/people.parquet') TO 'crm/day=2026-01-08/other.parquet'
+    """)
+    assert duckdb.execute(query).fetchall() != weeks
+    assert duckdb.execute(query.replace(days, f"{days} {event}")).fetchall() == weeks
     # One table has them once, and forgets the months.
     assert absorbed == [0, 1]
 
@@ -726,8 +737,8 @@ async def test_features_know_nothing_of_the_days_after_the_cut_off(
     found = recipe("features")(date(2026, 1, 30))
     assert [row[1:] for row in found] == [
         ("back", 0, 1, True, "identity:back"),
-        ("bob", 0, 2, True, "objectId:d1"),
         ("gone", 29, 1, False, "identity:gone"),
+        ("objectId:d1", 0, 2, True, "objectId:d1"),
         ("objectId:d2", 0, 1, False, "objectId:d2"),
     ]
     values = block_of("dataframes.md", "the values of each person", "sql")
@@ -744,6 +755,156 @@ async def test_features_know_nothing_of_the_days_after_the_cut_off(
     # Without the week after it, nobody of that account would be known to come again.
     with pytest.raises(ValueError, match=r"no 2026-02-07 of \['B'\]"):
         recipe("features")(date(2026, 1, 31))
+
+
+CUT_OFF = date(2026, 1, 20)
+
+
+@pytest.mark.anyio
+async def test_people_with_equal_pasts_have_equal_features(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    groups = [f"{group}{number}" for group in "xy" for number in range(3)]
+    # Each has a row with an identity, and one of another device without.
+    records = [
+        one
+        for who in groups
+        for one in (
+            person(who, f"{who}-web") | came(8, 8),
+            person(None, f"{who}-phone") | came(12, 14),
+        )
+    ]
+    async with Emulator(records=records) as emulator, session_for(emulator) as session:
+        nights: dict[str, Any] = {"since": date(2026, 1, 7), "timezone": "UTC", "to": "launched/"}
+        await session.sync("App Launched", until=CUT_OFF, **nights)
+        # They come back on the phone, and log in there.
+        for who in groups[:3]:
+            emulator.add(person(who, f"{who}-web", f"{who}-phone") | came(8, 25))
+        await session.sync("App Launched", until=CUT_OFF + timedelta(days=7), **nights)
+    found = [row[1:5] for row in recipe("features")(CUT_OFF)]
+    assert found == sorted(
+        row
+        for who in groups
+        for row in ((who, 12, 1, who[0] == "x"), (f"objectId:{who}-phone", 6, 2, who[0] == "x"))
+    )
+    # Shorter than it takes them.
+    assert not any(row[4] for row in recipe("features")(CUT_OFF, label_days=4))
+
+
+def came(first: int, last: int) -> dict[str, Any]:
+    """Return the events of a record of somebody who came on these two days of January."""
+    times = [int(datetime(2026, 1, day, 10, tzinfo=UTC).timestamp()) for day in (first, last)]
+    summary = {"count": 2, "first_seen": times[0], "last_seen": times[1]}
+    return {"events": {"App Launched": summary}}
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("seed", range(3))
+async def test_features_are_those_that_a_program_in_python_finds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    random = Random(seed)
+    last = CUT_OFF + timedelta(days=5)
+    names = ["ann", "bob", None, None]
+    devices = [("d1", "d2"), ("d3",), ("d4", "d5"), ("d6",)]
+    days = {
+        CUT_OFF + timedelta(days=number): [
+            *[person("dan")] * (number <= 0),
+            *(
+                person(one, *of)
+                for one, of in zip(random.sample(names, 2), random.sample(devices, 2), strict=True)
+            ),
+        ]
+        for number in (-31, -29, -20, -8, -3, 0, 1, 3, 5, 6)
+    }
+    for day, records in days.items():
+        folder = Path(f"launched/day={day}")
+        folder.mkdir(parents=True)
+        async with with_odd_people(records) as session:
+            await session.export("App Launched", start=day, end=day, to=folder / "one.parquet")
+    state = {"accounts": [{"account": "A", "through": str(last)}]}
+    Path("launched/_altaprofiles.json").write_text(json.dumps(state))
+    found = [row[1:5] for row in recipe("features")(CUT_OFF, label_days=5)]
+    assert found == features_of(days, CUT_OFF, last)
+    assert {row[3] for row in found} == {False, True}
+    # Another future changes labels at most.
+    for day in days:
+        if day > CUT_OFF:
+            Path(f"launched/day={day}/one.parquet").unlink()
+    assert [row[1:4] for row in recipe("features")(CUT_OFF, label_days=5)] == [
+        row[:3] for row in found
+    ]
+
+
+def features_of(
+    days: dict[date, list[dict[str, Any]]], cut_off: date, last: date
+) -> list[tuple[str, int, int, bool]]:
+    rows = [
+        (day, one.get("identity"), [device["objectId"] for device in one["platformInfo"]])
+        for day, records in days.items()
+        for one in records
+        if cut_off - timedelta(days=29) <= day <= last
+    ]
+
+    def owners(end: date) -> dict[str, str]:
+        found: dict[str, tuple[date, str]] = {}
+        for day, identity, devices in rows:
+            for device in devices if identity and day <= end else []:
+                found[device] = max(found.get(device, (day, identity)), (day, identity))
+        return {device: identity for device, (_, identity) in found.items()}
+
+    def who(identity: str | None, devices: list[str], *known: dict[str, str]) -> str:
+        for of in known:
+            identity = identity or max((of[one] for one in devices if one in of), default=None)
+        return identity or f"objectId:{devices[0]}"
+
+    then, later = owners(cut_off), owners(last)
+    back = {who(identity, devices, then, later) for day, identity, devices in rows if day > cut_off}
+    came: dict[str, set[date]] = {}
+    again: set[str] = set()
+    for day, identity, devices in rows:
+        if day <= cut_off:
+            name = who(identity, devices, then)
+            came.setdefault(name, set()).add(day)
+            if who(identity, devices, then, later) in back:
+                again.add(name)
+    return [
+        (name, (cut_off - max(seen)).days, len(seen), name in again)
+        for name, seen in sorted(came.items())
+    ]
+
+
+@pytest.mark.anyio
+async def test_days_whose_rows_came_after_the_cut_off_are_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    nights: dict[str, Any] = {"since": date(2025, 12, 1), "until": date(2026, 1, 5)}
+    async with (
+        Emulator(records=[person("ann")]) as emulator,
+        Session(clevertap=emulator.clevertap) as session,
+    ):
+        await session.sync("App Launched", **nights, timezone="UTC", to="launched/")
+    query = block_of("dataframes.md", "with rows that came after it", "sql")
+    files = [*Path("launched").glob("day=*/*.parquet")]
+
+    def shown(fetched_at: str) -> list[date]:
+        for path in files:
+            day = f"DATE '{path.parent.name.removeprefix('day=')}'"
+            duckdb.execute(f"""
+                COPY (SELECT * REPLACE (({fetched_at.format(day)}) AS fetched_at) FROM '{path}')
+                TO '{path}' (FORMAT parquet)
+            """)
+        return [day for _, day, *_ in duckdb.execute(query).fetchall()]
+
+    past = [date(2026, 1, 3) - timedelta(days=number) for number in range(29, -1, -1)]
+    assert shown("now()") == past
+    # As nights bring a day in the morning after it, and two more times.
+    for late_days, last in ((2, past[-3:]), (0, past[-1:])):
+        night = f"({{}} + {late_days + 1})::TIMESTAMP + INTERVAL 150 MINUTE"
+        assert shown(f"timezone('UTC', {night})") == last
 
 
 @pytest.mark.anyio

@@ -177,6 +177,7 @@ def values() -> dict[str, Any]:
         "accounts": {"shop": right, "outlet": CleverTap("X", "wrong", base_url=right.url)},
         "start": 20260101,
         "cut_off": date(2026, 1, 3),
+        "label_days": 7,
         "since": datetime.now(UTC).date() - timedelta(days=2),
         "end": 20260131,
         "to": "given.ndjson",
