@@ -113,8 +113,9 @@ class Profiles:
 
         Results arrive as they complete, or in input order with `ordered`. `keys` may be any
         iterable or async iterable, even an endless one: at most four keys per worker are read
-        ahead. A key that fails or is invalid has a `lookup.error`, and the others continue.
-        The results can be read once: after their end, call it again.
+        ahead. A key that fails or is invalid has a `lookup.error`, and the others continue. So do
+        they in an outage, each with its retries; `session.export_lookups` stops there after ten
+        failures in a row. The results can be read once: after their end, call it again.
 
         Args:
             keys: identifiers, as text or int. A missing value or a blank text has a result with an

@@ -456,8 +456,9 @@ class Session:
         """Yield each of `profiles` with the CDP users bound to its identity.
 
         Every profile is yielded once. `customer.cdp` is empty when the profile has no identity,
-        when nothing is bound to it, or when its lookup failed (`customer.error`). Customers arrive
-        as their lookups complete, or in the order of `profiles` with `ordered`.
+        when nothing is bound to it, or when its lookup failed (`customer.error`). An outage does
+        not end it, as with `session.profiles.get_many`. Customers arrive as their lookups
+        complete, or in the order of `profiles` with `ordered`.
         The results can be read once: after their end, call it again.
 
         Args:

@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
@@ -22,11 +22,20 @@ import pandas as pd  # type: ignore[import-untyped]
 import polars as pl
 import pytest
 
-from altaprofiles import Retry, Session
+from altaprofiles import (
+    AltaProfilesError,
+    BadRequest,
+    InvalidArgument,
+    Lookup,
+    Profile,
+    Retry,
+    ServerError,
+    Session,
+)
 from altaprofiles.accounts import Accounts
 from altaprofiles.emulator import Emulator
 
-from ..support.guides import GUIDES, block_of, function_of
+from ..support.guides import GUIDES, block_of, function_of, write_programs
 from ..support.odd_people import NAMELESS, ODD_PEOPLE, TIME, with_odd_people
 from ..support.sessions import EVENT, RANGE, START, session_for
 from ..support.tasks import PATIENCE
@@ -56,6 +65,14 @@ MONTHS = {
         person("cat", "d5"),
     ],
 }
+
+
+@pytest.fixture(autouse=True)
+def programs(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The files of the guide, which its recipes import."""
+    folder = tmp_path_factory.mktemp("programs")
+    write_programs("dataframes.md", folder)
+    monkeypatch.syspath_prepend(folder)
 
 
 def recipe(name: str) -> Callable[..., Any]:
@@ -462,6 +479,74 @@ async def test_a_column_of_any_kind_of_text_is_joined(
 
 
 @pytest.mark.anyio
+async def test_ten_failures_in_a_row_end_a_look_up() -> None:
+    down, refused = (
+        ServerError(api="CleverTap", status=503),
+        BadRequest(api="CleverTap", status=400),
+    )
+    invalid = InvalidArgument("keys[0]: x")
+    until_down = recipe("until_down")
+    closed = False
+
+    async def results(*errors: AltaProfilesError | None) -> AsyncGenerator[Lookup[str], None]:
+        nonlocal closed
+        closed = False
+        try:
+            for error in errors:
+                yield Lookup("7", error=error)
+        finally:
+            closed = True
+
+    streak = [down] * 9
+    for other in (None, invalid, refused):
+        errors = [*streak, other, *streak, other]
+        assert [one.error async for one in until_down(results(*errors))] == errors
+    assert [one.error async for one in until_down(results(*[invalid] * 20))] == [invalid] * 20
+    seen = []
+    with pytest.raises(ServerError):
+        async for one in until_down(results(None, *streak, down, None)):
+            seen.append(one.error)
+    assert (seen, closed) == ([None, *streak], True)
+
+
+@pytest.mark.anyio
+async def test_a_look_up_in_memory_ends_in_an_outage() -> None:
+    ids = [f"{number}" for number in range(1000)]
+    mine = pd.DataFrame({"my_id": ids})
+    results = UntilThree()
+    async with (
+        Emulator(records=[{"identity": one} for one in ids]) as emulator,
+        Session(clevertap=emulator.clevertap, retry=Retry(attempts=1)) as session,
+    ):
+        results.emulator = emulator
+        with pytest.raises(ServerError):
+            await recipe("counted")(session, ids, results)
+        with pytest.raises(ServerError):
+            await recipe("joined")(session, mine, "my_id", "identity")
+        assert emulator.stats.requests["profile"] < 200
+    # What came before stays.
+    assert sum(one.value is not None for one in results) >= 3
+
+
+class UntilThree(list[Lookup[Profile]]):
+    """Results; the service is down once there are three."""
+
+    emulator: Emulator
+
+    def append(self, one: Lookup[Profile]) -> None:
+        super().append(one)
+        if len(self) == 3:
+            self.emulator.faults = {"server_error": 1}
+
+
+def test_every_look_up_in_memory_ends_in_an_outage() -> None:
+    calls = re.findall(
+        r"(\S*)session\.\w+\.get_many\(", (GUIDES / "dataframes.md").read_text("utf-8")
+    )
+    assert {*calls} == {"until_down("}
+
+
+@pytest.mark.anyio
 async def test_only_ids_that_are_not_known_are_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -805,7 +890,7 @@ async def test_features_are_those_that_a_program_in_python_finds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    random = Random(seed)
+    random = Random(seed)  # noqa: S311
     last = CUT_OFF + timedelta(days=5)
     names = ["ann", "bob", None, None]
     devices = [("d1", "d2"), ("d3",), ("d4", "d5"), ("d6",)]

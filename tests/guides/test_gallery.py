@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 from base64 import b64decode
 from collections import Counter
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import duckdb
+import pandas as pd  # type: ignore[import-untyped]
 import pytest
 from PIL import Image
 
+from ..support.guides import GUIDES
 from ..support.notebooks import executed, shown_as, text_of
+from ..support.odd_people import ODD_PEOPLE, with_odd_people
 from .gallery import PICTURE, cells
 
 DRAWN = """
@@ -92,6 +97,31 @@ def test_odd_records_stop_no_cell(tmp_path: Path) -> None:
     outputs = executed(tmp_path, notebook)
     people = text_of(outputs[2]).split()[0]
     assert text_of(outputs[-2]) == f"True {people}\n"
+
+
+@pytest.mark.anyio
+async def test_people_without_a_readable_answer_can_be_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    async with with_odd_people() as session:
+        await session.export(to="people.parquet")
+    readable = {
+        one["identity"] for one in ODD_PEOPLE if isinstance(one.get("profileData", {}), dict)
+    }
+    people = pd.read_parquet("people.parquet", dtype_backend="numpy_nullable")
+    left = eval(code_in("gallery.md", "people[people"), {"people": people})  # noqa: S307
+    assert {*left["identity"]} == readable != {*people["identity"]}
+    where = code_in("export-and-resume.md", "WHERE coalesce(json_type")
+    rows = duckdb.execute(f"SELECT identity FROM 'people.parquet' {where}").fetchall()
+    assert {identity for (identity,) in rows} == readable
+
+
+def code_in(guide: str, beginning: str) -> str:
+    """Return the only code in a guide's text that begins so."""
+    text = (GUIDES / guide).read_text("utf-8")
+    (code,) = re.findall(rf"`({re.escape(beginning)}[^`\n]*)`", text)
+    return str(code)
 
 
 def test_nobody_stops_no_cell(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import sqlite3
 import sys
 from collections import Counter
 from functools import partial
@@ -17,7 +18,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from altaprofiles import Alta, CleverTap, Incomplete, Session, unfinished_in
+from altaprofiles import (
+    Alta,
+    CleverTap,
+    Incomplete,
+    Retry,
+    ServerError,
+    Session,
+    unfinished_in,
+)
 from altaprofiles.emulator import Emulator
 
 from ..support.guides import GUIDES, block_of, function_of
@@ -154,6 +163,33 @@ async def test_a_list_may_have_columns_of_the_answers_and_late_quotes(
             *("3", "found in another spelling", "Fay.Lee@example.com"),
         ),
     ]
+
+
+@pytest.mark.anyio
+async def test_a_queue_of_keys_keeps_its_results_and_ends_in_an_outage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    work_off = function_of("look-ups.md", "work_off")
+    ids = [f"{number}" for number in range(300)]
+    async with (
+        Emulator(records=[{"identity": one} for one in ids]) as emulator,
+        Session(clevertap=emulator.clevertap, retry=Retry(attempts=1)) as session,
+    ):
+        # Keys that are not valid say nothing of the service.
+        await work_off(session, [*ids[:5], *(" " * number for number in range(20))])
+        emulator.faults = {"server_error": 1}
+        with pytest.raises(ServerError):
+            await work_off(session, ids)
+        assert emulator.stats.requests["profile"] < 100
+        emulator.faults = {}
+        await work_off(session, ids)
+        assert emulator.stats.requests["profile"] < 400
+    assert capsys.readouterr().out == "0 to ask for again\n" * 2
+    with sqlite3.connect("jobs.sqlite") as store:
+        states = store.execute("SELECT state, count(*) FROM jobs GROUP BY state ORDER BY state")
+        assert states.fetchall() == [("found", 300), ("refused", 20)]
+    store.close()
 
 
 @pytest.mark.anyio
