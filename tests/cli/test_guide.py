@@ -166,6 +166,23 @@ def test_words_of_one_section_are_found_in_other_forms(
     assert guide in done.stdout.decode()
 
 
+def test_all_guides_show_two_lines_of_a_section_and_one_guide_all(env: dict[str, str]) -> None:
+    few, every = (
+        run(env, "guide", *guide, "--search", "churn").stdout.decode().splitlines()
+        for guide in ([], ["dataframes"])
+    )
+    section = "dataframes  Churn: features and a label: "
+    text = (GUIDES / "dataframes.md").read_text("utf-8")
+    body = text.partition("\n## Churn: features and a label\n")[2].partition("\n## ")[0]
+    lines = [line.strip() for line in body.splitlines() if line and not line.startswith("```")]
+    assert [line.removeprefix(section) for line in every if line.startswith(section)] == lines
+    assert [line.removeprefix(section) for line in few if line.startswith(section)] == [
+        lines[0],
+        f"{lines[1]} (and {len(lines) - 2} more)",
+    ]
+    assert len(few) < 24
+
+
 def test_a_short_word_is_found_as_a_whole_word(env: dict[str, str]) -> None:
     done = run(env, "guide", "--search", "CA")
     for line in done.stdout.decode().splitlines():

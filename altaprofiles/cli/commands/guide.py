@@ -45,7 +45,9 @@ def _complete(context: click.Context, parameter: click.Parameter, incomplete: st
 )
 @click.argument("guide", required=False, shell_complete=_complete)
 @click.option(
-    "--search", metavar="WORDS", help="List the lines of all guides, or of GUIDE, with these words."
+    "--search",
+    metavar="WORDS",
+    help="List the sections of all guides with these words, two lines each, or all lines of GUIDE.",
 )
 @click.pass_obj
 def guide(app: App, guide: str | None, search: str | None) -> None:
@@ -64,7 +66,9 @@ def guide(app: App, guide: str | None, search: str | None) -> None:
         raise click.UsageError(f"no such guide; {_advice(guide)}")
     if search is not None:
         words = search.casefold().split()
-        hits = [*_hits(words, _ORDER if guide is None else [guide])] if words else []
+        names = _ORDER if guide is None else [guide]
+        most = _MOST if guide is None else None
+        hits = [*_hits(words, names, most)] if words else []
         if not hits:
             raise Failure("no section of the guides has all of these words", Exit.NOT_FOUND)
         width = max(len(hit.guide) for hit in hits)
@@ -94,10 +98,20 @@ def _advice(name: str) -> str:
     return f"did you mean {close[0]}?" if close else "for the list, run: altaprofiles guide"
 
 
-def _hits(words: list[str], names: tuple[str, ...] | list[str]) -> Iterator[_Hit]:
-    """Yield the lines that have all of the words, in any order, and if they are few, sections."""
+def _hits(words: list[str], names: tuple[str, ...] | list[str], most: int | None) -> Iterator[_Hit]:
+    """Yield the lines that have all of the words, in any order, and if they are few, sections.
+
+    Of each section, `most` lines; None for all.
+    """
     found = [*_lines(words, names)]
-    yield from found
+    for _, group in groupby(found, key=itemgetter(0, 1)):
+        hits = [*group]
+        # A heading is in front of each of the other lines.
+        hits = [hit for hit in hits if not hit.line.endswith(f"# {hit.section}")] or hits
+        shown = hits[:most]
+        if left := len(hits) - len(shown):
+            shown[-1] = shown[-1]._replace(line=f"{shown[-1].line} (and {left:,} more)")
+        yield from shown
     if len(found) < _FEW:
         places = {(hit.guide, hit.section) for hit in found}
         for hit in _sections([word[: max(4, len(word) - 2)] for word in words], names):
@@ -105,6 +119,8 @@ def _hits(words: list[str], names: tuple[str, ...] | list[str]) -> Iterator[_Hit
                 yield hit
 
 
+_MOST = 2
+"""Lines of one section that are shown of a search in all guides."""
 _FEW = 3
 """Lines below which sections that have the words in several lines are shown as well."""
 
@@ -124,7 +140,7 @@ def _lines(words: list[str], names: tuple[str, ...] | list[str]) -> Iterator[_Hi
     for name in names:
         for section, line in _sectioned(_text(name)):
             text = f"{section} {line}".casefold()
-            if line.strip("` ") and all(re.search(one, text) for one in wanted):
+            if not _FENCE.fullmatch(line) and all(re.search(one, text) for one in wanted):
                 yield _Hit(name, section, line.strip())
 
 
@@ -136,6 +152,8 @@ def _wanted(word: str) -> str:
     return rf"(?<!\w){re.escape(word)}(?!\w)"
 
 
+_FENCE = re.compile(r"\s*(```\w*)?")
+"""A line that is empty, or around a code block."""
 _SHORT = 3
 """Letters of words that are searched for as whole words."""
 
