@@ -934,11 +934,11 @@ def features_of(
     ]
 
     def owners(end: date) -> dict[str, str]:
-        found: dict[str, tuple[date, str]] = {}
-        for day, identity, devices in rows:
-            for device in devices if identity and day <= end else []:
-                found[device] = max(found.get(device, (day, identity)), (day, identity))
-        return {device: identity for device, (_, identity) in found.items()}
+        found: dict[str, str] = {}
+        for day, identity, devices in sorted(rows, key=lambda row: (row[0], row[1] or "")):
+            if identity and day <= end:
+                found |= dict.fromkeys(devices, identity)
+        return found
 
     def who(identity: str | None, devices: list[str], *known: dict[str, str]) -> str:
         for of in known:

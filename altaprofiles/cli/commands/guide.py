@@ -108,10 +108,10 @@ def _hits(words: list[str], names: tuple[str, ...] | list[str], most: int | None
         hits = [*group]
         # A heading is in front of each of the other lines.
         hits = [hit for hit in hits if not hit.line.endswith(f"# {hit.section}")] or hits
-        shown = hits[:most]
-        if left := len(hits) - len(shown):
-            shown[-1] = shown[-1]._replace(line=f"{shown[-1].line} (and {left:,} more)")
-        yield from shown
+        first = hits[:most]
+        if left := len(hits) - len(first):
+            first[-1] = first[-1]._replace(line=f"{first[-1].line} (and {left:,} more)")
+        yield from first
     if len(found) < _FEW:
         places = {(hit.guide, hit.section) for hit in found}
         for hit in _sections([word[: max(4, len(word) - 2)] for word in words], names):
