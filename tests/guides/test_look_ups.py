@@ -281,8 +281,8 @@ def test_leading_zeros_come_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     pq.write_table(pa.table(found), "found.parquet")
     duckdb.execute(block_of("look-ups.md", "padded-answers.csv", "sql"))
     answers = duckdb.read_csv("padded-answers.csv", header=True, all_varchar=True).fetchall()
-    results = {row[1]: row[3:] for row in answers}
-    assert len(answers) == len(ids)
+    assert [row[0] for row in answers] == [str(number + 1) for number in range(len(ids))]
+    results = {row[2]: row[4:] for row in answers}
     assert results == {
         ids[0]: ("a", "found"),
         ids[1]: (None, "found"),
