@@ -103,7 +103,8 @@ def finishing_job(
             on_records=on_records,
             **{name: arguments.get(name, default) for name, default in _OF_EVENTS.items()},
         )
-        return Job([Part(with_joins(events, joins), reporting)], output, unfinished)
+        people = Part(with_joins(events, joins), reporting, before=arguments)
+        return Job([people], output, unfinished)
     endpoint = endpoint_of(plan.by)
     keys = KeysGathering(
         plan,
@@ -113,7 +114,8 @@ def finishing_job(
         encode=endpoint.encode,
         on_records=on_records,
     )
-    return Job([Part(with_joins(keys, joins), reporting)], output, unfinished)
+    found = Part(with_joins(keys, joins), reporting, before=arguments)
+    return Job([found], output, unfinished)
 
 
 def _table_of(output: Output, arguments: Mapping[str, Any]) -> str | None:

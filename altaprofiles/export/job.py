@@ -184,7 +184,7 @@ class Job(Generic[R, S]):
         if isinstance(gathering.plan, EventsPlan):
             for query in gathering.plan.wholes:
                 query.check_begun(latest_day())
-        names = [part.name for part in self._parts if part.name is not None]
+        names = [name for part in self._parts if (name := part.name_of_files) is not None]
         place = Place.of(self._output, gathering.content, gathering.endings, names)
         if (keys := gathering.reads) is not None:
             place.check_apart(keys.path, keys.table)

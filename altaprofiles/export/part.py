@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
 from msgspec.structs import replace
@@ -40,6 +41,9 @@ _REPAIRS = 2
 """Repairs of the store in one run before its disk counts as broken."""
 
 
+_TOGETHER = ("accounts", "account")
+"""The arguments of an export of several accounts: their names, and that of its own."""
+
 _FILES = frozenset({"not_found_file", "failed_file"})
 """Members of a report that name files beside the output."""
 
@@ -51,6 +55,7 @@ class Part(Generic[R, S]):
         gathering: the kind of export.
         reporting: counts requests and reports progress.
         name: the name of the account, for an export of several; else None.
+        before: the arguments of the unfinished export that it finishes, if any.
 
     Attributes:
         gathering, name: the arguments.
@@ -69,10 +74,17 @@ class Part(Generic[R, S]):
     """The parts that its gathering works with, from `open` on."""
 
     def __init__(
-        self, gathering: Gathering[R, S], reporting: Reporting[S], name: str | None = None
+        self,
+        gathering: Gathering[R, S],
+        reporting: Reporting[S],
+        name: str | None = None,
+        *,
+        before: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         self.gathering = gathering
         self.name = name
+        # An export of several is finished account by account.
+        self._together = {key: before[key] for key in _TOGETHER if key in before}
         self.error: Exception | None = None
         self.on_failure: Callable[[], object] = lambda: None
         self.assembled: Assembled | None = None
@@ -91,6 +103,11 @@ class Part(Generic[R, S]):
     def account(self) -> str:
         """The ID of the account."""
         return self.gathering.plan.account
+
+    @property
+    def name_of_files(self) -> str | None:
+        """The name of the account in files beside the output; None if those are of one account."""
+        return self.name or self._together.get("account")
 
     @property
     def place(self) -> Place:
@@ -129,11 +146,14 @@ class Part(Generic[R, S]):
         """
         resume = output.resume
         store = await threads.run(lambda: self.gathering.choose(workspaces, resume=resume))
-        together = {"accounts": [*names], "account": self.name} if names else {}
+        together = self._together
+        if self.name is not None:
+            together = {"accounts": [*names], "account": self.name}
+        own = self.name_of_files
         self.run = Run(
             workspaces,
             store,
-            place if self.name is None else place.of_account(self.name),
+            place if own is None else place.of_account(own),
             threads,
             self._reporting,
             self.report,

@@ -13,6 +13,7 @@ import subprocess
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -515,6 +516,30 @@ def test_the_same_keys_are_asked_of_each(
     assert not (tmp_path / "found.csv.not-found.txt").exists()
 
 
+def test_keys_of_each_that_are_finished_have_files_of_their_own(
+    env: dict[str, str], accounts: Accounts, tmp_path: Path
+) -> None:
+    of = {name: known(emulator, 30) for name, emulator in accounts.emulators.items()}
+    (tmp_path / "keys.txt").write_text("\n".join([*of["shop"], *of["outlet"]]))
+    command = ("lookup", "keys.txt", "--by", "identity", *BOTH, "-o", "crm.duckdb")
+    with ExitStack() as stack:
+        releases = []
+        for name, emulator in accounts.emulators.items():
+            lookups = held(emulator, b"GET /1/profile.json", passing=5, holding=9)
+            gate, release = stack.enter_context(lookups)
+            accounts.set(name, base_url=gate["CLEVERTAP_BASE_URL"])
+            releases.append(release)
+        killed(env, tmp_path, *command, some="select count(outcome) from keys")
+        for release in releases:
+            release()
+        done = run(env, "status", "crm.duckdb", "--finish-unfinished", "--quiet", cwd=tmp_path)
+    assert done.code == 0, done.stderr
+    for name, others in (("shop", of["outlet"]), ("outlet", of["shop"])):
+        missing = (tmp_path / f"crm.duckdb.{name}.not-found.txt").read_text().splitlines()
+        assert {*missing} == {*others} - {*of[name]}
+    assert not (tmp_path / "crm.duckdb.not-found.txt").exists()
+
+
 @pytest.mark.parametrize("out", ["found.parquet", "{account}.ndjson"])
 def test_keys_from_a_pipe(
     env: dict[str, str], accounts: Accounts, tmp_path: Path, out: str
@@ -587,8 +612,11 @@ def test_joined(env: dict[str, str], accounts: Accounts, tmp_path: Path) -> None
 # ---------------------------------------------------------------------- interruptions, and progress
 
 
-def killed(env: dict[str, str], folder: Path, *arguments: str) -> None:
-    """Run an export until pages of both accounts are on disk, and kill it."""
+PAGES = "select coalesce(sum(pages), 0) from chains"
+
+
+def killed(env: dict[str, str], folder: Path, *arguments: str, some: str = PAGES) -> None:
+    """Run an export until some pages of both accounts are on disk, or answers, and kill it."""
     with start(
         [*COMMAND, *arguments],
         env=env,
@@ -596,8 +624,7 @@ def killed(env: dict[str, str], folder: Path, *arguments: str) -> None:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     ) as process:
-        pages = "select coalesce(sum(pages), 0) from chains"
-        while sum(bool(journal(path, pages) > [(0,)]) for path in folder.glob("*.export/*-*")) < 2:
+        while sum(bool(journal(path, some) > [(0,)]) for path in folder.glob("*.export/*-*")) < 2:
             assert process.poll() is None
             time.sleep(0.02)
         process.kill()

@@ -913,3 +913,14 @@ def test_any_csv_is_made_into_one_that_a_double_click_opens(tmp_path: Path) -> N
     with target.open(encoding="utf-8-sig", newline="") as file:
         written = [*csv.reader(file, delimiter=";")]
     assert written == [["name", "n"], *([cell, "a"] for cell in cells.values())]
+
+
+@pytest.mark.parametrize("guide", ["into-databases.md", "dataframes.md"])
+def test_a_total_is_a_number_that_can_be_ordered(guide: str) -> None:
+    text = (GUIDES / guide).read_text("utf-8")
+    [cast] = re.findall(r"TRY_CAST\(profile_data->>'Total Spent' AS .*?\)+(?=`| DESC)", text)
+    values = [10, 20.5, "30", "NaN", "nan", "Infinity", "-inf", "1e3", "x", None, True, [1]]
+    rows = [json.dumps({"Total Spent": value}) for value in values]
+    query = f"SELECT {cast}::DOUBLE FROM (SELECT unnest($1)::JSON AS profile_data)"
+    totals = [total for (total,) in duckdb.execute(query, [rows]).fetchall()]
+    assert totals == [10, 20.5, 30, None, None, None, None, 1000, None, None, None, None]
