@@ -93,9 +93,8 @@ def blocking(
     one `blocking(…)` that is entered again, has a session of its own. A call that is interrupted,
     by Ctrl-C for one, is cancelled as a task would be, and has ended when the exception leaves it,
     so that an export can be resumed. One that comes while the session opens ends it as well. A
-    session whose block has not ended when the process exits is closed then: functions registered
-    with `atexit` after it was opened still find it open, and calls of those registered before
-    may raise `SessionClosed`.
+    session whose block has not ended when the process exits is closed then. Let no function of
+    `atexit` use one: it may be closed, and new connections and exports fail there.
 
     Args:
         make_session: returns a new session, such as `Session.from_env`, or

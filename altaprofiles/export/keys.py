@@ -529,10 +529,10 @@ def _headers(rows: list[tuple[int, list[str]]], column: str) -> Iterator[int]:
     """Yield each line that has the column once, among names, and a key right below it."""
     filled = [(number, row) for number, row in rows if any(row)]
     for (number, row), (_, below) in pairwise(filled):
-        # An index may lack its name, and then the header is one cell short.
-        shift = len(below) - len(row)
         is_header = row.count(column) == 1 and not any(map(_VALUE.fullmatch, row))
-        if is_header and shift in (0, 1) and _LIKE_KEY.search(below[row.index(column) + shift]):
+        # A header that is one cell short, as of an index, would be refused as well.
+        is_whole = is_header and len(row) == len(below)
+        if is_whole and _LIKE_KEY.search(below[row.index(column)]):
             yield number
 
 

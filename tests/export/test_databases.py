@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -139,15 +141,20 @@ async def test_lookups_of_two_accounts_are_told_apart_as_they_are_resumed(
     assert query(rows) == new
 
 
+@pytest.mark.parametrize("damage", [None, "UPDATE state SET value = '{}' WHERE name = 'plan'"])
 async def test_an_unfinished_lookup_that_is_damaged_is_in_nobodys_way(
-    place: tuple[str, Query],
+    place: tuple[str, Query], damage: str | None
 ) -> None:
     to, query = place
     async with both() as services:
         services.users = {key: [user(key, "a")] for key in KEYS}
         await halt(services, to)
         [left] = unfinished_in(to)
-        (left.path / "journal.sqlite").write_bytes(b"damaged" * 1000)
+        if damage is None:
+            (left.path / "journal.sqlite").write_bytes(b"damaged" * 1000)
+        else:
+            with closing(sqlite3.connect(left.path / "journal.sqlite")) as journal, journal:
+                journal.execute(damage)
         report = await look_up(services, to, "1", "2")
         assert (report.complete, query(PAIRS)) == (True, [])
 

@@ -550,7 +550,7 @@ async def test_files(
             # The index has no cell in the header.
             b"Partners 2026\nemail;name\n0;a@b.example;Ann\n1;d@e.example;Bob\n",
             "email",
-            r"column: .*; line 2 has it: to .*: tail -n \+2 .*$",
+            r"column: .*; name exactly one, and remove what stands above the header, if anything",
         ),
         (
             "k.csv",

@@ -498,15 +498,17 @@ async def test_ten_failures_in_a_row_end_a_look_up() -> None:
             closed = True
 
     streak = [down] * 9
-    for other in (None, invalid, refused):
+    for other in (None, refused):
         errors = [*streak, other, *streak, other]
         assert [one.error async for one in until_down(results(*errors))] == errors
     assert [one.error async for one in until_down(results(*[invalid] * 20))] == [invalid] * 20
-    seen = []
-    with pytest.raises(ServerError):
-        async for one in until_down(results(None, *streak, down, None)):
-            seen.append(one.error)
-    assert (seen, closed) == ([None, *streak], True)
+    # Nobody was asked for an invalid key.
+    for between in ([], [invalid]):
+        seen: list[AltaProfilesError | None] = []
+        with pytest.raises(ServerError):
+            async for one in until_down(results(None, *streak, *between, down, None)):
+                seen.append(one.error)
+        assert (seen, closed) == ([None, *streak, *between], True)
 
 
 @pytest.mark.anyio

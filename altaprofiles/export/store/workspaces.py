@@ -360,16 +360,14 @@ class Workspaces:
             if folder in opened or not (folder / JOURNAL).exists():
                 continue
             try:
-                other = Workspace.open(folder, resume=True)
+                with closing(Workspace.open(folder, resume=True)) as other:
+                    plan = other.begun()
+                    if own is not None and plan is not None and plan.account == own.account:
+                        self._fail_keys(store, other, plan)
             except ExportError as error:
+                # One that cannot be read, nobody can resume.
                 if isinstance(error, ExportLocked) or isinstance(error.__cause__, OSError):
                     raise
-                # Nobody can resume it.
-                continue
-            with closing(other):
-                plan = other.begun()
-                if own is not None and plan is not None and plan.account == own.account:
-                    self._fail_keys(store, other, plan)
 
     def _fail_keys(self, store: Workspace, other: Workspace, plan: Plan) -> None:
         failed = 0
