@@ -14,7 +14,7 @@ from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, TypeAlias
 
 import anyio.to_thread
 import duckdb
@@ -925,29 +925,38 @@ async def test_features_are_those_that_a_program_in_python_finds(
     ]
 
 
-def features_of(
-    days: dict[date, list[dict[str, Any]]], cut_off: date, last: date
-) -> list[tuple[str, int, int, bool]]:
-    rows = [
+Seen: TypeAlias = tuple[date, str | None, list[str]]
+
+
+def rows_of(days: dict[date, list[dict[str, Any]]]) -> list[Seen]:
+    """Return each day, identity and devices of a row."""
+    return [
         (day, one.get("identity"), [device["objectId"] for device in one["platformInfo"]])
         for day, records in days.items()
         for one in records
-        if cut_off - timedelta(days=29) <= day <= last
     ]
 
-    def owners(end: date) -> dict[str, str]:
-        found: dict[str, str] = {}
-        for day, identity, devices in sorted(rows, key=lambda row: (row[0], row[1] or "")):
-            if identity and day <= end:
-                found |= dict.fromkeys(devices, identity)
-        return found
 
-    def who(identity: str | None, devices: list[str], *known: dict[str, str]) -> str:
-        for of in known:
-            identity = identity or max((of[one] for one in devices if one in of), default=None)
-        return identity or f"objectId:{devices[0]}"
+def owners_in(rows: list[Seen]) -> dict[str, str]:
+    """Return the last identity of each device."""
+    found: dict[str, str] = {}
+    for _, identity, devices in sorted(rows, key=lambda row: (row[0], row[1] or "")):
+        if identity:
+            found |= dict.fromkeys(devices, identity)
+    return found
 
-    then, later = owners(cut_off), owners(last)
+
+def who(identity: str | None, devices: list[str], *known: dict[str, str]) -> str:
+    for of in known:
+        identity = identity or max((of[one] for one in devices if one in of), default=None)
+    return identity or f"objectId:{devices[0]}"
+
+
+def features_of(
+    days: dict[date, list[dict[str, Any]]], cut_off: date, last: date
+) -> list[tuple[str, int, int, bool]]:
+    rows = [row for row in rows_of(days) if cut_off - timedelta(days=29) <= row[0] <= last]
+    then, later = owners_in([row for row in rows if row[0] <= cut_off]), owners_in(rows)
     back = {who(identity, devices, then, later) for day, identity, devices in rows if day > cut_off}
     came: dict[str, set[date]] = {}
     again: set[str] = set()
@@ -961,6 +970,45 @@ def features_of(
         (name, (cut_off - max(seen)).days, len(seen), name in again)
         for name, seen in sorted(came.items())
     ]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("seed", range(3))
+async def test_who_comes_again_on_day_n_is_as_a_program_in_python_finds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    random = Random(seed)  # noqa: S311
+    names = ["ann", "bob", "cat", None, None]
+    devices = [("d1", "d2"), ("d3",), ("d4", "d5"), ("d6",)]
+    days = {
+        CUT_OFF + timedelta(days=number): [
+            person(one, *of)
+            for one, of in zip(random.sample(names, 3), random.sample(devices, 3), strict=True)
+        ]
+        for number in (0, 1, 3, 7, 8, 10, 28, 31)
+    }
+    for day, records in days.items():
+        folder = Path(f"launched/day={day}")
+        folder.mkdir(parents=True)
+        async with with_odd_people(records) as session:
+            await session.export("App Launched", start=day, end=day, to=folder / "one.parquet")
+    rows = rows_of(days)
+    owners = owners_in(rows)
+    came: dict[str, set[date]] = {}
+    for day, identity, of in rows:
+        came.setdefault(who(identity, of, owners), set()).add(day)
+    expected: dict[tuple[date, int], list[bool]] = {}
+    for seen in came.values():
+        first = min(seen)
+        for n in (1, 7, 28):
+            if (then := first + timedelta(days=n)) <= max(days):
+                monday = first - timedelta(days=first.weekday())
+                expected.setdefault((monday, n), []).append(then in seen)
+    assert [row[1:] for row in recipe("day_n")()] == [
+        (*key, len(again), sum(again)) for key, again in sorted(expected.items())
+    ]
+    assert any(map(any, expected.values()))
 
 
 @pytest.mark.anyio
