@@ -22,8 +22,8 @@ from collections.abc import (
     Iterable,
     Iterator,
 )
-from concurrent.futures import CancelledError, Future
-from contextlib import AbstractContextManager, suppress
+from concurrent.futures import CancelledError
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial, update_wrapper
 from types import TracebackType
 from typing import (
@@ -38,7 +38,7 @@ from typing import (
     overload,
 )
 
-from anyio import CancelScope
+from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from .base.calls import CallName, name_of, named, naming
 from .base.checks import check_seconds
@@ -47,7 +47,6 @@ from .errors import ConfigurationError, InvalidArgument, SessionClosed
 from .flow.fanout import check_items
 from .flow.handover import Ended, Handover
 from .flow.lifetime import FORKED, Work, closed_meanwhile, is_in_trio
-from .flow.loop_thread import LoopThread
 from .flow.results import PlainResults
 from .models import CdpUser, Customer, Key, Lookup, Page, Profile, Stats
 from .profiles import EventProfiles, Profiles
@@ -92,14 +91,13 @@ def blocking(
     there. An iterator belongs to one thread at a time, as any generator does. Each block, also of
     one `blocking(…)` that is entered again, has a session of its own. A call that is interrupted,
     by Ctrl-C for one, is cancelled as a task would be, and has ended when the exception leaves it,
-    so that an export can be resumed. One that comes while the session opens ends it as well. A
-    session whose block has not ended when the process exits is closed then. Let no function of
-    `atexit` use one: it may be closed, and new connections and exports fail there.
+    so that an export can be resumed. A session whose block has not ended when the process exits is
+    closed then. Let no function of `atexit` use one: it may be closed, and new connections and
+    exports fail there.
 
     Args:
         make_session: returns a new session, such as `Session.from_env`, or
-            `lambda: Session(clevertap=CleverTap(…), retry=Retry(deadline=60))`. It is called in
-            the thread of the caller.
+            `lambda: Session(clevertap=CleverTap(…), retry=Retry(deadline=60))`.
         drain: seconds that calls and iterations of other threads may take to end after the block,
             as for `Session.aclose`; 0 to cut them off.
 
@@ -139,48 +137,39 @@ class _Opening(_NotAsync, AbstractContextManager["BlockingSession"]):
     def __init__(self, make_session: Callable[[], Session], drain: float) -> None:
         self._make_session = make_session
         self._drain = drain
-        self._loop: _Loop | None = None
+        self._open: AbstractContextManager[BlockingSession] | None = None
         self._ending: weakref.finalize[..., Any] | None = None
 
     def __enter__(self) -> BlockingSession:
-        if self._loop is not None:
+        if self._open is not None:
             raise SessionClosed(
                 "this blocking(…) is entered, and its block has not ended; call blocking(…) again "
                 "for another session"
             )
-        with naming(None):
-            drain = check_seconds("drain", self._drain, zero=True)
-            _check_no_loop()
-            # In this thread, so that Ctrl-C ends it, whatever it waits for.
-            session = _made(self._make_session)
-            loop = _Loop(session, drain)
-            try:
-                self._loop = loop
-                # For a block that does not end, or whose end is interrupted: when this is garbage,
-                # or else as the process exits, while threads still run.
-                self._ending = weakref.finalize(self, loop.close)
-                loop.open()
-                return BlockingSession(session, loop)
-            except BaseException:
-                self._loop = None
-                loop.end()
-                if self._ending is not None:
-                    self._ending.detach()
-                raise
+        self._open = _open(self._make_session, self._drain)
+        try:
+            with naming(None):
+                session = self._open.__enter__()
+        except BaseException:
+            self._open = None
+            raise
+        # Without this, a generator that is still open would be closed once threads stand still at
+        # the end of the process, and wait for that of the loop.
+        self._ending = weakref.finalize(self, self._open.__exit__, None, None, None)
+        return session
 
     def __exit__(
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
         traceback: TracebackType | None,
-    ) -> None:
-        if self._loop is None or self._ending is None:
-            return
-        try:
-            self._loop.close()
+    ) -> bool | None:
+        opened, self._open = self._open, None
+        if opened is None:
+            return None
+        if self._ending is not None:
             self._ending.detach()
-        finally:
-            self._loop = None
+        return opened.__exit__(kind, error, traceback)
 
     # Type checkers refuse it by themselves.
     if not TYPE_CHECKING:
@@ -194,6 +183,23 @@ class _Opening(_NotAsync, AbstractContextManager["BlockingSession"]):
     def __repr__(self) -> str:
         name = getattr(self._make_session, "__qualname__", type(self._make_session).__name__)
         return f"<blocking({name})>"
+
+
+@contextmanager
+def _open(
+    make_session: Callable[[], Session], drain: float
+) -> Generator[BlockingSession, None, None]:
+    if isinstance(make_session, Session) or not callable(make_session):
+        raise _wrong(f"got a {type(make_session).__name__}")
+    drain = check_seconds("drain", drain, zero=True)
+    _check_no_loop()
+    with start_blocking_portal() as portal:
+        loop = _Loop(portal)
+        session = loop.open(make_session)
+        try:
+            yield BlockingSession(session, loop)
+        finally:
+            loop.close(drain)
 
 
 def _check_no_loop(own: asyncio.AbstractEventLoop | None = None) -> None:
@@ -214,13 +220,11 @@ def _check_no_loop(own: asyncio.AbstractEventLoop | None = None) -> None:
         )
 
 
-def _made(make_session: Callable[[], Session]) -> Session:
-    if isinstance(make_session, Session) or not callable(make_session):
-        raise _wrong(f"got a {type(make_session).__name__}")
+async def _opened(make_session: Callable[[], Session]) -> Session:
     session = make_session()
     if not isinstance(session, Session):
         raise _wrong(f"it returned a {type(session).__name__}")
-    return session
+    return await session.__aenter__()
 
 
 def _wrong(what: str) -> ConfigurationError:
@@ -236,20 +240,18 @@ def _wrong(what: str) -> ConfigurationError:
 class _Loop:
     """The event loop beside the caller."""
 
-    def __init__(self, session: Session, drain: float) -> None:
-        self._session = session
-        self._drain = drain
-        self._thread = LoopThread(session)
+    def __init__(self, portal: BlockingPortal) -> None:
+        self._portal = portal
+        self._is_closed = False
         self._process = os.getpid()
         self._readings: dict[_Reading[Any, Any], int] = {}
 
-    def open(self) -> None:
-        """Open the session in the loop."""
-        self._portal = self._thread.start()
-
-    def end(self) -> None:
-        """End the loop, which closes the session if nothing else has done so."""
-        self._thread.end()
+    def open(self, make_session: Callable[[], Session]) -> Session:
+        """Return the session, which is open in the loop."""
+        self._own = self._portal.call(asyncio.get_running_loop)
+        self._thread = self._portal.call(threading.get_ident)
+        self._session = self._call(partial(_opened, make_session))
+        return self._session
 
     @property
     def _is_inherited(self) -> bool:
@@ -258,65 +260,58 @@ class _Loop:
 
     def call(self, function: Callable[[], Awaitable[T]]) -> T:
         """Return the result of `function`, awaited in the loop."""
-        if self._thread.is_ended:
+        if self._is_closed:
             raise SessionClosed("this Session is closed; open a new one")
         # The call would block that loop. Calls of the own one are refused as they start.
-        _check_no_loop(self._thread.loop)
+        _check_no_loop(self._own)
         return self._call(function)
 
-    def close(self) -> None:
+    def close(self, drain: float) -> None:
         """Close the session, and end whatever is still running in the loop after `drain` seconds.
 
         Until then the session itself refuses new calls.
         """
         if self._is_inherited:
-            # The loop is the parent's.
+            # The loop is the parent's. This lets the portal end without it.
+            with suppress(StopIteration):
+                self._portal.stop().send(None)
             return
+        here = threading.get_ident()
+        for reading, reader in [*self._readings.items()]:
+            # Nobody reads on what this thread reads.
+            if reader == here:
+                self._call(reading.end)
         try:
-            # The garbage collector may run this in the loop, or after the end.
-            if not self._thread.is_current and not self._thread.is_ended:
-                here = threading.get_ident()
-                for reading, reader in [*self._readings.items()]:
-                    # Nobody reads on what this thread reads.
-                    if reader == here:
-                        self._call(reading.end)
-                self._call(partial(self._session.aclose, self._drain))
+            self._call(partial(self._session.aclose, drain))
         finally:
-            self.end()
+            self._is_closed = True
+            self._portal.call(self._portal.stop, True)
 
     def _call(self, function: Callable[[], Awaitable[T]]) -> T:
         if self._is_inherited:
             raise SessionClosed(FORKED)
-        begun: Future[CancelScope] = Future()
         ended = threading.Event()
 
         async def run() -> T:
             try:
-                with CancelScope() as scope:
-                    if begun.set_running_or_notify_cancel():
-                        begun.set_result(scope)
-                        return await function()
-                # Nobody waits for it any more.
-                raise closed_meanwhile()
+                return await function()
             finally:
                 ended.set()
 
         try:
-            try:
-                future = self._portal.start_task_soon(run)
-            except RuntimeError:
-                raise SessionClosed(
-                    "this Session cannot be used here: it is closed, or this is a callback of its "
-                    "own event loop, which the call would stop"
-                ) from None
+            future = self._portal.start_task_soon(run)
+        except RuntimeError:
+            raise SessionClosed(
+                "this Session cannot be used here: it is closed, or this is a callback of its own "
+                "event loop, which the call would stop"
+            ) from None
+        try:
             return future.result()
         except CancelledError:
             raise closed_meanwhile() from None
         except BaseException:
-            # An interruption may come before the call has begun, or has ended. It never begins now.
-            if not begun.cancel() and not ended.is_set():
-                with suppress(RuntimeError):
-                    cast(Any, self._thread.loop).call_soon_threadsafe(begun.result().cancel)
+            if not future.done():
+                future.cancel()
                 # The caller may open the session's files again at once.
                 ended.wait()
             raise
@@ -358,17 +353,13 @@ class _Loop:
                         else:
                             yield cast(T, result)
             finally:
-                # Wherever the garbage collector runs: as the process ends, in this loop, or beside
-                # another one.
-                if self._thread.is_ended:
-                    pass
-                elif self._thread.is_current:
+                self._readings.pop(reading, None)
+                # Wherever the garbage collector runs: beside another event loop, or in this one.
+                if threading.get_ident() == self._thread:
                     reading.cancel()
                 else:
                     with suppress(SessionClosed):
                         self._call(reading.end)
-                # Not after an interruption, so that closing the session ends it.
-                self._readings.pop(reading, None)
 
 
 def _read(source: Iterator[K]) -> tuple[list[K], Exception | None]:

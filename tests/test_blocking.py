@@ -15,10 +15,8 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import pytest
@@ -511,115 +509,6 @@ def test_a_session_that_is_left_open_lets_the_process_end(
         assert (done.returncode, done.stderr) == (0, "")
 
 
-INTERRUPTED = """
-import asyncio, os, signal, sys, threading
-import altaprofiles
-
-arrived = threading.Event()
-
-def interrupt(*_):
-    arrived.set()
-    raise KeyboardInterrupt
-
-def interrupting(function):
-    def call(*args, **kwargs):
-        os.kill(os.getpid(), signal.SIGINT)
-        # Until it has reached the thread that waits.
-        arrived.wait()
-        return function(*args, **kwargs)
-    return call
-
-def make_session():
-    if sys.argv[1] == "make_session":
-        os.kill(os.getpid(), signal.SIGINT)
-        threading.Event().wait()
-    return altaprofiles.Session.from_env()
-
-signal.signal(signal.SIGINT, interrupt)
-if sys.argv[1] == "loop":
-    asyncio.events.new_event_loop = asyncio.new_event_loop = interrupting(asyncio.new_event_loop)
-elif sys.argv[1] == "portal":
-    import anyio.from_thread
-    opening = anyio.from_thread.BlockingPortal
-    opening.__init__ = interrupting(opening.__init__)
-elif sys.argv[1] == "connector":
-    import aiohttp
-    aiohttp.TCPConnector.__init__ = interrupting(aiohttp.TCPConnector.__init__)
-try:
-    with altaprofiles.blocking(make_session):
-        print("open", flush=True)
-except KeyboardInterrupt:
-    print("interrupted", threading.active_count(), flush=True)
-"""
-
-
-@pytest.mark.parametrize("step", ["make_session", "loop", "connector", "portal"])
-def test_an_interruption_while_a_session_opens_ends_it(
-    service: Emulator, tmp_path: Path, step: str
-) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", INTERRUPTED, step],
-        env=environment(tmp_path, service.environment),
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
-    assert (done.returncode, done.stdout, done.stderr) == (0, "interrupted 1\n", "")
-
-
-def use(session: BlockingSession) -> None:
-    reading = iter(session.profiles.by_event(EVENT, **RANGE, batch_size=23))
-    next(reading)
-    reading.close()  # type: ignore[attr-defined]
-
-
-class InterruptedAt:
-    """Raises KeyboardInterrupt before a line of a blocking session, in this thread, is run.
-
-    Attributes:
-        lines: how many have been reached.
-    """
-
-    def __init__(self, line: int) -> None:
-        self.lines = 0
-        self._line = line
-
-    def __call__(self, frame: FrameType, event: str, _: object) -> Any:
-        is_ours = Path(frame.f_code.co_filename).name in ("blocking_session.py", "loop_thread.py")
-        if is_ours and event == "line":
-            self.lines += 1
-            if self.lines == self._line:
-                raise KeyboardInterrupt
-        return self
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("use", "step"), [(id, 1), (use, 5)], ids=["open", "read"])
-def test_an_interruption_at_any_line_leaves_nothing_open(
-    service: Emulator, use: Callable[[BlockingSession], object], step: int
-) -> None:
-    before = {*threading.enumerate()}
-    at, line = InterruptedAt(0), 1
-    is_over = False
-    while not is_over:
-        at = InterruptedAt(line)
-        tracing = sys.gettrace()
-        sys.settrace(at)
-        try:
-            with altaprofiles.blocking(partial(session_for, service)) as session:
-                use(session)
-            is_over = True
-        except KeyboardInterrupt:
-            line += step
-        finally:
-            sys.settrace(tracing)
-        for thread in {*threading.enumerate()} - before:
-            thread.join(PATIENCE)
-            assert not thread.is_alive()
-    assert 30 < at.lines < line
-
-
 def test_an_iteration_that_is_garbage_in_the_thread_of_the_session_ends(
     session: BlockingSession, service: Emulator, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -637,90 +526,6 @@ def test_an_iteration_that_is_garbage_in_the_thread_of_the_session_ends(
     assert "destroyed" not in caplog.text
     assert "different Context" not in caplog.text
     assert service.stats.in_flight["clevertap"] == 0
-
-
-def test_a_session_that_is_garbage_in_its_own_thread_is_closed(service: Emulator) -> None:
-    before = {*threading.enumerate()}
-    opening = altaprofiles.blocking(partial(session_for, service))
-    session = opening.__enter__()
-    cycle: list[Any] = [opening]
-    cycle.append(cycle)
-    del opening, cycle
-
-    view = session.with_options(on_event=lambda attempt: gc.collect() and None)
-    # Its answer may come before the end.
-    with suppress(SessionClosed):
-        view.profiles.get(identity="5555555555")
-    with pytest.raises(SessionClosed):
-        session.profiles.get(identity="5555555555")
-    for thread in {*threading.enumerate()} - before:
-        thread.join(PATIENCE)
-        assert not thread.is_alive()
-
-
-AT_EXIT = """
-import atexit
-import altaprofiles
-
-def look_up():
-    try:
-        print(session.profiles.get(identity="nobody"), flush=True)
-    except altaprofiles.SessionClosed:
-        print("closed", flush=True)
-
-atexit.register(look_up)
-opening = altaprofiles.blocking(altaprofiles.Session.from_env)
-session = opening.__enter__()
-atexit.register(look_up)
-"""
-
-
-def test_functions_of_the_exit_find_a_session_open_that_was_opened_before(
-    service: Emulator, tmp_path: Path
-) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", AT_EXIT],
-        env=environment(tmp_path, service.environment),
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
-    assert (done.returncode, done.stdout, done.stderr) == (0, "None\nclosed\n", "")
-
-
-KEPT = """
-import altaprofiles
-import pytest
-
-@pytest.fixture(scope="session")
-def session():
-    with altaprofiles.blocking(altaprofiles.Session.from_env) as session:
-        yield session
-
-def test_it(session):
-    global reading
-    people = session.profiles.by_event("App Launched", start=20260101, end=20260131, batch_size=23)
-    reading = iter(people)
-    next(reading)
-"""
-
-
-def test_an_iteration_that_pytest_keeps_until_the_end_of_the_process_prints_nothing(
-    service: Emulator, tmp_path: Path
-) -> None:
-    (tmp_path / "test_it.py").write_text(KEPT)
-    command = [sys.executable, "-m", "pytest", "-p", "no:asyncio", "-p", "no:cacheprovider"]
-    done = subprocess.run(
-        [*command, "test_it.py"],
-        cwd=tmp_path,
-        env=environment(tmp_path, service.environment),
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
-    assert (done.returncode, done.stderr) == (0, ""), done.stdout
 
 
 def test_a_drain_does_not_wait_for_what_the_closing_thread_reads(service: Emulator) -> None:

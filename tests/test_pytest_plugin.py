@@ -277,35 +277,3 @@ def test_both(altaprofiles_emulator, eu1):
     asyncio.run(main())
 """
     run(inner, block_of("testing.md", "def eu1(") + test, passed=1)
-
-
-def test_an_interruption_while_the_emulator_starts_ends_the_run(inner: pytest.Pytester) -> None:
-    run(
-        inner,
-        """
-        import asyncio, os, signal, threading
-
-        arrived = threading.Event()
-        make_loop = asyncio.new_event_loop
-
-        def interrupt(*_):
-            arrived.set()
-            raise KeyboardInterrupt
-
-        def interrupting():
-            os.kill(os.getpid(), signal.SIGINT)
-            # Until it has reached the thread that waits.
-            arrived.wait()
-            return make_loop()
-
-        def test_it(request):
-            signal.signal(signal.SIGINT, interrupt)
-            asyncio.events.new_event_loop = interrupting
-            try:
-                request.getfixturevalue("altaprofiles_emulator")
-            except KeyboardInterrupt:
-                assert arrived.is_set()
-                assert threading.active_count() == 1
-        """,
-        passed=1,
-    )

@@ -42,7 +42,6 @@ class naming:  # noqa: N801
 
     def __init__(self, name: CallName | None) -> None:
         self._name = name
-        self._outer = _OUTER
 
     def __enter__(self) -> None:
         pass
@@ -53,10 +52,7 @@ class naming:  # noqa: N801
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        # Of this object, as the names of a module are gone where the end of a process collects it.
-        if not isinstance(error, self._outer):
-            return
-        if traceback is not None:
+        if isinstance(error, _OUTER) and traceback is not None:
             _shorten(traceback)
             _shorten_causes(error)
         if isinstance(error, AltaProfilesError) and self._name is not None:
