@@ -444,8 +444,10 @@ class KeyFile:
             alike = [name for name in names if "" != letters == _letters(name)]
             if len(alike) == 1:
                 near.append((number, alike[0]))
+        if near:
+            return near[0]
         others = {number for table in tables for number in _headers(table, column)}
-        return near[0] if near else (others.pop(), column) if len(others) == 1 else None
+        return (others.pop(), column) if len(others) == 1 else None
 
     def _rows_below(self, separator: str) -> list[tuple[int, list[str]]]:
         """Return each line below the first one with its cells."""

@@ -428,9 +428,10 @@ class Engine:
         elif tries.is_waiting:
             cap = call.service.cap(call.request.operation)
             awaited = "its turn in the pace of requests"
+            is_full = cap.is_full
             # One that others have just given back may be free for the moment.
-            if cap.is_full or call.service.pace.is_free:
-                holders = cap.holders() if cap.is_full else ""
+            if is_full or call.service.pace.is_free:
+                holders = cap.holders() if is_full else ""
                 by = f", held by {holders}" if holders else ""
                 awaited = f"one of {numbered(cap.allowed, 'slot')}{by}"
             wait = f"it waited for {awaited}; "

@@ -813,11 +813,7 @@ async def test_features_know_nothing_of_the_days_after_the_cut_off(
         date(2026, 2, 6): [person("back"), person("bob", "d1"), person("new")],
         date(2026, 2, 7): [person("gone"), person(None, "d2")],
     }
-    for day, records in days.items():
-        folder = Path(f"launched/day={day}")
-        folder.mkdir(parents=True)
-        async with with_odd_people([nameless | one for one in records]) as session:
-            await session.export("App Launched", start=day, end=day, to=folder / "one.parquet")
+    await write_days({day: [nameless | one for one in records] for day, records in days.items()})
     through = {"A": "2026-02-07", "B": "2026-02-06"}
     accounts = [{"account": name, "through": day} for name, day in through.items()]
     Path("launched/_altaprofiles.json").write_text(json.dumps({"accounts": accounts}))
@@ -842,6 +838,15 @@ async def test_features_know_nothing_of_the_days_after_the_cut_off(
     # Without the week after it, nobody of that account would be known to come again.
     with pytest.raises(ValueError, match=r"no 2026-02-07 of \['B'\]"):
         recipe("features")(date(2026, 1, 31))
+
+
+async def write_days(days: dict[date, list[dict[str, Any]]]) -> None:
+    """Write the folder of a sync, without its state."""
+    for day, records in days.items():
+        folder = Path(f"launched/day={day}")
+        folder.mkdir(parents=True)
+        async with with_odd_people(records) as session:
+            await session.export("App Launched", start=day, end=day, to=folder / "one.parquet")
 
 
 CUT_OFF = date(2026, 1, 20)
@@ -906,11 +911,7 @@ async def test_features_are_those_that_a_program_in_python_finds(
         ]
         for number in (-31, -29, -20, -8, -3, 0, 1, 3, 5, 6)
     }
-    for day, records in days.items():
-        folder = Path(f"launched/day={day}")
-        folder.mkdir(parents=True)
-        async with with_odd_people(records) as session:
-            await session.export("App Launched", start=day, end=day, to=folder / "one.parquet")
+    await write_days(days)
     state = {"accounts": [{"account": "A", "through": str(last)}]}
     Path("launched/_altaprofiles.json").write_text(json.dumps(state))
     found = [row[1:5] for row in recipe("features")(CUT_OFF, label_days=5)]
@@ -988,11 +989,7 @@ async def test_who_comes_again_on_day_n_is_as_a_program_in_python_finds(
         ]
         for number in (0, 1, 3, 7, 8, 10, 28, 31)
     }
-    for day, records in days.items():
-        folder = Path(f"launched/day={day}")
-        folder.mkdir(parents=True)
-        async with with_odd_people(records) as session:
-            await session.export("App Launched", start=day, end=day, to=folder / "one.parquet")
+    await write_days(days)
     rows = rows_of(days)
     owners = owners_in(rows)
     came: dict[str, set[date]] = {}
@@ -1049,12 +1046,10 @@ async def test_features_keep_whom_the_nights_have_brought_after_the_cut_off(
     monkeypatch.chdir(tmp_path)
     cut_off = date(2026, 1, 8)
 
-    def came(identity: str, *days: int) -> dict[str, Any]:
-        first, *_, last = (int(datetime(2026, 1, day, 12, tzinfo=UTC).timestamp()) for day in days)
-        summary = {"count": len(days), "first_seen": first, "last_seen": last}
-        return {"identity": identity, "profileData": {"of": identity}, "events": {EVENT: summary}}
-
-    records = [came("early", 2, 2), came("last", 8, 8), came("both", 2, 8), came("back", 2, 10)]
+    days = {"early": (2, 2), "last": (8, 8), "both": (2, 8), "back": (2, 10)}
+    records = [
+        {"identity": who, "profileData": {"of": who}} | came(*two) for who, two in days.items()
+    ]
     async with Emulator(records=records) as emulator, session_for(emulator) as session:
         for night in range(2, 17):
             began = datetime(2026, 1, night, 2, 30, tzinfo=UTC)
