@@ -849,6 +849,12 @@ async def write_days(days: dict[date, list[dict[str, Any]]]) -> None:
             await session.export("App Launched", start=day, end=day, to=folder / "one.parquet")
 
 
+def write_state(through: date) -> None:
+    [(account,)] = duckdb.execute("SELECT DISTINCT account FROM 'launched/*/*.parquet'").fetchall()
+    state = {"accounts": [{"account": account, "through": str(through)}]}
+    Path("launched/_altaprofiles.json").write_text(json.dumps(state))
+
+
 CUT_OFF = date(2026, 1, 20)
 
 
@@ -912,8 +918,7 @@ async def test_features_are_those_that_a_program_in_python_finds(
         for number in (-31, -29, -20, -8, -3, 0, 1, 3, 5, 6)
     }
     await write_days(days)
-    state = {"accounts": [{"account": "A", "through": str(last)}]}
-    Path("launched/_altaprofiles.json").write_text(json.dumps(state))
+    write_state(last)
     found = [row[1:5] for row in recipe("features")(CUT_OFF, label_days=5)]
     assert found == features_of(days, CUT_OFF, last)
     assert {row[3] for row in found} == {False, True}
@@ -990,6 +995,9 @@ async def test_who_comes_again_on_day_n_is_as_a_program_in_python_finds(
         for number in (0, 1, 3, 7, 8, 10, 28, 31)
     }
     await write_days(days)
+    # Nobody has come on the days after the last one with rows.
+    last = CUT_OFF + timedelta(days=38)
+    write_state(last)
     rows = rows_of(days)
     owners = owners_in(rows)
     came: dict[str, set[date]] = {}
@@ -999,13 +1007,29 @@ async def test_who_comes_again_on_day_n_is_as_a_program_in_python_finds(
     for seen in came.values():
         first = min(seen)
         for n in (1, 7, 28):
-            if (then := first + timedelta(days=n)) <= max(days):
+            if (then := first + timedelta(days=n)) <= last:
                 monday = first - timedelta(days=first.weekday())
                 expected.setdefault((monday, n), []).append(then in seen)
     assert [row[1:] for row in recipe("day_n")()] == [
         (*key, len(again), sum(again)) for key, again in sorted(expected.items())
     ]
     assert any(map(any, expected.values()))
+
+
+@pytest.mark.anyio
+async def test_day_n_counts_a_day_on_which_nobody_came(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    records = [
+        person("once") | came(8, 8),
+        person("twice") | came(8, 9),
+        person("late") | came(9, 9),
+    ]
+    days: dict[str, Any] = {"since": date(2026, 1, 5), "until": date(2026, 1, 10)}
+    async with Emulator(records=records) as emulator, session_for(emulator) as session:
+        await session.sync("App Launched", **days, timezone="UTC", to="launched/")
+    assert [row[1:] for row in recipe("day_n")()] == [(date(2026, 1, 5), 1, 3, 1)]
 
 
 @pytest.mark.anyio
