@@ -45,6 +45,7 @@ class _Waiter(Struct, gc=False, eq=False):
     turn: asyncio.Future[Turn]
     ends: float
     patience: float
+    since: float
 
 
 class Cap:
@@ -139,12 +140,14 @@ class Cap:
     async def _queued(self, bulk: bool, ends: float, patience: float) -> Turn:
         pace = self._pace
         waiting = self._bulk if bulk else self._single
-        waiter = _Waiter(asyncio.get_running_loop().create_future(), ends, patience)
-        if not pace.is_free and self._waits_in_vain(waiter, time.monotonic()):
+        now = time.monotonic()
+        waiter = _Waiter(asyncio.get_running_loop().create_future(), ends, patience, now)
+        if not pace.is_free and self._waits_in_vain(waiter, now):
             self._left(bulk=bulk)
             raise self._refusal()
         waiting.append(waiter)
         self._hand_out()
+        self._mind(now, waiter)
         turn = waiter.turn
         try:
             return await turn
@@ -195,6 +198,7 @@ class Cap:
         """Hand out slots, because the pace allows more than before."""
         if self._single or self._bulk:
             self._hand_out()
+            self._mind(time.monotonic())
 
     def give_up(self, now: float) -> None:
         """Raise in every caller that waits in vain."""
@@ -220,12 +224,30 @@ class Cap:
     def _waits_in_vain(self, waiter: _Waiter, now: float) -> bool:
         """Return whether the service is closed for longer than a caller can wait."""
         since, until = self._pace.closed_since, self._pace.named_until
-        if since is not None and now - since >= waiter.patience:
+        if since is not None and self._lasts(waiter, since) <= now:
             return True
         if until is None or until <= now:
             return False
         began = now if since is None else since
         return until - began > waiter.patience + _TOLERANCE or until >= waiter.ends
+
+    def _lasts(self, waiter: _Waiter, closed_since: float) -> float:
+        """Return the clock reading at which the patience of a caller is over."""
+        over, due = closed_since + waiter.patience, self._pace.answer_due
+        if due is None or over > waiter.since:
+            return over
+        # Who stops at the first refusals cancels the request that asks as well, and so would
+        # never see that the service is up again.
+        return min(due, waiter.since + min(waiter.patience, Pace.PATIENCE))
+
+    def _mind(self, now: float, *some: _Waiter) -> None:
+        """Wake up when the first of all callers gives up, or the first of some."""
+        if (since := self._pace.closed_since) is None:
+            return
+        waiters = some or (*self._single, *self._bulk)
+        over = (self._lasts(waiter, since) for waiter in waiters if not waiter.turn.done())
+        if (first := min(over, default=math.inf)) < math.inf:
+            self._wake_in(max(first - now, 0.001))
 
     def _admit(self, *, bulk: bool) -> float:
         """Return the seconds until the next request may start, 0 for now."""
@@ -266,7 +288,6 @@ class Cap:
         return Turn(self._size.changes, began, self.in_flight >= self._size.allowed, bulk)
 
     def _hand_out(self) -> None:
-        pace = self._pace
         while self.in_flight < self._size.allowed and (self._single or self._bulk):
             bulk = not self._single or self._is_bulk_due()
             waiting = self._bulk if bulk else self._single
@@ -277,10 +298,6 @@ class Cap:
                 self._wake_in(_NEXT_LOOK)
                 return
             if (wait := self._admit(bulk=bulk)) > 0:
-                if pace.closed_since is not None:
-                    # By then its callers have waited in vain.
-                    patience = pace.closed_since + waiting[0].patience - time.monotonic()
-                    wait = min(wait, max(patience, 0.001))
                 self._wake_in(wait)
                 return
             turn = waiting.popleft().turn
@@ -300,5 +317,7 @@ class Cap:
 
     def _woken(self) -> None:
         self._timer = None
-        self.give_up(time.monotonic())
+        now = time.monotonic()
+        self.give_up(now)
         self._hand_out()
+        self._mind(now)

@@ -208,6 +208,14 @@ class Pace:
         """
         return None if self.closed_since is None else self._next
 
+    @property
+    def answer_due(self) -> float | None:
+        """The clock reading at which the answer that may open a closed service is overdue.
+
+        It is None if the service is open, or if no request is on its way.
+        """
+        return self._asked_until if self.closed_since is not None and self._asked else None
+
     def _started_since(self) -> int:
         """Return the requests in flight that started after the service was closed."""
         return self._younger(self._closed_at)

@@ -64,8 +64,9 @@ class Retry(Struct, frozen=True, kw_only=True, metaclass=CalledStruct):
             refuses everything, all callers of the session wait, and one request at a time asks
             whether it serves again. If it asks for a longer wait than is left of this time, or of
             the deadline, the call fails at once. So does every call once the service has refused
-            everything for this long, but for one now and then that asks. Single calls have their
-            `attempts` as well.
+            everything for this long, but for one now and then that asks, and those that are made
+            until its answer: they wait for it, for at most this long and five seconds. Single
+            calls have their `attempts` as well.
         ready_timeout: longest time that one page or count may stay "not ready" before `NotReady` is
             raised. These polls do not count as attempts, because nothing has failed.
         deadline: longest duration of one call, including the wait for a slot and all retries; None

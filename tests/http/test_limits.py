@@ -21,6 +21,8 @@ from altaprofiles.http.limits import Cap, Turn
 from altaprofiles.http.pace import Pace
 from altaprofiles.http.sizing import Size
 
+from ..support.tasks import PATIENCE
+
 SECONDS = 0.1
 
 
@@ -64,12 +66,12 @@ class Callers:
         self.cap.succeeded(self.given[number], SECONDS)
         self.release(number)
 
-    def close_service(self) -> None:
-        """Let the service refuse everything."""
+    def close_service(self, *, before: float = 0.0) -> None:
+        """Let the service refuse everything, since so many seconds."""
         for _ in range(Pace.SIGNS):
             number = self.pace.begin(0.0)
             self.pace.end(number)
-            self.pace.refused(number, self.loop.time())
+            self.pace.refused(number, self.loop.time() - before)
 
     def waiting(self) -> list[int]:
         return [number for number, task in enumerate(self.tasks) if not task.done()]
@@ -401,6 +403,56 @@ def test_a_caller_whose_patience_is_over_gets_the_refusal() -> None:
     callers.settle()
     assert isinstance(callers.tasks[short].exception(), TimeoutError)
     assert callers.waiting() == [long]
+    callers.close()
+
+
+def test_a_caller_gives_up_in_time_behind_one_with_more_patience() -> None:
+    callers = Callers(1)
+    callers.close_service()
+    long, short = callers.ask(patience=1000.0), callers.ask(patience=0.05)
+    callers.loop.run_until_complete(asyncio.wait([callers.tasks[short]], timeout=PATIENCE))
+    assert isinstance(callers.tasks[short].exception(), TimeoutError)
+    assert callers.waiting() == [long]
+    callers.close()
+
+
+@pytest.mark.parametrize("serves", [True, False])
+def test_callers_without_patience_wait_for_the_answer_of_the_one_that_asks(serves: bool) -> None:
+    callers = Callers(3)
+    callers.pace.opened.append(callers.cap.wake)
+    callers.close_service(before=2000.0)
+    asking, *others = [callers.ask(patience=1000.0) for _ in range(3)]
+    callers.settle()
+    assert (callers.holders, callers.waiting()) == ([asking], others)
+    turn = callers.given[asking]
+
+    def answer() -> None:
+        callers.cap.release(turn, is_answered=True)
+        callers.holders.remove(asking)
+        if serves:
+            callers.pace.succeeded(turn.pace, callers.loop.time())
+        else:
+            callers.pace.refused(turn.pace, callers.loop.time())
+            callers.cap.give_up(callers.loop.time())
+
+    callers.loop.call_soon(answer)
+    callers.settle()
+    assert callers.waiting() == []
+    assert callers.holders == (others if serves else [])
+    callers.close()
+
+
+def test_callers_give_up_once_the_one_that_asks_is_cancelled() -> None:
+    callers = Callers(3)
+    callers.pace.opened.append(callers.cap.wake)
+    callers.close_service(before=2000.0)
+    asking, *others = [callers.ask(patience=1000.0) for _ in range(3)]
+    callers.settle()
+    callers.loop.call_soon(callers.release, asking)
+    callers.loop.run_until_complete(
+        asyncio.wait([callers.tasks[one] for one in others], timeout=PATIENCE)
+    )
+    assert [type(callers.tasks[one].exception()) for one in others] == [TimeoutError] * 2
     callers.close()
 
 

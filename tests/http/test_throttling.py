@@ -8,6 +8,7 @@ import logging
 import time
 import weakref
 from collections.abc import Callable
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from altaprofiles.http.pace import Pace
 from ..support.clock import Clock
 from ..support.servers import scripted
 from ..support.sessions import EVENT, RANGE, delivered, expected, session_for
+from ..support.tasks import PATIENCE
 
 pytestmark = pytest.mark.anyio
 
@@ -418,6 +420,48 @@ async def test_the_log_does_not_take_another_session_for_another_process(
         "every request to CleverTap waits until it serves again: it has refused those of another "
         "session on the same account"
     )
+
+
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("job", ["get_many", "export_lookups"])
+async def test_bulk_lookups_that_stop_at_ten_failures_go_on_once_the_service_is_up(
+    tmp_path: Path, job: str, shared: bool
+) -> None:
+    async with Emulator(people=100, faults={"too_many": 1.0}) as emulator:
+        keys = [f"user_{number}" for number in range(50)]
+        account = CleverTap(
+            emulator.clevertap.account_id,
+            emulator.clevertap.passcode,
+            base_url=emulator.url,
+            shared=tmp_path / "slots" if shared else False,
+        )
+        # Out of patience at once.
+        retry = Retry(base_delay=0.001, max_delay=0.01, throttle_timeout=0.5)
+
+        async def look_up(session: Session) -> None:
+            if job == "export_lookups":
+                await session.export_lookups(keys, by="identity", to=tmp_path / "found.ndjson")
+                return
+            failed = 0
+            async with aclosing(session.profiles.get_many(keys, by="identity")) as lookups:
+                async for one in lookups:
+                    failed += one.error is not None
+                    if one.error is not None and failed == 10:
+                        raise one.error
+
+        async def look_up_until_done(session: Session) -> None:
+            while True:
+                try:
+                    return await look_up(session)
+                except (Incomplete, RateLimited) as error:
+                    await asyncio.sleep(getattr(error, "retry_after", None) or 0.01)
+
+        async with Session(clevertap=account, retry=retry) as session:
+            for _ in range(5):
+                with pytest.raises((Incomplete, RateLimited)):
+                    await look_up(session)
+            emulator.faults = {}
+            await asyncio.wait_for(look_up_until_done(session), PATIENCE)
 
 
 async def test_an_export_that_was_throttled_for_too_long_is_resumed(
