@@ -48,6 +48,7 @@ __all__ = [
     "Timeout",
     "Transport",
     "check_context",
+    "proxy_refusal",
     "translated",
 ]
 
@@ -294,7 +295,7 @@ class Transport:
                 raise
             if proxy is None or response.status != 407:
                 return Response(response.status, response.headers, body, taken=taken)
-            failure = _proxy_refusal(peer.host, proxy, 407, "")
+            failure = proxy_refusal(peer.host, proxy, 407, "")
         except (asyncio.CancelledError, Exception) as error:
             if isinstance(error, Exception) and _is_of_a_hook(error):
                 raise
@@ -444,7 +445,7 @@ def translated(
 ) -> TransportError:
     """Return the error of this library for any exception from below."""
     if proxy is not None and isinstance(error, aiohttp.ClientHttpProxyError):
-        return _proxy_refusal(host, proxy, error.status, error.message)
+        return proxy_refusal(host, proxy, error.status, error.message)
     if proxy is not None and _is_of(error, URL(proxy.url)):
         place = f"the proxy for {host}, {proxy}"
     else:
@@ -492,7 +493,8 @@ def _reason(error: object) -> str:
     return _short(" ".join(str(own or error).split()) or type(error).__name__)
 
 
-def _proxy_refusal(host: str, proxy: Proxy, status: int, reason: str) -> ConnectError:
+def proxy_refusal(host: str, proxy: Proxy, status: int, reason: str) -> ConnectError:
+    """Return the error of a proxy that makes no connection to a host, by its HTTP status."""
     failure = f"no connection to {_place(host, proxy)}"
     if status == 407:
         return ConnectError(

@@ -18,7 +18,15 @@ import pytest
 import trustme
 from anyio import to_thread
 
-from altaprofiles import Alta, CleverTap, Forbidden, RateLimit, Session, Unauthorized
+from altaprofiles import (
+    Alta,
+    CleverTap,
+    ConnectError,
+    Forbidden,
+    RateLimit,
+    Session,
+    Unauthorized,
+)
 from altaprofiles.base.wording import duration
 from altaprofiles.cli.app import App
 from altaprofiles.cli.doctor.examine import examine
@@ -1051,13 +1059,26 @@ async def test_a_proxy_for_what_is_not_encrypted(
         assert proxy.request_lines[0].startswith(f"HEAD {emulator.url}/ ")
 
 
-async def test_a_proxy_that_refuses(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CLEVERTAP_BASE_URL", "https://eu1.api.clevertap.com")
-    async with tunnel("407 Proxy Authentication Required") as (proxy, _):
-        monkeypatch.setenv("HTTPS_PROXY", f"http://ann:s3cret@{proxy}")
-        wrong = [x for x in await found(app) if x.code is not None]
-    assert len(wrong) == 1
-    assert "the proxy answers HTTP/1.1 407 Proxy Authentication Required" in wrong[0].text
+@pytest.mark.parametrize(
+    ("url", "status"),
+    [
+        ("https://eu1.api.clevertap.com", "407 Proxy Authentication Required"),
+        ("https://eu1.api.clevertap.com", "403 Not Here"),
+        ("http://127.0.0.1:9", "407 Proxy Authentication Required"),
+    ],
+)
+async def test_a_proxy_that_refuses_is_reported_as_by_a_call(
+    app: App, monkeypatch: pytest.MonkeyPatch, url: str, status: str
+) -> None:
+    monkeypatch.setenv("CLEVERTAP_BASE_URL", url)
+    async with scripted(always(http(b"", status))) as server:
+        monkeypatch.setenv("ALL_PROXY", server.url.replace("://", "://ann:s3cret@"))
+        wrong = [x for x in await found(app) if x.text.startswith("CleverTap") and x.code]
+        async with Session.from_env(trust_env=True) as session:
+            with pytest.raises(ConnectError) as caught:
+                await session.profiles.get(identity="1")
+    assert [x.text for x in wrong] == [str(caught.value)]
+    assert wrong[0].advice == "Check the proxy that ALL_PROXY names, or unset it"
 
 
 async def test_a_proxy_of_another_kind(app: App, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import ssl
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from email.utils import parsedate_to_datetime
 from urllib.parse import SplitResult, urlsplit
 
-from ...errors import ConfigurationError
-from ...http.proxies import proxy_from_env
+from ...errors import ConfigurationError, ConnectError
+from ...http.proxies import Proxy, proxy_from_env
+from ...http.transport import proxy_refusal
 from ..exits import Exit
 from .findings import Finding
 
@@ -35,10 +37,8 @@ async def check_connection(service: str, url: str, patience: float) -> AsyncIter
     except ConfigurationError as error:
         yield Finding(f"{service}: {error}", "Correct the environment", Exit.FAILED)
         return
-    proxy = None if found is None else found.url
-    login = None if found is None else found.headers
     parts = urlsplit(url)
-    host, port = _address(urlsplit(proxy or url))
+    host, port = _address(urlsplit(url if found is None else found.url))
     loop = asyncio.get_running_loop()
     try:
         async with asyncio.timeout(patience):
@@ -54,11 +54,11 @@ async def check_connection(service: str, url: str, patience: float) -> AsyncIter
         )
         return
     addresses = ", ".join(list(dict.fromkeys(str(entry[4][0]) for entry in resolved))[:3])
-    if proxy:
+    if found:
         yield Finding(f"{service}: {parts.hostname} through the proxy {host}:{port} ({addresses})")
     else:
         yield Finding(f"{service}: {host}" + ("" if host == addresses else f" is {addresses}"))
-    connection = _Connection(url, proxy, login or {})
+    connection = _Connection(url, found)
     try:
         async with asyncio.timeout(patience):
             started = time.time()
@@ -73,8 +73,10 @@ async def check_connection(service: str, url: str, patience: float) -> AsyncIter
         return
     except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
         reason = getattr(error, "strerror", None) or str(error) or f"no answer in {patience:g} s"
+        # What a proxy refuses has the words of the calls.
+        is_refused = isinstance(error, ConnectError)
         yield Finding(
-            f"{service}: no connection to {host}:{port}: {reason}",
+            f"{service}: {error if is_refused else f'no connection to {host}:{port}: {reason}'}",
             "Check the network and its firewall"
             if found is None
             else f"Check the proxy that {found.setting} names, or unset it",
@@ -100,18 +102,24 @@ class _Connection:
         encryption: TLS version and certificate, in words.
     """
 
-    def __init__(self, url: str, proxy: str | None, login: Mapping[str, str]) -> None:
+    def __init__(self, url: str, proxy: Proxy | None) -> None:
         self._service = urlsplit(url)
-        self._proxy = None if proxy is None else urlsplit(proxy)
+        self._proxy = proxy
+        login = {} if proxy is None else proxy.headers or {}
         self._login = "".join(f"{name}: {value}\r\n" for name, value in login.items())
         self._writer: asyncio.StreamWriter | None = None
         self.encryption = "not connected"
 
     async def greet(self) -> bytes:
-        """Connect, and return the head of the response to a request without credentials."""
+        """Connect, and return the head of the response to a request without credentials.
+
+        Raises:
+            ConnectError: the proxy refuses the connection.
+            OSError, IncompleteReadError, LimitOverrunError: there is no connection, or no answer.
+        """
         host, port = _address(self._service)
         encrypted = self._service.scheme == "https"
-        first = self._service if self._proxy is None else self._proxy
+        first = self._service if self._proxy is None else urlsplit(self._proxy.url)
         reader, writer = await asyncio.open_connection(*_address(first))
         self._writer = writer
         if first.scheme == "https":
@@ -123,9 +131,9 @@ class _Connection:
                 f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n{self._login}\r\n".encode()
             )
             head = await reader.readuntil(b"\r\n\r\n")
-            status = head.partition(b"\r\n")[0].decode("latin-1")
-            if status.split()[1:2] != ["200"]:
-                raise OSError(f"the proxy answers {status}")
+            status, reason = _status(head)
+            if status != 200:
+                raise proxy_refusal(self._service.netloc, self._proxy, status, reason)
             await writer.start_tls(ssl.create_default_context(), server_hostname=host)
         elif self._proxy is not None:
             path, login = f"{self._service.geturl()}/", self._login
@@ -134,6 +142,8 @@ class _Connection:
             f"Connection: close\r\n\r\n".encode()
         )
         head = await reader.readuntil(b"\r\n\r\n")
+        if self._proxy is not None and _status(head)[0] == 407:
+            raise proxy_refusal(self._service.netloc, self._proxy, 407, "")
         tls = writer.get_extra_info("ssl_object") if encrypted else None
         self.encryption = (
             "not encrypted" if tls is None else f"{tls.version()}, certificate trusted"
@@ -144,6 +154,18 @@ class _Connection:
         """Close the connection, if there is one."""
         if self._writer is not None:
             self._writer.close()
+
+
+def _status(head: bytes) -> tuple[int, str]:
+    """Return the status of a response, and the words beside it.
+
+    Raises:
+        OSError: it is not HTTP.
+    """
+    line = head.partition(b"\r\n")[0].decode("latin-1")
+    if (found := re.match(r"HTTP/[\d.]+ (\d{3})(.*)", line)) is None:
+        raise OSError(f"the answer begins with {line!r}, which is not HTTP")
+    return int(found[1]), found[2].strip()
 
 
 def _clock(service: str, head: bytes, now: float) -> Finding:
