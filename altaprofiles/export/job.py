@@ -515,6 +515,8 @@ class Job(Generic[R, S]):
             for one in others
             # Whoever finishes one has seen the others.
             if not one.is_empty and self._finishes is None and not self._is_next(one, workspaces)
+            # Its rows and this one's stand beside each other, and its own runs warn of it.
+            if place.target.write == "replace" or one.account in (None, *self._accounts)
         ]
         if (odd := odd_ending(self._output, place.target)) is not None:
             self._left.append(odd)
