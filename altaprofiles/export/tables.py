@@ -22,6 +22,7 @@ With `write="replace"` the table stays, and all its rows are replaced by such ne
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime
 from typing import Any, Literal
@@ -372,6 +373,10 @@ def under_other_keys(label: str, count: int) -> str:
     )
 
 
+_DIGEST = re.compile("[0-9a-f]{16}")
+"""The account of an agent of Alta that has no name, as `Alta.account`."""
+
+
 class Origin(Struct, frozen=True):
     """The export that rows come from.
 
@@ -407,10 +412,14 @@ class Origin(Struct, frozen=True):
             label: the table.
             known: the accounts that it has, and the number of rows of each.
         """
-        if not known or {*self.accounts, *self.others} & {account for account, _ in known}:
+        before = {str(account) for account, _ in known}
+        if not known or {*self.accounts, *self.others} & before:
+            return None
+        # Two names were given on purpose, and are those of two agents.
+        if not any(map(_DIGEST.fullmatch, (*self.accounts, *before))):
             return None
         rows = numbered(sum(count for _, count in known), "row")
-        names = ", ".join(str(account) for account, _ in known)
+        names = ", ".join(sorted(before))
         return (
             f"{label} has {rows} of other accounts ({names}), and gets those of "
             f"{', '.join(self.accounts)} beside them; if that is the same agent of Alta, its users "

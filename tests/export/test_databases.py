@@ -223,6 +223,10 @@ async def test_rows_under_another_name_of_an_agent_come_with_a_warning(
             assert (await look_up(services, to, *"12", agent=agent)).warnings == []
         rows = query("SELECT account, count(*) FROM bindings GROUP BY 1 ORDER BY 1")
         assert rows == [(digest, 2), ("shop", 3)]
+        # Two names are those of two agents.
+        for agent in ("shop", "outlet"):
+            report = await look_up(services, to, *"12", agent=agent, table="named")
+            assert report.warnings == []
         # A run that brings nothing changes nothing.
         report = await look_up(services, to, "nobody", agent="outlet")
         assert not any("outlet" in warning for warning in report.warnings)
