@@ -6,6 +6,7 @@ import atexit
 import os
 import signal
 import sys
+from contextlib import suppress
 
 from .base.extras import missing_modules
 
@@ -45,6 +46,11 @@ def _ignore_signals() -> None:
 
 
 def _exit(number: int, _: object) -> None:
+    # As a run reports it: in JSON nothing, and nothing at a prompt whose shell completes a word.
+    words = {*sys.argv, *os.environ}
+    if not words & {"json", "--log-format=json", "_ALTAPROFILES_COMPLETE"}:
+        with suppress(OSError):
+            os.write(2, f"error: interrupted by {signal.Signals(number).name}\n".encode())
     os._exit(128 + number)
 
 

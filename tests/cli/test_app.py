@@ -229,8 +229,11 @@ def test_a_signal_that_is_ignored_stays_so(env: dict[str, str], number: signal.S
     assert "interrupted by SIGTERM" in done.stderr
 
 
+@pytest.mark.parametrize("log_format", ["text", "json"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interruption_while_it_starts(env: dict[str, str], number: signal.Signals) -> None:
+def test_an_interruption_while_it_starts(
+    env: dict[str, str], number: signal.Signals, log_format: str
+) -> None:
     """Imports take most of the time of starting."""
     starting = (
         "import os, signal, sys\n"
@@ -244,9 +247,10 @@ def test_an_interruption_while_it_starts(env: dict[str, str], number: signal.Sig
         "main()\n"
     )
     # A fork has done its imports.
-    command = [sys.executable, "-c", starting, "--help"]
+    command = [sys.executable, "-c", starting, "count", "--log-format", log_format]
     done = subprocess.run(command, capture_output=True, env=env, check=False)
-    assert (done.returncode, done.stdout, done.stderr) == (128 + number, b"", b"")
+    line = f"error: interrupted by {number.name}\n" if log_format == "text" else ""
+    assert (done.returncode, done.stdout, done.stderr) == (128 + number, b"", line.encode())
 
 
 def test_ctrl_c_on_a_terminal(env: dict[str, str]) -> None:
