@@ -280,12 +280,14 @@ class SyncedDays(Struct, frozen=True, kw_only=True):
         names: the name of an account in the credentials file, as far as the manifest has it.
         unread: the reason why they are those of the last manifest, if that has some; None if the
             output itself has been read, or keeps no days.
+        exists: whether the table of a database is there; None if it has not been read.
     """
 
     days: Mapping[str, str | None] = {}
     times: Mapping[str, datetime | None] = {}
     names: Mapping[str, str] = {}
     unread: str | None = None
+    exists: bool | None = None
 
 
 def days_of(state: OutputState, to: str | None = None) -> SyncedDays:
@@ -316,7 +318,7 @@ def days_of(state: OutputState, to: str | None = None) -> SyncedDays:
     except ConfigurationError as error:
         return by_manifest(f"as the table cannot be read: {error}")
     try:
-        states = target.states()
+        states, exists = target.states(), target.exists()
     except (ConfigurationError, ExportError, OSError) as error:
         # A file or folder that cannot be read is rarely one of a sync.
         may_have_days = "://" in state.name or isinstance(error, ExportLocked)
@@ -328,7 +330,7 @@ def days_of(state: OutputState, to: str | None = None) -> SyncedDays:
     days |= {one.account: str(one.through) for one in states}
     times: dict[str, datetime | None] = dict.fromkeys(days)
     times |= {one.account: one.synced_at for one in states}
-    return SyncedDays(days=days, times=times, names=names)
+    return SyncedDays(days=days, times=times, names=names, exists=exists)
 
 
 def _address(state: OutputState, to: str | None) -> str:

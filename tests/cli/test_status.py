@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 from click.shell_completion import ShellComplete
 
@@ -301,6 +302,31 @@ def test_an_output_that_is_gone(env: dict[str, str], tmp_path: Path, out: str) -
         assert f"  gone        the {noun} has been removed or renamed since\n" in text
         [state] = states(env, tmp_path, *arguments)
         assert (state["success"]["present"], state["success"]["changed"]) == (False, None)
+
+
+@pytest.mark.parametrize("command", ["export", "sync"])
+@pytest.mark.parametrize("kind", ["duckdb", "postgres"])
+def test_a_table_that_is_gone(
+    env: dict[str, str], tmp_path: Path, postgres: Server, kind: str, command: str
+) -> None:
+    to = "crm.duckdb" if kind == "duckdb" else postgres.url()
+    night = [*NIGHT, *MONDAY]
+    if command == "sync":
+        night = ["sync", "App Launched", "--since", "2026-01-05", "--until", "2026-01-06"]
+    done = run(env, *night, "-o", to, cwd=tmp_path)
+    assert done.code == 0, done.stderr
+    [state] = states(env, tmp_path, to)
+    assert state["success"]["present"] is True
+    assert "gone" not in run(env, "status", to, cwd=tmp_path).stdout.decode()
+    if kind == "postgres":
+        postgres.run("DROP TABLE profiles")
+    else:
+        with duckdb.connect(tmp_path / to) as connection:
+            connection.execute("DROP TABLE profiles")
+    text = run(env, "status", to, cwd=tmp_path).stdout.decode()
+    assert "  gone        the table is not there\n" in text
+    [state] = states(env, tmp_path, to)
+    assert state["success"]["present"] is False
 
 
 def test_a_file_that_has_changed(env: dict[str, str], tmp_path: Path) -> None:

@@ -92,10 +92,11 @@ def status(
     command that started it, or by --finish-unfinished. It stays until then, and other exports to
     the same output run beside it. Cursors live for four days; after that, a chain that is not done
     is fetched from its beginning. The last success of a file in a bucket is read there. A file or a
-    folder that is not there any more is "gone", and a file of another size has "changed"; tables
-    are not looked for. The days of a sync are read in its table, from whatever folder or machine it
-    is kept; on a server only if URL names it, else in the manifest. The people of a sync are those
-    of its last run; each account has the time of the last run that has brought its rows.
+    folder that is not there any more is "gone", as is a table; a file of another size has
+    "changed". A table on a server is looked for only if URL names it. The days of a sync are read
+    in its table, from whatever folder or machine it is kept; on a server only if URL names it, else
+    in the manifest. The people of a sync are those of its last run; each account has the time of
+    the last run that has brought its rows.
 
     \b
     Examples:
@@ -299,6 +300,8 @@ def _lines(state: OutputState, synced: SyncedDays) -> list[str]:
         if state.present is False:
             noun = "folder" if names_folder(state.name) else "file"
             lines.append(f"  gone        the {noun} has been removed or renamed since")
+        elif synced.exists is False:
+            lines.append("  gone        the table is not there")
         elif state.has_changed:
             now = numbered(state.bytes_now or 0, "byte")
             lines.append(f"  changed     it has {now} now, and had {success.bytes or 0:,}")
@@ -385,7 +388,7 @@ def _as_json(state: OutputState, synced: SyncedDays) -> dict[str, Any]:
             "adds": success.adds,
             "found": success.people if success.is_of_keys else None,
             "bytes": success.bytes,
-            "present": state.present,
+            "present": state.present if synced.exists is None else synced.exists,
             "changed": state.has_changed,
             "format": success.format,
         },

@@ -209,6 +209,12 @@ class DuckDbTarget(FileTarget, frozen=True, kw_only=True):
             # Without its rows, a state says nothing.
             return states if table.exists else []
 
+    def exists(self) -> bool | None:
+        if not self.path.exists():
+            return None
+        with self._turn(), self._connected(read_only=True) as connection:
+            return DuckTable.read(connection, self.table, self.name).exists
+
     def turn(self) -> Turn:
         """Return the turn of an export.
 

@@ -7,9 +7,9 @@ the people of this export only ("replace"); or their rows are added to those of 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 from ...base.wording import numbered
 from ...errors import InvalidArgument
@@ -27,7 +27,7 @@ from .postgres_server import PostgresServer
 from .postgres_shape import rows_in, shape_of
 from .postgres_sink import PostgresSink
 from .postgres_stage import PostgresStage, Staged
-from .postgres_sync import SYNC, read, read_all
+from .postgres_sync import SYNC, exists, read, read_all
 from .postgres_table import TEMPORARY, TYPES, PostgresTable, check_columns
 from .postgres_url import SCHEMES, check_conninfo, check_name, parse, table_of
 from .target import Layout, Target
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     import psycopg
 
 __all__ = ["PostgresTarget"]
+
+T = TypeVar("T")
 
 _PATIENCE = 10
 """Longest wait, in seconds, for a server that is only asked for its states."""
@@ -130,11 +132,17 @@ class PostgresTarget(Target, frozen=True, kw_only=True):
             connection.close()
 
     def states(self) -> list[SyncState]:
+        return self._read(read_all)
+
+    def exists(self) -> bool | None:
+        return self._read(exists)
+
+    def _read(self, read: Callable[[PostgresTable, psycopg.Connection[Any]], T]) -> T:
         # A server may be out of reach, and this is for somebody who waits.
         connection = self.server.connect_idle(_PATIENCE)
         try:
             self.server.begin(connection, _PATIENCE)
-            return self.server.guard(lambda: read_all(self.table, connection))
+            return self.server.guard(lambda: read(self.table, connection))
         finally:
             connection.close()
 

@@ -21,7 +21,17 @@ from .postgres_table import PostgresTable, escaped, row_of
 if TYPE_CHECKING:
     import psycopg
 
-__all__ = ["SYNC", "Known", "check_forget", "forget", "known_rows", "read", "read_all", "write"]
+__all__ = [
+    "SYNC",
+    "Known",
+    "check_forget",
+    "exists",
+    "forget",
+    "known_rows",
+    "read",
+    "read_all",
+    "write",
+]
 
 SYNC = OwnTable(
     "altaprofiles_sync",
@@ -54,9 +64,17 @@ def read_all(table: PostgresTable, connection: psycopg.Connection[Any]) -> list[
     return [SyncState.of_row(*row) for row in _rows(table, connection, writes=False)]
 
 
+def exists(table: PostgresTable, connection: psycopg.Connection[Any]) -> bool:
+    """Return whether there is a table, or another relation of its name."""
+    (is_there,) = row_of(connection, "SELECT to_regclass(%s) IS NOT NULL", [table.quoted])
+    return bool(is_there)
+
+
 def _rows(table: PostgresTable, connection: psycopg.Connection[Any], *, writes: bool) -> list[Any]:
-    (exists,) = row_of(connection, "SELECT to_regclass(%s) IS NOT NULL", [table.quoted])
-    if not exists or (place := SYNC.readable(table, connection, writes=writes)) is None:
+    if (
+        not exists(table, connection)
+        or (place := SYNC.readable(table, connection, writes=writes)) is None
+    ):
         return []
     return connection.execute(
         f"SELECT account, settings, through, {_number('synced_at')}"
