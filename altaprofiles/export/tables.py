@@ -250,6 +250,11 @@ def to_keep_values(change: str, content: Content, write: Write) -> str:
         write: the way in which rows are written.
     """
     filled = _filled("rows that are null by then", content, write)
+    if write != "replace":
+        filled += (
+            "; where `profile_data` is kept, an UPDATE fills them as well (`altaprofiles guide "
+            'every-night`, "Schema evolution")'
+        )
     return f'to keep every value, run: {change}; then name the type "text"{filled}'
 
 

@@ -180,6 +180,8 @@ async def test_an_export_names_the_columns_whose_values_are_null(
                     ["Charged", EVENT], **days, to=tmp_path / "s.duckdb", flatten=flatten
                 )
                 assert synced.mistyped == report.mistyped
+                (advice,) = [one for one in synced.warnings if "do not fit their column" in one]
+                assert advice.endswith('(`altaprofiles guide every-night`, "Schema evolution")')
     assert (report.people, report.mended, report.mistyped) == (5, 3, {"Score": 3})
     words = "3 values that do not fit their column are null: 'Score' 3"
     (told,) = [one for one in report.warnings if "do not fit their column" in one]
