@@ -13,12 +13,14 @@ import click
 from ..base.checks import whole_in
 from ..redaction import LOOKS_LIKE_DATABASE
 from .app import App
+from .carried_over import NO_PHONES, PHONES
 from .numbers import WholeNumber
 from .relative_days import RelativeDay, day_or_seconds, moment
 
 __all__ = [
     "FilterOptions",
     "KeyFileName",
+    "KindOfKeys",
     "OutputOptions",
     "QueryOptions",
     "RecordOptions",
@@ -250,6 +252,23 @@ def _parts(windows: str) -> int | Literal["auto"]:
     return parts
 
 
+if TYPE_CHECKING:
+    _Choice = click.Choice[str]
+else:
+    # Before click 8.2 it is not generic.
+    _Choice = click.Choice
+
+
+class KindOfKeys(_Choice):
+    """A kind of keys, as the command line writes it; Python's spelling is taken for it."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if isinstance(value, str) and value.lower() in PHONES:
+            self.fail(NO_PHONES, param, ctx)
+        kind = value.replace("_", "-") if isinstance(value, str) else value
+        return super().convert(kind, param, ctx)
+
+
 _JOIN = (
     click.option(
         "--with-cdp",
@@ -265,10 +284,11 @@ _JOIN = (
     ),
     click.option(
         "--cdp-by",
-        type=click.Choice(["user-id", "anonymous-id"]),
+        type=KindOfKeys(["user-id", "anonymous-id"]),
         default="user-id",
         show_default=True,
-        help="With --with-cdp: the kind of key that it is at Alta.",
+        help="With --with-cdp: the kind of key that it is at Alta; user_id and anonymous_id, as in "
+        "Python, are taken as well.",
     ),
 )
 

@@ -50,6 +50,8 @@ def test_users_of_people_in_an_export(env: dict[str, str], small: Emulator, tmp_
     assert {*found} <= {*bound(small)}
     for line in lines:
         assert [*line] == ["key", "users"]
+    # As it is written in Python.
+    lookup = ("lookup", "people.ndjson", "--by", "user_id", "--column", "identity")
     done = run(env, *lookup, "-o", "users.parquet", "--json", cwd=tmp_path)
     report = json.loads(done.stdout)
     assert report["found"] == len(found)

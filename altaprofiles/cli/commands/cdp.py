@@ -15,7 +15,7 @@ import click
 from ..app import App
 from ..command import Command
 from ..exits import Exit, Failure, OutOfTime
-from ..options import KeyFileName
+from ..options import KeyFileName, KindOfKeys
 from ..waits import remedy
 
 if TYPE_CHECKING:
@@ -49,8 +49,9 @@ __all__ = ["cdp"]
 )
 @click.option(
     "--by",
-    type=click.Choice(["user-id", "anonymous-id"]),
-    help="The kind of IDs in the file. Required with --file.",
+    type=KindOfKeys(["user-id", "anonymous-id"]),
+    help="The kind of IDs in the file; user_id and anonymous_id, as in Python, are taken as well. "
+    "Required with --file.",
 )
 @click.option(
     "--column",

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, Unpack
+from typing import TYPE_CHECKING, Literal, Unpack
 
 import click
 
 from ..app import App, Service
-from ..carried_over import NO_PHONES, PHONES
 from ..command import Command
-from ..options import KeyFileName, OutputOptions, join_options, output_options
+from ..options import KeyFileName, KindOfKeys, OutputOptions, join_options, output_options
 
 if TYPE_CHECKING:
     from ...export.keys import Keys
@@ -23,29 +22,14 @@ if TYPE_CHECKING:
 __all__ = ["lookup"]
 
 
-if TYPE_CHECKING:
-    _Choice = click.Choice[str]
-else:
-    # Before click 8.2 it is not generic.
-    _Choice = click.Choice
-
-
-class _Kinds(_Choice):
-    """The kinds of keys."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if isinstance(value, str) and value.lower() in PHONES:
-            self.fail(NO_PHONES, param, ctx)
-        return super().convert(value, param, ctx)
-
-
 @click.command(cls=Command, several=True)
 @click.argument("keys", metavar="FILE|-", type=KeyFileName())
 @click.option(
     "--by",
-    type=_Kinds(["identity", "email", "object-id", "user-id", "anonymous-id"]),
+    type=KindOfKeys(["identity", "email", "object-id", "user-id", "anonymous-id"]),
     required=True,
-    help="The kind of keys: of CleverTap's people, or of Alta's users (user-id, anonymous-id).",
+    help="The kind of keys: of CleverTap's people, or of Alta's users (user-id, anonymous-id); "
+    "object_id, user_id and anonymous_id, as in Python, are taken as well.",
 )
 @click.option(
     "--column",
