@@ -18,7 +18,7 @@ import duckdb
 import polars
 import pytest
 
-from altaprofiles import ExportProgress, Session, SyncReport
+from altaprofiles import Alta, ExportProgress, Session, SyncReport
 from altaprofiles.emulator import Emulator
 
 from ..support.guides import GUIDES, block_of, function_of
@@ -503,6 +503,24 @@ async def test_a_person_is_forgotten_with_rows_that_have_no_identity(
         crm.run(text)
     left = [("identity:bob",), ("objectId:tv",)]
     assert crm.rows("SELECT person FROM profiles ORDER BY 1") == left
+
+
+async def test_a_person_is_forgotten_in_a_table_of_bindings(crm: Database) -> None:
+    to = crm.to if crm.server is None else crm.server.url()
+    bindings = {"ann": ["phone", "tv"], "bob": ["tv"], "phone": ["desk"]}
+    async with Emulator(records=[], bindings=bindings) as emulator:
+        for agent in ("shop", "outlet"):
+            alta = Alta(emulator.token, base_url=emulator.url, name=agent)
+            async with Session(alta=alta) as session:
+                await session.export_lookups(["ann", "bob"], by="user_id", to=to)
+                await session.export_lookups(["tv", "desk"], by="anonymous_id", to=to)
+    everyone = crm.rows("SELECT account, key, user_id, anonymous_id FROM bindings")
+    crm.run("CREATE TABLE forgotten (account text, id text)")
+    crm.run("INSERT INTO forgotten VALUES ('shop', 'ann')")
+    crm.run(block_of(GUIDE, "DELETE FROM bindings", "sql"))
+    left = crm.rows("SELECT account, key, user_id, anonymous_id FROM bindings")
+    assert {*left} == {row for row in everyone if (row[0], row[2]) != ("shop", "ann")}
+    assert ("shop", "tv", "bob", "tv") in left
 
 
 async def test_the_oldest_days_of_a_folder_are_removed_without_a_warning(
