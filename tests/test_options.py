@@ -242,6 +242,11 @@ async def test_a_run_that_meets_its_deadline_is_incomplete_and_resumed(
                 assert f"run the same {noun} again to resume it" in str(e.value)
                 assert e.value.missing == ["it did not finish within the deadline of 2 s"]
                 assert not to.exists()
+                # It may have no time to read what is there.
+                with pytest.raises(Incomplete) as e:
+                    await run(**arguments, to=to, deadline=0)
+                assert "nothing of it has been kept" not in str(e.value)
+                assert f" in {to}.export" in str(e.value)
                 opened.set()
                 before = emulator.stats.requests.copy()
                 report = await run(**arguments, to=to, deadline=600)

@@ -114,6 +114,7 @@ class Job(Generic[R, S]):
         self._is_of_several = len(parts) > 1
         self._report: R | None = None
         self._adds = False
+        self._is_loaded = False
         self._left: list[str] = []
         self._warnings: list[str] = []
         self._written: list[Written] = []
@@ -223,6 +224,7 @@ class Job(Generic[R, S]):
         self._adds = place.target.write == "append"
         with self._limited(place, self._parts):
             await self._start(workspaces, place, threads)
+            self._is_loaded = True
             ended = await self._report_before(workspaces, place, threads)
             if ended is not None:
                 return ended
@@ -256,12 +258,23 @@ class Job(Generic[R, S]):
         failure = next((part.failure for part in parts if part.failure is not None), None)
         late = after_failure(f"it did not finish within {deadline}", failure)
         end = self._resumption(parts, cure=_cure_of_lateness(failure))
+        if not self._is_loaded and self._has_earlier(place):
+            stays = f"what earlier runs have brought stays in {place.folder}"
+            end = end.replace(NOTHING_KEPT, stays, 1)
         report = self._describe(place) if any(part.is_open for part in parts) else None
         error = self._error(place, [late], end, report)
         if isinstance(failure, ConnectError):
             error.add_note(DOCTOR)
         error.__cause__ = failure
         return error
+
+    def _has_earlier(self, place: Place) -> bool:
+        """Return whether earlier runs have left anything of this output. Blocking."""
+        stores = [part.run.store for part in self._parts if part.is_open]
+        own = {store.folder: store.journal.is_empty() for store in stores}
+        with suppress(OSError, ExportError):
+            return any(not own.get(one.path, one.is_empty) for one in unfinished_at(place.folder))
+        return False
 
     # ----------------------------------------------------------------------------- the workspaces
 
