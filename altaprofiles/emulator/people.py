@@ -235,7 +235,9 @@ class Population:
         return numbers
 
     def during(self, event: str, first: int, last: int) -> array[int]:
-        """Return the same for a range of proleptic day numbers, in 4 bytes a person.
+        """Return the numbers of those who did an event on a range of days, which are proleptic ordinals.
+
+        It has 4 bytes a person, in the order of delivery.
 
         Raises:
             KeyError: the event is unknown.

@@ -461,6 +461,23 @@ async def test_addresses_are_joined_in_their_own_spelling_and_others(kind: str) 
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("kind", ["object", "string", "category", "string[pyarrow]"])
+@pytest.mark.parametrize("some", [slice(None), slice(1), slice(1, 3), slice(0)])
+async def test_a_column_of_ids_and_addresses_keeps_its_order(kind: str, some: slice) -> None:
+    records = [{"identity": "1", "email": "ann@example.com"}, {"identity": "2"}]
+    keys = ["2", "ANN@example.com", None, "x@example.com", "1", " ", "nobody"][some]
+    found = ["found", "found", "no key", "not found", "found", "no key", "not found"][some]
+    index = [9, 8, 1, 2, 5, 4, 3][some]
+    mine = pd.DataFrame({"key": pd.Series(keys, index, dtype=object).astype(kind)})
+    async with (
+        Emulator(records=records) as emulator,
+        Session(clevertap=emulator.clevertap) as session,
+    ):
+        out = await recipe("mixed")(session, mine, "key")
+    assert [*zip(out.index, out["result"], strict=True)] == [*zip(index, found, strict=True)]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("kind", ["object", "string", "category", "string[pyarrow]"])
 @pytest.mark.parametrize(
     ("ids", "results"),
     [(["7", None], ["found", "no key"]), ([None], ["no key"]), (["7"], ["found"]), ([], [])],

@@ -119,7 +119,7 @@ def look(crm: Database = IN_FILE, *, is_killed: bool = False) -> list[str | None
         crm: the table.
         is_killed: whether a first look ends before it has taken note.
     """
-    script = block_of(GUIDE, "CREATE TABLE IF NOT EXISTS seen", "sql")
+    script = block_of(GUIDE, "CREATE TABLE IF NOT EXISTS changed", "sql")
     begin, end = script.split("-- once")
     query = "SELECT identity FROM changed ORDER BY 1"
     found: list[tuple[Any, ...]] = []
@@ -442,7 +442,7 @@ async def test_a_person_who_is_forgotten_before_the_feed_is_not_handed_on(crm: D
     # A look that was killed has left her in `changed`.
     again = ANN | did("ann", 50, 3)
     await night(again, BOB, device)
-    crm.run(block_of(GUIDE, "CREATE TABLE IF NOT EXISTS seen", "sql").partition("-- once")[0])
+    crm.run(block_of(GUIDE, "CREATE TABLE IF NOT EXISTS changed", "sql").partition("-- once")[0])
     assert crm.rows("SELECT identity FROM changed") == [("ann",)]
     listing, script = forgetting("ann", account, has_feed=True)
     crm.run(listing)
@@ -467,7 +467,7 @@ async def test_psql_is_silent_about_a_feed_of_a_table_in_a_schema(
         await session.sync("Charged", to=postgres.url("food.buyers"), **NIGHT)
         account = str(emulator.clevertap.account_id)
     listing, forget = forgetting("ann", account, has_feed=True)
-    feed, taken = block_of(GUIDE, "CREATE TABLE IF NOT EXISTS seen", "sql").split("-- once")
+    feed, taken = block_of(GUIDE, "CREATE TABLE IF NOT EXISTS changed", "sql").split("-- once")
     [options] = {*re.findall(r"PGOPTIONS=(\S+)`", (GUIDES / GUIDE).read_text("utf-8"))}
     environment = {**os.environ, "PATH": f"{clients()}:/usr/bin:/bin"}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import shlex
 import sqlite3
 import sys
 from collections import Counter
@@ -382,6 +383,52 @@ async def test_those_who_have_chatted_are_counted_by_channel(
     assert numbers == sorted(numbers, reverse=True)
     of_list = duckdb.execute(block_of("look-ups.md", "conversation_type AS channel", "sql"))
     assert of_list.fetchall() == [row[:2] for row in rows]
+
+
+@pytest.mark.anyio
+async def test_chats_belong_to_customers_to_users_or_to_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    chats = ["of-ann", "of-both", "of-ann", "", "of-stranger", "of-nobody", "of-bob"]
+    Path("chats.csv").write_text("\n".join(["anonymous_id", *chats]))
+    bindings = {
+        "ann": ["of-ann", "of-both"],
+        "stranger": ["of-both", "of-stranger"],
+        "bob": ["of-bob"],
+    }
+    records = [{"identity": "ann"}, {"identity": "bob"}]
+    async with Emulator(records=records, bindings=bindings) as emulator:
+        for command in re.findall(
+            r"(?m)^\$ (altaprofiles .*(?:owners|customers)\.parquet)$",
+            (GUIDES / "look-ups.md").read_text("utf-8"),
+        ):
+            done = await anyio.run_process(
+                [sys.executable, "-m", *shlex.split(command)],
+                env=environment(tmp_path, emulator.environment),
+            )
+            assert done.returncode == 0
+    rows = duckdb.execute(block_of("look-ups.md", "AS belongs_to", "sql")).fetchall()
+    assert sorted(rows) == [("a customer", 3), ("a user without a profile", 1), ("nobody", 1)]
+
+
+def test_a_phone_is_found_in_a_table_of_postgresql(
+    postgres: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    postgres.run(
+        "CREATE TABLE profiles (account text, identity text, name text, email text, phone text)"
+    )
+    postgres.run(
+        "INSERT INTO profiles VALUES ('A', '1', 'Ann', NULL, '+49 171-5550111'), ('A', '2', NULL, NULL, NULL)"
+    )
+    index, query = block_of("look-ups.md", "profiles_by_phone", "sql").split(";\n", 1)
+    postgres.run(index)
+    assert postgres.rows(query) == [("A", "1", "Ann", None)]
+    with postgres.connect() as connection:
+        connection.execute("SET enable_seqscan = off")
+        plan = connection.execute(f"EXPLAIN {query}").fetchall()
+    assert "profiles_by_phone" in str(plan)
 
 
 @pytest.mark.anyio
