@@ -420,7 +420,8 @@ def test_a_phone_is_found_in_a_table_of_postgresql(
         "CREATE TABLE profiles (account text, identity text, name text, email text, phone text)"
     )
     postgres.run(
-        "INSERT INTO profiles VALUES ('A', '1', 'Ann', NULL, '+49 171-5550111'), ('A', '2', NULL, NULL, NULL)"
+        "INSERT INTO profiles VALUES ('A', '1', 'Ann', NULL, '+49 171-5550111')",
+        "INSERT INTO profiles VALUES ('A', '2', 'Bob', NULL, NULL)",
     )
     index, query = block_of("look-ups.md", "profiles_by_phone", "sql").split(";\n", 1)
     postgres.run(index)
