@@ -8,7 +8,6 @@ bound to it, or call the session itself.
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 import time
 import weakref
@@ -22,7 +21,6 @@ from collections.abc import (
     Iterable,
     Iterator,
 )
-from concurrent.futures import CancelledError
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial, update_wrapper
 from types import TracebackType
@@ -38,15 +36,14 @@ from typing import (
     overload,
 )
 
-from anyio.from_thread import BlockingPortal, start_blocking_portal
-
 from .base.calls import CallName, name_of, named, naming
 from .base.checks import check_seconds
 from .cdp import Cdp
 from .errors import ConfigurationError, InvalidArgument, SessionClosed
 from .flow.fanout import check_items
 from .flow.handover import Ended, Handover
-from .flow.lifetime import FORKED, Work, closed_meanwhile, is_in_trio
+from .flow.lifetime import Work, is_in_trio
+from .flow.loop_thread import LoopThread, loop_thread
 from .flow.results import PlainResults
 from .models import CdpUser, Customer, Key, Lookup, Page, Profile, Stats
 from .profiles import EventProfiles, Profiles
@@ -91,13 +88,14 @@ def blocking(
     there. An iterator belongs to one thread at a time, as any generator does. Each block, also of
     one `blocking(…)` that is entered again, has a session of its own. A call that is interrupted,
     by Ctrl-C for one, is cancelled as a task would be, and has ended when the exception leaves it,
-    so that an export can be resumed. A session whose block has not ended when the process exits is
-    closed then. Let no function of `atexit` use one: it may be closed, and new connections and
-    exports fail there.
+    so that an export can be resumed. An interruption while the session opens closes it. A session
+    whose block has not ended when the process exits is closed then. Let no function of `atexit` use
+    one: it may be closed, and new connections and exports fail there.
 
     Args:
         make_session: returns a new session, such as `Session.from_env`, or
-            `lambda: Session(clevertap=CleverTap(…), retry=Retry(deadline=60))`.
+            `lambda: Session(clevertap=CleverTap(…), retry=Retry(deadline=60))`. It is called in
+            the thread of the caller.
         drain: seconds that calls and iterations of other threads may take to end after the block,
             as for `Session.aclose`; 0 to cut them off.
 
@@ -193,10 +191,14 @@ def _open(
         raise _wrong(f"got a {type(make_session).__name__}")
     drain = check_seconds("drain", drain, zero=True)
     _check_no_loop()
-    with start_blocking_portal() as portal:
-        loop = _Loop(portal)
-        session = loop.open(make_session)
+    # In this thread, so that Ctrl-C ends it, whatever it waits for.
+    session = make_session()
+    if not isinstance(session, Session):
+        raise _wrong(f"it returned a {type(session).__name__}")
+    with loop_thread() as thread:
+        loop = _Loop(session, thread)
         try:
+            thread.call(session.__aenter__)
             yield BlockingSession(session, loop)
         finally:
             loop.close(drain)
@@ -220,13 +222,6 @@ def _check_no_loop(own: asyncio.AbstractEventLoop | None = None) -> None:
         )
 
 
-async def _opened(make_session: Callable[[], Session]) -> Session:
-    session = make_session()
-    if not isinstance(session, Session):
-        raise _wrong(f"it returned a {type(session).__name__}")
-    return await session.__aenter__()
-
-
 def _wrong(what: str) -> ConfigurationError:
     return InvalidArgument(
         f"make_session: expected a function that returns a Session, {what}; pass "
@@ -240,81 +235,33 @@ def _wrong(what: str) -> ConfigurationError:
 class _Loop:
     """The event loop beside the caller."""
 
-    def __init__(self, portal: BlockingPortal) -> None:
-        self._portal = portal
-        self._is_closed = False
-        self._process = os.getpid()
+    def __init__(self, session: Session, thread: LoopThread) -> None:
+        self._session = session
+        self._thread = thread
         self._readings: dict[_Reading[Any, Any], int] = {}
-
-    def open(self, make_session: Callable[[], Session]) -> Session:
-        """Return the session, which is open in the loop."""
-        self._own = self._portal.call(asyncio.get_running_loop)
-        self._thread = self._portal.call(threading.get_ident)
-        self._session = self._call(partial(_opened, make_session))
-        return self._session
-
-    @property
-    def _is_inherited(self) -> bool:
-        """True in a process that was forked from the one that opened it, where no loop runs."""
-        return os.getpid() != self._process
 
     def call(self, function: Callable[[], Awaitable[T]]) -> T:
         """Return the result of `function`, awaited in the loop."""
-        if self._is_closed:
+        if self._thread.is_ended:
             raise SessionClosed("this Session is closed; open a new one")
         # The call would block that loop. Calls of the own one are refused as they start.
-        _check_no_loop(self._own)
-        return self._call(function)
+        _check_no_loop(self._thread.loop)
+        return self._thread.call(function)
 
     def close(self, drain: float) -> None:
-        """Close the session, and end whatever is still running in the loop after `drain` seconds.
+        """Close the session. Calls that are still running then end with the thread.
 
         Until then the session itself refuses new calls.
         """
-        if self._is_inherited:
-            # The loop is the parent's. This lets the portal end without it.
-            with suppress(StopIteration):
-                self._portal.stop().send(None)
+        # The loop may be the parent's, or the garbage collector run this in the loop.
+        if self._thread.is_inherited or self._thread.is_current:
             return
         here = threading.get_ident()
         for reading, reader in [*self._readings.items()]:
             # Nobody reads on what this thread reads.
             if reader == here:
-                self._call(reading.end)
-        try:
-            self._call(partial(self._session.aclose, drain))
-        finally:
-            self._is_closed = True
-            self._portal.call(self._portal.stop, True)
-
-    def _call(self, function: Callable[[], Awaitable[T]]) -> T:
-        if self._is_inherited:
-            raise SessionClosed(FORKED)
-        ended = threading.Event()
-
-        async def run() -> T:
-            try:
-                return await function()
-            finally:
-                ended.set()
-
-        try:
-            future = self._portal.start_task_soon(run)
-        except RuntimeError:
-            raise SessionClosed(
-                "this Session cannot be used here: it is closed, or this is a callback of its own "
-                "event loop, which the call would stop"
-            ) from None
-        try:
-            return future.result()
-        except CancelledError:
-            raise closed_meanwhile() from None
-        except BaseException:
-            if not future.done():
-                future.cancel()
-                # The caller may open the session's files again at once.
-                ended.wait()
-            raise
+                self._thread.call(reading.end)
+        self._thread.call(partial(self._session.aclose, drain))
 
     def each(
         self,
@@ -353,13 +300,17 @@ class _Loop:
                         else:
                             yield cast(T, result)
             finally:
-                self._readings.pop(reading, None)
-                # Wherever the garbage collector runs: beside another event loop, or in this one.
-                if threading.get_ident() == self._thread:
+                # Wherever the garbage collector runs: as the process ends, when modules may have
+                # no names any more, beside another event loop, or in this one.
+                if self._thread.is_ended:
+                    pass
+                elif self._thread.is_current:
                     reading.cancel()
                 else:
                     with suppress(SessionClosed):
-                        self._call(reading.end)
+                        self._thread.call(reading.end)
+                # Not after an interruption, so that the session ends it as it closes.
+                self._readings.pop(reading, None)
 
 
 def _read(source: Iterator[K]) -> tuple[list[K], Exception | None]:

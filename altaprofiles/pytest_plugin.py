@@ -70,7 +70,7 @@ def altaprofiles_emulator(
     the prefix and without it. `ALTAPROFILES_CONFIG` is the path of a file in `tmp_path` that does
     not exist, so that `from_account` reads no account of yours.
     """
-    from anyio.from_thread import start_blocking_portal
+    from .flow.loop_thread import loop_thread
 
     arguments = _arguments(request)
     prefix = _prefix(arguments.pop("prefix", ""))
@@ -79,10 +79,14 @@ def altaprofiles_emulator(
         if name.upper() in _PROXIES or name.removeprefix(prefix).startswith(_OWN):
             monkeypatch.delenv(name)
     monkeypatch.setenv("ALTAPROFILES_CONFIG", str(tmp_path / "accounts.toml"))
-    with start_blocking_portal() as portal, portal.wrap_async_context_manager(emulator):
-        for name, value in emulator.environment.items():
-            monkeypatch.setenv(f"{prefix}{name}", value)
-        yield emulator
+    with loop_thread() as thread:
+        try:
+            thread.call(emulator.__aenter__)
+            for name, value in emulator.environment.items():
+                monkeypatch.setenv(f"{prefix}{name}", value)
+            yield emulator
+        finally:
+            thread.call(emulator.__aexit__)
 
 
 def _prefix(prefix: object) -> str:

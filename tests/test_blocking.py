@@ -15,6 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ from altaprofiles.cdp import Cdp
 from altaprofiles.emulator import Emulator
 from altaprofiles.profiles import Profiles
 
+from .support.interruptions import AT_THE_LOOP, BEFORE_LINES
 from .support.sessions import EVENT, RANGE, delivered, expected, session_for
 from .support.tasks import PATIENCE
 from .support.terminals import emulated, environment, held
@@ -509,6 +511,74 @@ def test_a_session_that_is_left_open_lets_the_process_end(
         assert (done.returncode, done.stderr) == (0, "")
 
 
+IN_MAKE_SESSION = """
+import os, signal, time
+
+# A process in the background of a shell ignores it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+def make_session():
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(3600)
+"""
+
+INTERRUPTED = """
+import threading
+import altaprofiles
+
+try:
+    with altaprofiles.blocking(globals().get("make_session", altaprofiles.Session.from_env)):
+        print("open")
+except KeyboardInterrupt:
+    print("interrupted", threading.active_count())
+"""
+
+INTERRUPTED_ANYWHERE = """
+import threading
+import altaprofiles
+
+def use():
+    with altaprofiles.blocking(altaprofiles.Session.from_env) as session:
+        sys.settrace(None)
+        session.profiles.get(identity="nobody")
+
+use()
+before = {*threading.enumerate()}
+lines = interrupt_each(use)
+for thread in {*threading.enumerate()} - before:
+    thread.join()
+
+with altaprofiles.blocking(altaprofiles.Session.from_env) as session:
+    looked_up = interrupt_each(lambda: session.profiles.get(identity="nobody"))
+    assert session.profiles.get(identity="nobody") is None
+print(min(lines, looked_up) > 20)
+"""
+
+
+@pytest.mark.parametrize(
+    ("program", "output"),
+    [
+        (AT_THE_LOOP + INTERRUPTED, "interrupted 1\n"),
+        (IN_MAKE_SESSION + INTERRUPTED, "interrupted 1\n"),
+        (BEFORE_LINES + INTERRUPTED_ANYWHERE, "True\n"),
+    ],
+    ids=["loop", "make_session", "anywhere"],
+)
+def test_an_interruption_while_a_session_opens_ends_it(
+    service: Emulator, tmp_path: Path, program: str, output: str
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=environment(tmp_path, service.environment),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, output, "")
+    assert service.stats.in_flight["clevertap"] == 0
+
+
 def test_an_iteration_that_is_garbage_in_the_thread_of_the_session_ends(
     session: BlockingSession, service: Emulator, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -526,6 +596,25 @@ def test_an_iteration_that_is_garbage_in_the_thread_of_the_session_ends(
     assert "destroyed" not in caplog.text
     assert "different Context" not in caplog.text
     assert service.stats.in_flight["clevertap"] == 0
+
+
+def test_a_session_that_is_garbage_in_its_own_thread_is_closed(service: Emulator) -> None:
+    before = {*threading.enumerate()}
+    opening = altaprofiles.blocking(partial(session_for, service))
+    session = opening.__enter__()
+    cycle: list[Any] = [opening]
+    cycle.append(cycle)
+    del opening, cycle
+
+    view = session.with_options(on_event=lambda attempt: gc.collect() and None)
+    # Its answer may come before the end.
+    with suppress(SessionClosed):
+        view.profiles.get(identity="5555555555")
+    with pytest.raises(SessionClosed):
+        session.profiles.get(identity="5555555555")
+    for thread in {*threading.enumerate()} - before:
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
 
 
 def test_a_drain_does_not_wait_for_what_the_closing_thread_reads(service: Emulator) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from .support.guides import GUIDES, block_of
+from .support.interruptions import AT_THE_LOOP
 from .support.tasks import PATIENCE
 from .support.terminals import environment
 
@@ -277,3 +278,16 @@ def test_both(altaprofiles_emulator, eu1):
     asyncio.run(main())
 """
     run(inner, block_of("testing.md", "def eu1(") + test, passed=1)
+
+
+def test_an_interruption_while_the_emulator_starts_ends_the_run(inner: pytest.Pytester) -> None:
+    test = """
+def test_it(request):
+    try:
+        request.getfixturevalue("altaprofiles_emulator")
+    except KeyboardInterrupt:
+        assert threading.active_count() == 1
+    else:
+        assert False, "not interrupted"
+"""
+    run(inner, AT_THE_LOOP + test, passed=1)
