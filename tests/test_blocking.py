@@ -617,6 +617,40 @@ def test_a_session_that_is_garbage_in_its_own_thread_is_closed(service: Emulator
         assert not thread.is_alive()
 
 
+KEPT = """
+import altaprofiles
+import pytest
+
+@pytest.fixture(scope="session")
+def session():
+    with altaprofiles.blocking(altaprofiles.Session.from_env) as session:
+        yield session
+
+def test_it(session):
+    global reading
+    people = session.profiles.by_event("App Launched", start=20260101, end=20260131, batch_size=23)
+    reading = iter(people)
+    next(reading)
+"""
+
+
+def test_an_iteration_that_pytest_keeps_until_the_end_of_the_process_prints_nothing(
+    service: Emulator, tmp_path: Path
+) -> None:
+    (tmp_path / "test_it.py").write_text(KEPT)
+    command = [sys.executable, "-m", "pytest", "-p", "no:asyncio", "-p", "no:cacheprovider"]
+    done = subprocess.run(
+        [*command, "test_it.py"],
+        cwd=tmp_path,
+        env=environment(tmp_path, service.environment),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+
+
 def test_a_drain_does_not_wait_for_what_the_closing_thread_reads(service: Emulator) -> None:
     with altaprofiles.blocking(partial(session_for, service), drain=100 * PATIENCE) as session:
         reading = iter(session.profiles.by_event(EVENT, **RANGE, batch_size=23))

@@ -42,6 +42,7 @@ class naming:  # noqa: N801
 
     def __init__(self, name: CallName | None) -> None:
         self._name = name
+        self._outer = _OUTER
 
     def __enter__(self) -> None:
         pass
@@ -52,7 +53,10 @@ class naming:  # noqa: N801
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if isinstance(error, _OUTER) and traceback is not None:
+        # Of this object: modules have no names any more where the end of a process collects it.
+        if not isinstance(error, self._outer):
+            return
+        if traceback is not None:
             _shorten(traceback)
             _shorten_causes(error)
         if isinstance(error, AltaProfilesError) and self._name is not None:
