@@ -146,7 +146,7 @@ async def assemble(
             with anyio.CancelScope(shield=True):
                 await threads.run(sink.abort)
             raise
-    notes = [*_notes(sink, target), *kinds.advice]
+    notes = [*_notes(sink, target), *kinds.advice(_known_keys(sink, target, table))]
     if file is None:
         return Written(written, None, None, sink.mended, sink.absorbed, notes)
     with file:
@@ -159,6 +159,16 @@ def _notes(sink: Sink, target: Target) -> list[str]:
     if not mistyped:
         return [*sink.notes]
     return [*sink.notes, f"{mistyped_words(mistyped)}; {target.to_keep_values([*mistyped])}"]
+
+
+def _known_keys(sink: Sink, target: Target, table: Table) -> list[str]:
+    """Return the flattened keys whose columns may have values in rows that the run did not bring.
+
+    Whoever misspells a name is warned by the run that adds its column, and only by that one.
+    """
+    names = (column.name for column in table.columns[len(table.columns) - len(target.flatten) :])
+    columns = zip(target.flatten, names, strict=True)
+    return [key for key, name in columns if name in sink.earlier_columns]
 
 
 async def _adopt(

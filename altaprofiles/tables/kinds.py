@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Literal, TypeAlias
 
 from ..base.dates import moment_in
@@ -64,12 +64,18 @@ class Kinds:
         """The keys for which no record has a value other than null."""
         return [key for key, seen in self._seen.items() if not seen]
 
-    @property
-    def advice(self) -> list[str]:
-        """A sentence on each of `unseen`, with the property or the column that may be meant."""
+    def advice(self, known: Container[str] = ()) -> list[str]:
+        """Return a sentence on each of `unseen`, with the property or the column that may be meant.
+
+        Args:
+            known: the keys on which there is none, as rows of earlier runs have their columns.
+        """
         sentences = []
-        for key in self.unseen:
-            has = "a value for the property" if key in self._names else "the property"
+        # Where nobody came, no name is a mistake yet.
+        for key in self.unseen if self._looked_at else ():
+            if key in known:
+                continue
+            with_ = "a value for the property" if key in self._names else "the property"
             close = meant(key, self._names - {key}, cutoff=0.75)
             column = _COLUMNS.get(key, "extra" if key in self._members else None)
             hint = ""
@@ -81,7 +87,10 @@ class Kinds:
                 hint = "; name each property by itself"
             if close is not None:
                 hint += f"; {'or ' if hint else ''}did you mean {close}?"
-            sentences.append(f"nobody has {has} {key!r}, so that its column is empty{hint}")
+            sentences.append(
+                f"this run brought nobody with {with_} {key!r}, so that it leaves the column "
+                f"empty{hint}"
+            )
         return sentences
 
     def __getitem__(self, key: str) -> Kind:

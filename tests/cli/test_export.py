@@ -255,9 +255,9 @@ def test_a_property_that_nobody_has_is_named_in_the_report(
     for out in ("p.csv", "p.parquet"):
         done = run(env, "export", "Charged", *DAYS, "-o", out, *flattened, "--json", cwd=tmp_path)
         [near, far] = json.loads(done.stdout)["warnings"]
-        assert near.startswith("nobody has the property 'Cutomer Type', ")
+        assert near.startswith("this run brought nobody with the property 'Cutomer Type', ")
         assert near.endswith("did you mean 'Customer Type'?")
-        assert far.startswith("nobody has the property 'utm:source', ")
+        assert far.startswith("this run brought nobody with the property 'utm:source', ")
         manifest = json.loads((tmp_path / f"{out}.manifest.json").read_bytes())
         assert manifest["warnings"] == [near, far]
         assert done.stderr.count(near) == done.stderr.count(far) == 1
@@ -283,9 +283,9 @@ def test_a_key_that_may_be_meant_otherwise_is_told_of_at_first(
     assert "write 'Amount:money:text', and this warning stays away" in done.stderr
     assert "becomes the column 'profile_data.email'" in done.stderr
     # Only the values tell that nobody has these properties.
-    assert of_type < of_email < of_name < done.stderr.index("nobody has the property")
+    assert of_type < of_email < of_name < done.stderr.index("nobody with the property")
     [_, told, _] = json.loads(done.stdout)["warnings"]
-    assert told.endswith("its column is empty; 'email' is a column without --flatten")
+    assert told.endswith("leaves the column empty; 'email' is a column without --flatten")
     # A name that holds a colon can be meant, and so can a property of that name.
     meant = ("--flatten", "Amount:money:text", "--flatten", "email")
     done = run(env, *command, "--quiet", *meant, cwd=tmp_path)

@@ -464,7 +464,7 @@ async def test_a_property_of_which_nobody_has_a_value_is_told(
     report = await export(services, to, cdp_key="Fone")
     assert report.unmatched == 2
     assert report.warnings == [
-        "nobody has a value for the property 'Fone', so that nobody was joined"
+        "this run brought nobody with a value for the property 'Fone', so that nobody was joined"
     ]
     assert (await export(services, to, cdp_key="phone")).warnings == []
 

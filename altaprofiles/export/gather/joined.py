@@ -150,7 +150,7 @@ class JoinedGathering(Generic[R, S]):
     def discrepancies(self, people: int, place: Place) -> list[str]:
         sentences: list[str] = self._people.discrepancies(people, place)
         if people and not self._joins.known and self._joins.key != IDENTITY:
-            nobody = f"nobody has a value for the property {self._joins.key!r}"
+            nobody = f"this run brought nobody with a value for the property {self._joins.key!r}"
             sentences = [*sentences, f"{nobody}, so that nobody was joined"]
         if refused := self._joins.refused:
             keys = f"the CDP users of {_people(refused)} cannot be asked for"

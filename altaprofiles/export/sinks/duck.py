@@ -266,6 +266,7 @@ class DuckDbSink:
     ) -> None:
         self.absorbed = 0
         self.notes: Sequence[str] = ()
+        self.earlier_columns: Sequence[str] = ()
         self._target = target
         self._origin = origin
         self._connection: Any = None
@@ -313,6 +314,9 @@ class DuckDbSink:
             self._table.check_accounts(self._connection, self._origin)
             self._table = self._table.replaced()
         self._fit = fit(self._table, table.columns, target.content, target.flatten, target.write)
+        if target.write != "replace" and self._table.has_rows(self._connection):
+            missing = {column.name for column in self._fit.missing}
+            self.earlier_columns = [one.name for one in table.columns if one.name not in missing]
         return target.content.table(self._fit.kinds, None, self._origin)
 
     def _new_table(self) -> NewTable:

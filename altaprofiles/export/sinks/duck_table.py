@@ -227,6 +227,13 @@ class DuckTable(Struct, kw_only=True):
         (rows,) = connection.execute(f"SELECT count(*) FROM {self.quoted}").fetchone()
         return bool(rows > sum(self.runs.values()) - self.runs[origin.run])
 
+    def has_rows(self, connection: Any) -> bool:
+        """Return whether there is a row in it."""
+        if not self.exists:
+            return False
+        (has_rows,) = connection.execute(f"SELECT EXISTS (FROM {self.quoted})").fetchone()
+        return bool(has_rows)
+
     @property
     def exists(self) -> bool:
         return bool(self.columns)

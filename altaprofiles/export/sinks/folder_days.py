@@ -162,6 +162,7 @@ class DaysSink:
         self._texts: dict[str, list[str]] = {}
         self._notes_on_texts: list[str] = []
         self._staged: list[_Staged] = []
+        self.earlier_columns: Sequence[str] = ()
         self._day: DayFile | None = None
         self._date: str | None = None
         try:
@@ -207,19 +208,23 @@ class DaysSink:
         added = {column.name.casefold(): column for column in lifted}
         changed: list[_Changed] = []
         lacking: list[str] = []
+        earlier: set[str] = set()
         notes = self._note_left_out(brought)
         # The newest file has them all, but for the first night.
         for day in reversed(target.days()):
-            if not added and not changed:
+            if earlier and not added and not changed:
                 break
             types, has_rows = types_in(target.file_of(day))
             found = [column for name, column in added.items() if name in types]
             changed += self._changed(found, types, day)
             added = {name: column for name, column in added.items() if name not in types}
+            if has_rows:
+                earlier.update(types)
             if has_rows and day not in brought:
                 lacking.append(day)
                 for one in changed:
                     one.look_at(day, types)
+        self.earlier_columns = [one.name for one in lifted if one.name.casefold() in earlier]
         through = self._new.through
         if added and lacking:
             names = [column.name for column in added.values()]

@@ -142,6 +142,7 @@ class FilesTarget(FolderTarget, frozen=True, kw_only=True):
 class FilesSink:
     absorbed = 0
     notes: Sequence[str] = ()
+    earlier_columns: Sequence[str] = ()
 
     def __init__(self, target: FilesTarget, table: Table, origin: Origin) -> None:
         self._target = target
@@ -152,6 +153,10 @@ class FilesSink:
             if target.write == "replace":
                 target.check_accounts(self._state, origin)
             target.check_columns(self._state)
+            if target.write == "append":
+                earlier = {one.casefold() for file in self._state.files for one in file.columns}
+                names = [one.name for one in table.columns]
+                self.earlier_columns = [one for one in names if one.casefold() in earlier]
             name = f"{re.sub(_UNSAFE, '_', origin.run)}.parquet"
             name = target.whole if target.write == "replace" else name
             columns: dict[str, ColumnKind] = {one.name: one.kind for one in table.columns}

@@ -52,6 +52,7 @@ class NdjsonTarget(FileTarget, frozen=True, kw_only=True):
 
 class NdjsonSink:
     absorbed = 0
+    earlier_columns: Sequence[str] = ()
     notes: Sequence[str] = ()
 
     def __init__(self, target: NdjsonTarget, stored: StoredPieces | None) -> None:
@@ -112,6 +113,7 @@ def _text_of(block: bytes) -> bytes:
 
 class CsvSink:
     absorbed = 0
+    earlier_columns: Sequence[str] = ()
     notes: Sequence[str] = ()
 
     def __init__(self, target: CsvTarget, table: Table, stored: StoredPieces | None) -> None:

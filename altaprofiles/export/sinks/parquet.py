@@ -141,6 +141,7 @@ class ParquetSink:
     """
 
     absorbed = 0
+    earlier_columns: Sequence[str] = ()
     notes: Sequence[str] = ()
 
     def __init__(

@@ -28,6 +28,7 @@ from ..tables import (
 )
 from . import postgres_runs, postgres_sync
 from .encoding import Encoded
+from .postgres_keys import is_empty
 from .postgres_load import (
     CHOICE,
     STAGE,
@@ -89,6 +90,7 @@ class PostgresSink:
     ) -> None:
         self.absorbed = 0
         self.notes: list[str] = []
+        self.earlier_columns: Sequence[str] = ()
         self._changed: frozenset[str] = frozenset()
         self._server = server
         self._table = table
@@ -186,6 +188,8 @@ class PostgresSink:
         connection, table = self._connection, self._table
         table.take_turns(connection)
         shape = shape_of(table, connection)
+        if shape.oid is not None and table.write != "replace" and not is_empty(table, connection):
+            self.earlier_columns = [one for one in table.columns if one not in shape.missing]
         if table.write == "append":
             self._settle()
             self._append(shape)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from datetime import date
 from pathlib import Path
 from typing import BinaryIO, ClassVar, Protocol, Self, TypedDict, runtime_checkable
@@ -56,6 +56,14 @@ class Sink(Protocol):
     @property
     def notes(self) -> Sequence[str]:
         """Sentences on what has happened to a table, for the report. Known at the end."""
+        ...
+
+    @property
+    def earlier_columns(self) -> Container[str]:
+        """The columns that rows of earlier runs have, and which may have values in them.
+
+        Known at the end. A table without rows has none.
+        """
         ...
 
     def write(self, rows: Sequence[Row]) -> None:
