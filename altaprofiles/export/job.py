@@ -833,7 +833,7 @@ class Job(Generic[R, S]):
         ):
             part.wrote(counts, written if len(parts) == 1 else None)
             warnings += part.warnings
-        if not written.records:
+        if not written.records and not await self._are_known_in(target, parts, threads):
             nobody = _nobody(target, replaced) + parts[0].gathering.nobody
             warnings.append(_by(names, nobody))
         for part in parts:
@@ -843,6 +843,19 @@ class Job(Generic[R, S]):
         for sentence in warnings:
             logger.warning("%s", sentence)
         self._warnings += warnings
+
+    async def _are_known_in(
+        self, target: Target, parts: Sequence[Part[R, S]], threads: Threads
+    ) -> bool:
+        """Return whether rows of each account show that nobody is no sign of a mistake."""
+
+        def are_known() -> bool:
+            return all(part.gathering.is_known_in(target) for part in parts)
+
+        # It is only for a warning.
+        with suppress(ExportError, OSError):
+            return await when_free(threads, target, are_known, self._output.deadline)
+        return False
 
     async def _gone(self, runs: Sequence[Appended], place: Place, threads: Threads) -> list[str]:
         """Return the accounts whose rows are no longer in the output; see `Target.holds`."""

@@ -46,6 +46,7 @@ __all__ = [
     "REFUSED_AGAIN",
     "Content",
     "Origin",
+    "answers_in_sql",
     "if_renamed",
     "losses_of",
     "of_added",
@@ -380,6 +381,14 @@ def under_other_keys(label: str, count: int) -> str:
 
 _DIGEST = re.compile("[0-9a-f]{16}")
 """The account of an agent of Alta that has no name, as `Alta.account`."""
+
+
+def answers_in_sql(content: Content, by: str) -> str:
+    """Return the condition in SQL that holds for rows which a lookup by a kind of key has found.
+
+    A profile does not have to have the key in one of its columns.
+    """
+    return f"key = {by}" if content.of == "bindings" else "key IS NOT NULL"
 
 
 class Origin(Struct, frozen=True):

@@ -254,6 +254,50 @@ async def test_keys_of_the_other_kind_are_said(tmp_path: Path) -> None:
         assert report.warnings == []
 
 
+NEW_ALONE = ("0 users came, ", "; if the keys are anonymous IDs")
+
+
+async def test_a_night_whose_new_users_have_not_chatted_is_no_mistake(
+    place: tuple[str, Query],
+) -> None:
+    to, query = place
+    async with both() as services:
+        services.users = {"1": [user("1", "a")]}
+        # As long as nothing was ever found, the keys may be of the other kind.
+        [warning] = (await look_up(services, to, *"23", agent="shop")).warnings
+        assert all(words in warning for words in NEW_ALONE)
+        assert (await look_up(services, to, *"123", agent="shop")).warnings == []
+        for keys in ("23", "45", ""):
+            report = await look_up(services, to, *keys, agent="shop")
+            assert (report.not_found, report.warnings) == (len(keys), [])
+        # Another kind of key, another account, and rows that are replaced.
+        [warning] = (await look_up(services, to, *"23", agent="outlet")).warnings
+        assert all(words in warning for words in NEW_ALONE)
+        async with services.session(agent="shop") as session:
+            report = await session.export_lookups(["2"], by="anonymous_id", to=to)
+            assert [text.startswith("0 users came, ") for text in report.warnings] == [True]
+        assert query(PAIRS) == [("1", "1", "a")]
+        # The last row is that of a user whose chats are gone.
+        services.users.clear()
+        [warning] = (await look_up(services, to, *"12", agent="shop")).warnings
+        assert warning.startswith(NEW_ALONE[0])
+
+
+async def test_a_night_whose_new_people_are_unknown_is_no_mistake(
+    place: tuple[str, Query],
+) -> None:
+    to, _ = place
+    async with both() as services, services.session() as session:
+        services.people = {"1": b'{"identity":"1"}'}
+        for keys, count in (("2", 1), ("12", 0), ("23", 0)):
+            report = await session.export_lookups([*keys], by="identity", to=to)
+            assert len(report.warnings) == count
+        # The @ is a sign that the rows cannot outweigh.
+        report = await session.export_lookups(["a@b.example"], by="identity", to=to)
+        assert "0 people came, " in report.warnings[-1]
+        assert "--by email" in report.warnings[-1]
+
+
 async def test_a_key_of_nobody_leaves_the_rows_of_people_alone(place: tuple[str, Query]) -> None:
     to, query = place
     async with both() as services, services.session() as session:

@@ -196,6 +196,9 @@ class EventsGathering:
         step = next_step(plan.events or (), has_filters=bool(plan.filters))
         return f"; {step}"
 
+    def is_known_in(self, target: Target) -> bool:
+        return False
+
     def choose(self, workspaces: Workspaces, *, resume: bool) -> Workspace:
         if self._adopt and resume:
             self.plan = workspaces.newest(self.plan) or self.plan

@@ -174,6 +174,15 @@ class Gathering(Protocol[R_co, S_co]):
         """The next step if nobody is in the output, for the end of a sentence; or nothing."""
         ...
 
+    def is_known_in(self, target: Target) -> bool:
+        """Return whether rows of earlier runs show that nobody is no sign of a mistake. Blocking.
+
+        Raises:
+            ExportLocked: the target is in use.
+            OSError, ExportError: the target cannot be read.
+        """
+        ...
+
     @property
     def arguments(self) -> Mapping[str, Any]:
         """The arguments, beside the plan, with which another run can finish this one."""

@@ -93,6 +93,9 @@ class JoinedGathering(Generic[R, S]):
     def nobody(self) -> str:
         return self._people.nobody
 
+    def is_known_in(self, target: Target) -> bool:
+        return self._people.is_known_in(target)
+
     @property
     def records(self) -> int:
         return self._people.records

@@ -108,6 +108,10 @@ class KeysGathering(Generic[V]):
         signs = "" if self._meant is None else self._signs
         return f"{signs}; if the {are}, pass by={other!r} (--by {option})"
 
+    def is_known_in(self, target: Target) -> bool:
+        # Whoever looks up new keys only has nights on which none is found.
+        return self._meant is None and target.has_answers(self.plan.account, self.plan.by)
+
     @property
     def _signs(self) -> str:
         """A clause on the keys with an @, of those that nobody has."""

@@ -37,7 +37,7 @@ from ..formats import Format, Write
 from ..output import Output
 from ..state import SyncState
 from ..store.spool import sync_folder
-from ..tables import Origin, to_keep_values
+from ..tables import Origin, answers_in_sql, to_keep_values
 from .arrow_blocks import ArrowEncoder, EncodedRows
 from .duck_file import (
     OutOfMemory,
@@ -196,6 +196,18 @@ class DuckDbTarget(FileTarget, frozen=True, kw_only=True):
         with self._turn(), self._connected() as connection:
             table = DuckTable.read(connection, self.table, self.name)
             return table.exists and table.holds(connection, origin)
+
+    def has_answers(self, account: str, by: str) -> bool:
+        if self.write == "replace" or not self.path.exists():
+            return False
+        with self._turn(), self._connected(read_only=True) as connection:
+            table = DuckTable.read(connection, self.table, self.name)
+            (is_there,) = connection.execute(
+                f"SELECT EXISTS (FROM {table.quoted} WHERE account = $account"
+                f" AND {answers_in_sql(self.content, by)})",
+                {"account": account},
+            ).fetchone()
+            return bool(is_there)
 
     def synced(self, account: str) -> SyncState | None:
         return next((state for state in self.states() if state.account == account), None)

@@ -19,6 +19,7 @@ from ..output import Output
 from ..state import SyncState
 from ..tables import Origin, to_keep_values
 from .encoding import Encoder
+from .postgres_keys import has_answers
 from .postgres_rights import check_origin, check_rights
 from .postgres_rows import BlockEncoder
 from .postgres_runs import RUNS, holds
@@ -164,6 +165,15 @@ class PostgresTarget(Target, frozen=True, kw_only=True):
         connection = self.connect()
         try:
             return self.server.guard(lambda: holds(self.table, connection, origin))
+        finally:
+            connection.close()
+
+    def has_answers(self, account: str, by: str) -> bool:
+        if self.write == "replace":
+            return False
+        connection = self.connect()
+        try:
+            return self.server.guard(lambda: has_answers(self.table, connection, account, by))
         finally:
             connection.close()
 

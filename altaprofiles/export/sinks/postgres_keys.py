@@ -7,20 +7,29 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
-from ..tables import OPTIONAL, to_restore
+from ..tables import OPTIONAL, answers_in_sql, to_restore
 from . import postgres_runs
 from .postgres_table import (
     OF_EARLIER_VERSION,
     RENAME,
     PostgresTable,
     columns_in_words,
+    escaped,
     row_of,
 )
 
 if TYPE_CHECKING:
     import psycopg
 
-__all__ = ["Index", "Keys", "check_key", "finds_rows", "indexes_of", "is_empty"]
+__all__ = [
+    "Index",
+    "Keys",
+    "check_key",
+    "finds_rows",
+    "has_answers",
+    "indexes_of",
+    "is_empty",
+]
 
 _KEY = frozenset({"account", "person"})
 
@@ -188,6 +197,20 @@ def _key_of(table: PostgresTable) -> str:
     if table.content.of == "bindings":
         return "a hash index on 'key', by which rows of earlier exports are found"
     return "a unique key of account and person"
+
+
+def has_answers(
+    table: PostgresTable, connection: psycopg.Connection[Any], account: str, by: str
+) -> bool:
+    """Return whether any row is there that a lookup of an account has found by a kind of key."""
+    (is_there,) = row_of(
+        connection,
+        # Ends with the first row, for nearly every table.
+        f"SELECT EXISTS (SELECT FROM {escaped(table.quoted)} WHERE account = %s"
+        f" AND {answers_in_sql(table.content, by)})",
+        [account],
+    )
+    return bool(is_there)
 
 
 def is_empty(table: PostgresTable, connection: psycopg.Connection[Any]) -> bool:

@@ -375,6 +375,21 @@ class Target(Struct, frozen=True, kw_only=True):
         """
         return False
 
+    def has_answers(self, account: str, by: str) -> bool:
+        """Return whether any row is there that a lookup has found, as far as is known. Blocking.
+
+        Only a database knows.
+
+        Args:
+            account: the account of the row.
+            by: the kind of key by which it was found.
+
+        Raises:
+            ExportLocked: the target is in use.
+            OSError, ExportError: the target cannot be read.
+        """
+        return False
+
     def present(self) -> str | None:
         """Return what an output would replace, such as "9 bytes of p.csv", or None. Blocking.
 
