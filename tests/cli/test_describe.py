@@ -267,6 +267,27 @@ def having(**properties: Any) -> dict[str, Any]:
     return {"identity": "i", "profileData": properties}
 
 
+def test_shares_are_rounded_but_never_to_all_or_none(env: dict[str, str], tmp_path: Path) -> None:
+    filled = {"a": 400, "b": 398, "c": 343, "d": 342, "e": 323, "f": 6, "g": 2, "h": 1}
+    people = [
+        having(**{name: 1 for name, count in filled.items() if number < count} | {"i": None})
+        for number in range(400)
+    ]
+    text = run(env, "describe", str(lines(tmp_path / "p.ndjson", *people))).stdout.decode()
+    shares = re.findall(r"^([a-i]) +\d+  (.{5})", text, re.MULTILINE)
+    assert dict(shares) == {
+        "a": "100 %",
+        "b": ">99 %",
+        "c": " 86 %",
+        "d": " 86 %",
+        "e": " 81 %",
+        "f": "  2 %",
+        "g": "  1 %",
+        "h": " <1 %",
+        "i": "  0 %",
+    }
+
+
 def test_mixed_types_and_nulls(env: dict[str, str], tmp_path: Path) -> None:
     people = [
         having(a=1, b=True, c="$D_1735689600", d=[1], e=None, f=1, g=2**53 + 1, h=10**30),

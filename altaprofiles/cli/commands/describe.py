@@ -186,10 +186,13 @@ def _table(title: str, total: int, rows: list[tuple[str, int, str]]) -> Iterator
 
 
 def _percent(count: int, total: int) -> str:
-    from ...base.wording import percent
-
+    """Return a share in percent, rounded, always of the same width."""
+    share = str((200 * count + total) // (2 * total))
     # Neither all nor none of them, however close to it.
-    share = max(percent(count / total), 1) if count else 0
+    if count and share == "0":
+        share = "<1"
+    elif count < total and share == "100":
+        share = ">99"
     return f"{share:>3} %"
 
 
