@@ -141,6 +141,7 @@ class OutputState(Struct, frozen=True, kw_only=True):
         bytes_now: the size of a file that no table shares; None if it is not known.
         is_running: whether a run works on it now.
         unfinished: its unfinished exports, oldest first.
+        is_begun: whether an export was begun of which nothing is on disk.
     """
 
     name: str
@@ -153,6 +154,7 @@ class OutputState(Struct, frozen=True, kw_only=True):
     bytes_now: int | None = None
     is_running: bool
     unfinished: list[Unfinished]
+    is_begun: bool = False
 
     @property
     def has_changed(self) -> bool | None:
@@ -192,7 +194,7 @@ def outputs_at(
         to, table, spool: as for `Session.export`.
         asks: whether the manifest of a file in a bucket is read, which is beside it.
         elsewhere: whether an output of which nothing is known here has a state, without a success.
-            Another folder or machine may keep it with `sync`.
+            Another folder or machine may keep it with `sync`. So has one that was only begun.
 
     Raises:
         ConfigurationError: an argument cannot work, such as `table` for a file that has no tables.
@@ -226,8 +228,14 @@ def outputs_at(
         states += _states({other: folder_of(spool, other)}, to, of_bindings, spool)
     if not states and table is not None and "://" not in to:
         check_table(to)
-    if states or not (elsewhere and is_there):
+    if states or not elsewhere:
         return states
+    unwritten = [
+        _state(stem, folder_of(spool, stem), to, table, spool) for stem in sorted({*stems, other})
+    ]
+    begun = [state for state in unwritten if state.is_begun]
+    if begun or not is_there:
+        return begun
     return [_state(usual, folder_of(spool, usual), to, table, spool)]
 
 
@@ -424,7 +432,7 @@ def _states(
 
 def _states_of(remote: Remote, folder: Path, command: str, *, asks: bool) -> list[OutputState]:
     """Return the state of a file in a bucket, or nothing if it has none."""
-    unfinished, is_running = _unfinished(folder)
+    unfinished, is_running, is_begun = _unfinished(folder)
     success = None
     if asks:
         remote.require_driver()
@@ -446,14 +454,15 @@ def _states_of(remote: Remote, folder: Path, command: str, *, asks: bool) -> lis
         bytes_now=size,
         is_running=is_running,
         unfinished=unfinished,
+        is_begun=is_begun,
     )
-    return [state] if success or unfinished or is_running else []
+    return [state] if success or unfinished or is_running or is_begun else []
 
 
 def _state(
     stem: Path, folder: Path, to: str | None, named: str | None, spool: str | None
 ) -> OutputState:
-    unfinished, is_running = _unfinished(folder)
+    unfinished, is_running, is_begun = _unfinished(folder)
     success = _success(stem.with_name(stem.name + MANIFEST))
     arguments = next((one.arguments for one in unfinished if one.arguments), {})
     table = arguments.get("table") if success is None else success.table
@@ -487,6 +496,7 @@ def _state(
         bytes_now=size,
         is_running=is_running,
         unfinished=unfinished,
+        is_begun=is_begun,
     )
 
 
@@ -507,18 +517,20 @@ def _now(success: Success, stem: Path, table: str | None) -> tuple[bool | None, 
     return True, status.st_size if S_ISREG(status.st_mode) and not is_database else None
 
 
-def _unfinished(folder: Path) -> tuple[list[Unfinished], bool]:
-    """Return the unfinished exports in a folder, and whether a run works on one of them."""
+def _unfinished(folder: Path) -> tuple[list[Unfinished], bool, bool]:
+    """Return the attributes `unfinished`, `is_running` and `is_begun` of `OutputState`."""
     if not folder.is_dir():
-        return [], False
+        return [], False, False
     try:
         check_own_folder(folder, "another output")
         check_own_file(folder / LOCK)
-        found = [one for one in unfinished_at(folder) if not one.is_empty]
-        return found, any(one.is_running for one in found) or Lock.is_held(folder / LOCK)
+        begun = unfinished_at(folder)
+        found = [one for one in begun if not one.is_empty]
+        is_running = any(one.is_running for one in found) or Lock.is_held(folder / LOCK)
+        return found, is_running, len(found) < len(begun)
     except (ExportError, OSError) as error:
         # In a folder that others can write to, theirs may be among those of this user.
-        return [Unfinished(path=folder, fault=str(error))], False
+        return [Unfinished(path=folder, fault=str(error))], False, False
 
 
 def _success(path: Path) -> Success | None:

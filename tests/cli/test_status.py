@@ -584,14 +584,20 @@ def test_an_output_that_is_none(env: dict[str, str], tmp_path: Path) -> None:
     assert done.stderr.startswith("error: --out: ")
 
 
+BEGUN = "One was begun, and nothing that it fetched is on disk."
+
+
+@pytest.mark.parametrize(
+    ("out", "options_of_export"), [("a.csv", ()), ("a.duckdb", ("--table", "buyers"))]
+)
 def test_an_export_that_was_ended_before_it_brought_anything(
-    env: dict[str, str], tmp_path: Path
+    env: dict[str, str], tmp_path: Path, out: str, options_of_export: tuple[str, ...]
 ) -> None:
     """Nothing is wrong with the path, and nothing is kept that could be resumed."""
     with emulated(people=20, think=3600) as silent:
         env |= silent.environment
         command = subprocess.Popen(
-            [*COMMAND, *NIGHT, *MONDAY, "-o", "a.csv"], env=env, cwd=tmp_path
+            [*COMMAND, *NIGHT, *MONDAY, "-o", out, *options_of_export], env=env, cwd=tmp_path
         )
         try:
             wait_until(lambda: silent.stats.in_flight["clevertap"])
@@ -599,10 +605,10 @@ def test_an_export_that_was_ended_before_it_brought_anything(
             command.kill()
             command.wait()
     for options in ((), ("--json",)):
-        done = run(env, "status", "a.csv", *options, cwd=tmp_path)
+        done = run(env, "status", out, *options, cwd=tmp_path)
         assert (done.code, done.stdout) == (0, b"")
-        assert done.stderr == "No export has written a.csv yet.\n"
-    done = run(env, "status", "a.csv", "--finish-unfinished", cwd=tmp_path)
+        assert done.stderr == f"No export has written {out} yet. {BEGUN}\n"
+    done = run(env, "status", out, *options_of_export, "--finish-unfinished", cwd=tmp_path)
     assert (done.code, done.stderr) == (0, "Nothing is unfinished there.\n")
 
 

@@ -245,7 +245,9 @@ def _show(
             where = f"the table {harmless(table)} of {where}"
         if out is None:
             where += "; for a table that was copied here, run: altaprofiles status FILE"
-        app.info(f"No export has written {where}.")
+        is_begun = any(state.is_begun for state, _ in states)
+        begun = " One was begun, and nothing that it fetched is on disk." if is_begun else ""
+        app.info(f"No export has written {where}.{begun}")
     for state, synced in found:
         if as_json:
             from msgspec import json
