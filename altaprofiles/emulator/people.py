@@ -235,9 +235,9 @@ class Population:
         return numbers
 
     def during(self, event: str, first: int, last: int) -> array[int]:
-        """Return the numbers of those who did an event on a range of days, which are proleptic ordinals.
+        """Return the numbers of those who did an event from the first day to the last.
 
-        It has 4 bytes a person, in the order of delivery.
+        Days are proleptic ordinals. The order is that of delivery, with 4 bytes a person.
 
         Raises:
             KeyError: the event is unknown.
