@@ -677,9 +677,9 @@ class Session:
                 the run ends at once, and nothing is sent.
             on_progress: called in the event loop after each page, at least every second, at times
                 while finishing, and once the output is in place. It must return quickly. An
-                exception that it raises ends the export. Pass `print`,
-                `altaprofiles.progress.log()` for lines in a log, or
-                `altaprofiles.notebook.Progress()` in a notebook.
+                exception that it raises ends the export; after that of the last report, the same
+                call returns the result. Pass `print`, `altaprofiles.progress.log()` for lines in a
+                log, or `altaprofiles.notebook.Progress()` in a notebook.
 
         Returns:
             The result, with the digest of the output. `report.mended` counts values that the
@@ -699,7 +699,8 @@ class Session:
                 one's name.
             ExportLocked: another process or task works on the same output.
             CancelledError: the task was cancelled. If the output was in place by then, it stays,
-                and the error has the result as `report`.
+                and the error has the result as `report`; or the same call returns it, and an append
+                adds its rows once.
             Incomplete: something is missing, for example a chain that fails for longer than
                 `Retry` allows, or has fewer records than the service counts, or room on the disk.
                 The same call resumes.

@@ -32,6 +32,7 @@ from .exits import Exit, Failure, Interrupted
 from .options import OutputOptions
 from .progress import ProgressDisplay, progress_display
 from .resumption import command_line, resuming_line
+from .streams import abandon_broken_streams
 from .summary import summarize, write_report
 
 __all__ = ["ACCOUNT", "Opened", "filled", "run_accounts", "run_job", "run_parts"]
@@ -301,6 +302,16 @@ def _advise_on_password(app: App, out: str) -> None:
 
 
 def _finish(app: App, report: Report, *, as_json: bool, account: str | None = None) -> None:
+    try:
+        _write(app, report, as_json=as_json, account=account)
+    except OSError as error:
+        # Whoever is told of a failure runs the same command again, and an append would add its rows
+        # once more.
+        abandon_broken_streams()
+        app.warn(f"{report.output} is in place, but the result cannot be shown: {error.strerror}")
+
+
+def _write(app: App, report: Report, *, as_json: bool, account: str | None) -> None:
     summarize(app, report, account)
     if as_json:
         write_report(app, report, account)

@@ -129,7 +129,8 @@ class Job(Generic[R, S]):
         Raises:
             AccountsFailed: one of several accounts has failed.
             CancelledError: the task was cancelled. If the output was in place by then, it stays,
-                and the error has the report as `report`.
+                and the error has the report as `report`; or the same call returns it, and an append
+                adds nothing.
             ConfigurationError: an argument cannot work; nothing was sent.
             ExportError: the export cannot start, or something is missing (`Incomplete`).
             AltaProfilesError: the service refuses all of it.
@@ -152,9 +153,10 @@ class Job(Generic[R, S]):
         try:
             async with running_beside(self._report_regularly):
                 report = await self._run_all(workspaces, place, threads)
-            self._report = report
             for part in self._parts:
                 part.report(complete=True)
+            # Last: what raises before leaves the workspaces, and the same call returns the report.
+            self._report = report
         except BaseException as error:
             for part in self._parts:
                 part.report_failure(error)
@@ -167,7 +169,14 @@ class Job(Generic[R, S]):
                 for part in self._parts:
                     await part.close_ahead()
                 remains = await threads.run(lambda: self._leave(workspaces))
-        if not remains:
+        stores = [part.run.store for part in self._parts]
+        if (note := workspaces.note_of(stores)) is not None:
+            if self._adds:
+                await self._deliver_cancellation(report)
+            known = partial(workspaces.note_known, note, stores)
+            if not remains and not await threads.run(known):
+                remains = [note]
+        if not remains or not self._adds:
             return report
         names = ", ".join(map(str, remains))
         warning = f"{names} cannot be removed, so that the same call once more adds nothing"
@@ -1060,7 +1069,7 @@ class Job(Generic[R, S]):
                 error.add_note(f"Stopped: {self._resumption(self._parts)}.")
 
     def _leave(self, workspaces: Workspaces) -> list[Path]:
-        """Leave the workspaces; return what makes the next call add nothing, if any does so."""
+        """Leave the workspaces; return those of a complete export that cannot be removed."""
         report = self._report
         if report is None:
             for part in self._parts:
@@ -1087,7 +1096,18 @@ class Job(Generic[R, S]):
                 msgspec.json.encode(report) if self._adds else None,
                 runs,
             )
-        return remains if self._adds else []
+        return remains
+
+    async def _deliver_cancellation(self, report: R) -> None:
+        """Raise a cancellation now, while a note lets the same call add nothing."""
+        try:
+            await deliver_cancellation()
+        except asyncio.CancelledError as error:
+            error.add_note(
+                f"{report.output} has all rows; the same {self._noun} once more adds none, and "
+                f"returns the report."
+            )
+            raise
 
     async def _report_regularly(self) -> None:
         # While nothing arrives, retries and slots say why; and some databases take their rows in

@@ -141,6 +141,22 @@ def test_the_report_as_json(env: dict[str, str], tmp_path: Path) -> None:
     assert report["manifest"] == str(tmp_path / "people.csv.manifest.json")
 
 
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_a_reader_that_has_gone_makes_no_failure_of_rows_that_are_there(
+    env: dict[str, str], tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    """Whoever runs an append again after a failure gets its rows twice."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [*COMMAND, *WORDS, "-o", "people/", "--write", "append", "--quiet", *options]
+    with start(command, env=env, cwd=tmp_path, stdout=writing, stderr=subprocess.PIPE) as process:
+        os.close(writing)
+        _, stderr = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, stderr
+    assert b"people/ is in place, but the result cannot be shown: Broken pipe\n" in stderr
+    assert not [*tmp_path.rglob("*.export")]
+
+
 def test_a_log_of_json_lines(env: dict[str, str], tmp_path: Path) -> None:
     done = run(env, *WORDS, "-o", "p.ndjson", "--log-format", "json", cwd=tmp_path)
     lines = [json.loads(line) for line in done.stderr.splitlines()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import re
@@ -10,7 +11,7 @@ import shutil
 import signal
 import sqlite3
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, chdir, closing
 from pathlib import Path
 from typing import Any
@@ -20,13 +21,17 @@ import psycopg
 import pyarrow.parquet
 import pytest
 
+from altaprofiles import Session
 from altaprofiles.emulator import Emulator
 from altaprofiles.emulator.bindings import Bindings
+from altaprofiles.export.report import Progress
 
 from ..support.disks import filled, mounted
 from ..support.exporting import BEGUN, Exporter, Job, Outcome, exporter
 from ..support.postgres import Server
+from ..support.tasks import end_midway
 from ..support.terminals import Done, run
+from ..support.thorough import pairwise
 
 pytestmark = [
     pytest.mark.anyio,
@@ -326,6 +331,91 @@ async def test_without_resume_its_rows_are_added_once_more(tmp_path: Path) -> No
         for times in (2, 3):
             assert not told(await append.again(resume=times > 2))
             assert append.times == times
+
+
+@asynccontextmanager
+async def within_process(
+    tmp_path: Path, kind: str, of: str, postgres: Server
+) -> AsyncIterator[tuple[Callable[..., Coroutine[Any, Any, Any]], Callable[[], int]]]:
+    """Yield an append of this process, and the function that returns its number of rows."""
+    with chdir(tmp_path):
+        async with (
+            Emulator(people=60, seed=3) as emulator,
+            Session(clevertap=emulator.clevertap, alta=emulator.alta) as session,
+        ):
+            to = target_of(kind, postgres)
+            options: dict[str, Any] = {"to": f"{to}/" if kind == "folder" else to}
+            if kind != "folder":
+                options["table"] = "people"
+            options["write"] = "append"
+            keys = [name for n in range(30) if (name := emulator.population.identity(n))]
+
+            def append(**changes: Any) -> Coroutine[Any, Any, Any]:
+                if of == "people":
+                    return session.export(
+                        "Charged", start=20260101, end=20260131, **options, **changes
+                    )
+                by = "identity" if of == "keys" else "user_id"
+                return session.export_lookups(keys, by=by, **options, **changes)
+
+            def rows() -> int:
+                if kind == "folder":
+                    return rows_in_folder(tmp_path / to)
+                if kind == "duckdb":
+                    return rows_in_duckdb(tmp_path / to)
+                return int(in_postgres(to, "SELECT count(*) FROM people")[0][0])
+
+            yield append, rows
+
+
+OF = ("people", "keys", "bindings")
+KINDS = ("folder", "duckdb", "postgres")
+
+
+@pytest.mark.parametrize(("kind", "of"), pairwise(KINDS, OF))
+async def test_an_exception_of_the_last_progress_report_adds_no_rows_twice(
+    tmp_path: Path, postgres: Server, kind: str, of: str
+) -> None:
+    def fail(progress: Progress) -> None:
+        if progress.complete:
+            raise OSError(errno.ENOSPC, "the log is full")
+
+    reports: list[Progress] = []
+    async with within_process(tmp_path, kind, of, postgres) as (append, rows):
+        for _ in range(2):
+            with pytest.raises(OSError, match="the log is full"):
+                await append(on_progress=fail)
+        once = rows()
+        report = await append(on_progress=reports.append)
+        assert any(ADDED in text for text in report.warnings)
+        assert report.complete
+        assert once > 0
+        assert reports[-1].complete
+        assert rows() == once
+        assert not list(tmp_path.rglob("*.export"))
+        # That was the end of it.
+        assert not any(ADDED in text for text in (await append()).warnings)
+        assert rows() == 2 * once
+
+
+@pytest.mark.parametrize(("kind", "of", "way"), pairwise(KINDS, OF, ("task", "scope", "timeout")))
+async def test_a_cancellation_after_the_last_progress_report_adds_no_rows_twice(
+    tmp_path: Path, postgres: Server, kind: str, of: str, way: str
+) -> None:
+    ending: list[Callable[[], object]] = []
+
+    def cancel(progress: Progress) -> None:
+        if progress.complete:
+            ending[0]()
+
+    async with within_process(tmp_path, kind, of, postgres) as (append, rows):
+        await end_midway(way, ending, lambda: append(on_progress=cancel))
+        once = rows()
+        report = await append()
+        assert any(ADDED in text for text in report.warnings)
+        assert report.complete
+        assert rows() == once > 0
+        assert not list(tmp_path.rglob("*.export"))
 
 
 async def test_to_its_state_it_is_complete(tmp_path: Path) -> None:

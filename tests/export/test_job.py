@@ -441,6 +441,27 @@ async def test_cancelled_and_resumed(to: Path, case: Scripted, way: str) -> None
         assert to.read_bytes() == uninterrupted
 
 
+async def test_an_exception_of_the_last_progress_report_loses_nothing(
+    to: Path, case: Scripted
+) -> None:
+    reports: list[Progress] = []
+
+    def on_progress(progress: Progress) -> None:
+        reports.append(progress)
+        if progress.complete:
+            raise Halt
+
+    with pytest.raises(Halt):
+        await case.run(to, on_progress=on_progress)
+    written, requests = to.read_bytes(), case.requests
+    report = await case.run(to, on_progress=reports.append)
+    assert [progress.complete for progress in reports].count(True) == 2
+    assert report.complete
+    assert report.requests == requests == case.requests
+    assert to.read_bytes() == written
+    assert not to.with_name(f"{to.name}.export").exists()
+
+
 async def test_a_cancelled_call_says_what_is_kept(to: Path, case: Scripted) -> None:
     reached = asyncio.Event()
 

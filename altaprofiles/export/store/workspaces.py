@@ -392,7 +392,7 @@ class Workspaces:
         report: bytes | None = None,
         runs: Sequence[Appended] = (),
     ) -> list[Path]:
-        """Remove the workspaces of a complete export.
+        """Remove the workspaces of a complete export. A note of it stays until `note_known`.
 
         If this is killed, the next start removes the rest. Otherwise a later run would gather again
         those that are gone only, and add their rows once more.
@@ -404,12 +404,10 @@ class Workspaces:
             runs: the rows of each workspace, with a report.
 
         Returns:
-            What could not be removed, and makes the next run of the same export return the report
-            of this one.
+            The folders that could not be removed. They make the next run of the same export return
+            the report of this one, if it is kept.
         """
-        families = _families(_names(stores))
-        notes = self._ended.items()
-        note = next((path for path, one in notes if families <= _families(one.names)), None)
+        note = self.note_of(stores)
         if note is None and (report is not None or len(stores) > 1):
             try:
                 note = self._write_note(stores, report, runs)
@@ -417,15 +415,39 @@ class Workspaces:
                 # A full disk has room for less, and gets more as the files go.
                 logger.warning("%s cannot be written to: %s", self.folder, error)
         remains = [store.folder for store in stores if not store.remove()]
-        if note is None:
-            return remains
-        remains += self._discard_others(self._of_families(note, families), _names(stores))
+        if note is not None:
+            others = self._of_families(note, _families(_names(stores)))
+            remains += self._discard_others(others, _names(stores))
+        return remains
+
+    def note_of(self, stores: Sequence[Workspace]) -> Path | None:
+        """Return the note of the complete export of these workspaces, or None if it has none."""
+        families = _families(_names(stores))
+        notes = self._ended.items()
+        return next((path for path, one in notes if families <= _families(one.names)), None)
+
+    def note_known(self, note: Path, stores: Sequence[Workspace]) -> bool:
+        """Note that the caller gets the report, so that the next run is a new one.
+
+        The note is forgotten once that is so of all its plans.
+
+        Args:
+            note: the result of `note_of`.
+            stores: the workspaces, which `end` has removed.
+
+        Returns:
+            Whether that could be written. If not, the next run returns the report once more.
+        """
+        one, families = self._ended[note], _families(_names(stores))
+        known = families.union(one.known)
+        if known >= _families(one.names):
+            return self._forget(note)
         try:
-            is_dropped = not remains and self._tell(note, families)
+            self._put_note(note, replace(one, known=sorted(known)))
         except OSError as error:
             logger.warning("%s cannot be written to: %s", note, error)
-            is_dropped = False
-        return remains if remains or is_dropped else [note]
+            return False
+        return True
 
     def ended(self, stores: Sequence[Workspace], *, is_anew: bool) -> Ended | None:
         """Return a run of these plans that was killed at its end, if it left its report.
@@ -483,19 +505,6 @@ class Workspaces:
 
     def _of_families(self, path: Path, families: Collection[str]) -> list[str]:
         return [name for name in self._ended[path].names if _family_of(name) in families]
-
-    def _tell(self, path: Path, families: Collection[str]) -> bool:
-        """Note that plans were found complete; forget the note once all were.
-
-        Returns:
-            Whether that could be written.
-        """
-        note = self._ended[path]
-        known = {*note.known, *families}
-        if known >= _families(note.names):
-            return self._forget(path)
-        self._put_note(path, replace(note, known=sorted(known)))
-        return True
 
     def _take_out(self, path: Path, families: Collection[str]) -> bool:
         """Take plans out of a note; return whether it says nothing of them any more."""
