@@ -468,6 +468,80 @@ def test_a_forked_process_is_told_to_open_its_own(service: Emulator, tmp_path: P
     assert (nobody, int(people)) == ("None", sum(expected(service).values()))
 
 
+FORKED_AMID = """
+import os, sys
+import altaprofiles
+
+KEYS = [str(number) for number in range(200)]
+MADE = {
+    "people": lambda people, session: iter(people),
+    "pages": lambda people, session: people.pages(),
+    "get_many": lambda people, session: session.profiles.get_many(KEYS, by="identity"),
+    "with_cdp": lambda people, session: session.with_cdp(people),
+}
+
+def told(error):
+    print(type(error).__name__, flush=True)
+
+def begun(session):
+    people = session.profiles.by_event("App Launched", start=20260101, end=20260131, batch_size=92)
+    return MADE[sys.argv[2]](people, session)
+
+def main():
+    with altaprofiles.blocking(altaprofiles.Session.from_env) as session:
+        reading = begun(session)
+        next(reading)
+        if os.fork() == 0:
+            for _ in range(2):
+                try:
+                    next(reading)
+                except altaprofiles.SessionClosed as error:
+                    told(error)
+            os._exit(0)
+        os.wait()
+        print(sum(1 for _ in reading) > 0)
+
+async def main_async():
+    async with altaprofiles.Session.from_env() as session:
+        reading = begun(session)
+        await anext(reading)
+        if os.fork() == 0:
+            for step in (reading.__anext__, lambda: reading.asend(None)):
+                try:
+                    await step()
+                except altaprofiles.SessionClosed as error:
+                    told(error)
+            os._exit(0)
+        os.wait()
+        print(len([one async for one in reading]) > 0)
+
+if sys.argv[1] == "blocking":
+    main()
+else:
+    import asyncio
+    MADE["people"] = lambda people, session: aiter(people)
+    asyncio.run(main_async())
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="forks")
+@pytest.mark.parametrize("way", ["blocking", "async"])
+@pytest.mark.parametrize("results", ["people", "pages", "get_many", "with_cdp"])
+def test_a_process_forked_amid_results_gets_none_of_the_parent_s(
+    service: Emulator, tmp_path: Path, way: str, results: str
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORKED_AMID, way, results],
+        env=environment(tmp_path, service.environment),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.split() == ["SessionClosed", "SessionClosed", "True"]
+
+
 LEFT_OPEN = """
 import os, sys
 import altaprofiles

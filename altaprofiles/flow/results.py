@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import AsyncGenerator, Awaitable, Generator, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Never, TypeVar
 
-from .lifetime import Reading
+from ..errors import SessionClosed
+from .lifetime import FORKED, Reading
 
 __all__ = ["AsyncOnly", "PlainResults", "Results"]
 
 T = TypeVar("T")
 
 logger = logging.getLogger("altaprofiles")
+
+_process = object()
+"""Another one in each forked child. `os.getpid()` would cost more than the rest of a record."""
+
+
+def _be_another() -> None:
+    global _process
+    _process = object()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_be_another)
 
 
 class AsyncOnly:
@@ -45,6 +59,7 @@ class _ReadOnce:
 
     def __init__(self, name: str) -> None:
         self._name = name
+        self._process = _process
         self._asked_for = 0
         self._has_warned = False
 
@@ -93,6 +108,8 @@ class PlainResults(_ReadOnce, Iterator[T]):
         return self
 
     def __next__(self) -> T:
+        if self._process is not _process:
+            raise SessionClosed(FORKED)
         if self._failure is not None:
             raise self._cut_off(self._failure)
         self._asked_for += 1
@@ -129,20 +146,22 @@ class Results(_ReadOnce, AsyncOnly, AsyncGenerator[T, None]):
         return self
 
     def __anext__(self) -> Awaitable[T]:  # type: ignore[override]
-        if self._reading.failure is not None:
+        if self._reading.failure is not None or self._process is not _process:
             # Awaited, because Python 3.11 crashes where `anext(…, default)` gets the error at once.
-            return self._refuse(self._reading.failure)
+            return self._refuse()
         self._asked_for += 1
         self._reading.move()
         return self._generator.__anext__()
 
-    async def _refuse(self, failure: str) -> Never:
-        raise self._cut_off(failure)
+    async def _refuse(self) -> Never:
+        if self._process is not _process:
+            raise SessionClosed(FORKED)
+        raise self._cut_off(str(self._reading.failure))
 
     def asend(self, value: None) -> Any:
         """Return the next result, as `__anext__` does."""
-        if self._reading.failure is not None:
-            return self._refuse(self._reading.failure)
+        if self._reading.failure is not None or self._process is not _process:
+            return self._refuse()
         self._asked_for += 1
         self._reading.move()
         return self._generator.asend(value)
