@@ -32,6 +32,7 @@ from ..errors import (
 from ..models import AnonymousId, CdpUser
 from .messages import Request, Response, parameter
 from .reading import (
+    check_once,
     decode_body,
     error_text,
     is_garbled,
@@ -132,9 +133,10 @@ def read_users(response: Response) -> dict[str, CdpUser]:
     if _says_unknown(response, result):
         return {}
     _raise_for_failure(response, body, result)
+    check_once(response, "data")
     if body.data is UNSET:
         for name, value in parts(response.body).items():
-            if is_garbled(name, "data") or _holds_users(value):
+            if is_garbled(name, "data") or _holds_users(name, value):
                 raise DecodeError(
                     "expected `data`", path=f"$.{name}", excerpt=excerpt(response.body)
                 )
@@ -311,10 +313,11 @@ def _is_of_v15(response: Response, body: _Body, result: _Result) -> bool:
     return True
 
 
-def _holds_users(value: Raw) -> bool:
+def _holds_users(name: str, value: Raw) -> bool:
     found = decode_loosely(value)
     return isinstance(found, dict) and any(
-        isinstance(one, dict) and not one.keys().isdisjoint(_User.__struct_fields__)
+        isinstance(one, dict)
+        and (name.lower() == "data" or not one.keys().isdisjoint(_User.__struct_fields__))
         for one in found.values()
     )
 

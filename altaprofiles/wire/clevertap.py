@@ -44,6 +44,7 @@ from .page import (
 from .pages import Pages
 from .query import CURSOR, EventQuery
 from .reading import (
+    check_once,
     decode_body,
     error_for,
     error_text,
@@ -191,6 +192,7 @@ def read_cursor(response: Response) -> str:
     """
     body, _ = decode_body(API, response, _CURSOR_BODY, refused=_REFUSED)
     _raise_for_failure(response, body)
+    check_once(response, "cursor")
     return _cursor(body.cursor, "$.cursor", response)
 
 
@@ -378,6 +380,7 @@ def read_profile(response: Response) -> Profile | None:
     if not _has_status(response, body, "success") and _says_unknown_person(response, body):
         return None
     _raise_for_failure(response, body)
+    check_once(response, "record")
     if body.record is UNSET or bytes(body.record) == b"null":
         path = at_once(find_records(other_members(response.body, "record")))
         if path is not None:
@@ -426,6 +429,7 @@ def read_count(response: Response) -> int:
 
 def _count(response: Response, body: _CountBody) -> int:
     _raise_for_failure(response, body)
+    check_once(response, "count")
     count = body.count
     if isinstance(count, float) and count.is_integer():
         count = int(count)

@@ -622,6 +622,20 @@ def test_users_are_believed_whatever_the_words_but_nobody_is_not() -> None:
         alta.read_users(answer({"data": {}, "message": "odd"}))
 
 
+@pytest.mark.parametrize("user", [{}, {"profile": {}}])
+def test_a_user_without_known_members_under_another_name_is_not_nobody(user: object) -> None:
+    with pytest.raises(DecodeError, match="expected `data`"):
+        alta.read_users(answer({"code": 0, "DATA": {"u": user}}))
+    assert alta.read_users(answer({"code": 0, "DATA": {}})) == {}
+
+
+@pytest.mark.parametrize("first", [b'{"u":{"user_id":"u"}}', b"null", b"{}"])
+def test_users_that_come_twice_are_not_taken_for_those_that_come_last(first: bytes) -> None:
+    for members in ((first, b"{}"), (b"{}", first), (b'{"v":{}}', first)):
+        with pytest.raises(DecodeError, match="expected one `data`"):
+            alta.read_users(answer(b'{"code":0,"data":%b, "data" :%b}' % members))
+
+
 @pytest.mark.parametrize("name", ["data!", "users", "result", "Data", "datb"])
 @pytest.mark.parametrize("code", [0, "0"])
 def test_users_under_another_name_are_not_nobody(name: str, code: object) -> None:

@@ -1324,6 +1324,32 @@ def test_a_person_under_another_name_is_not_none(members: dict[str, Any]) -> Non
         clevertap.read_profile(response)
 
 
+@pytest.mark.parametrize(
+    ("read", "name", "first", "second"),
+    [
+        (clevertap.read_profile, "record", b'{"identity":"a"}', b'{"identity":"b"}'),
+        (clevertap.read_profile, "record", b'{"identity":"a"}', b"null"),
+        (clevertap.read_cursor, "cursor", b'"c%2B1"', b'"c%2B2"'),
+        (clevertap.read_count, "count", b"1", b"2"),
+        (clevertap.read_count_started, "count", b"1", b"2"),
+    ],
+)
+def test_of_a_member_that_comes_twice_neither_is_believed(
+    read: Callable[[Response], object], name: str, first: bytes, second: bytes
+) -> None:
+    key = name.encode()
+    members = (key, first, key, second)
+    with pytest.raises(DecodeError, match=f"expected one `{name}`"):
+        read(answer(b'{"status":"success","%b":%b, "%b" : %b}' % members))
+
+
+def test_a_property_can_have_the_name_of_a_member_of_the_answer() -> None:
+    record = {"identity": "a", "profileData": {"record": 1, "count": {"record": 2}}}
+    profile = clevertap.read_profile(answer({"status": "success", "record": record}))
+    assert profile is not None
+    assert profile.identity == "a"
+
+
 @pytest.mark.parametrize("members", [{"data": {}}, {"profile": None}, {"records": []}], ids=str)
 def test_nobody_under_another_name_is_none(members: dict[str, Any]) -> None:
     response = answer(json.dumps({"status": "success", **members}).encode())
