@@ -14,7 +14,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, chdir, closing
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import duckdb
 import psycopg
@@ -355,7 +355,7 @@ async def within_process(
                     return session.export(
                         "Charged", start=20260101, end=20260131, **options, **changes
                     )
-                by = "identity" if of == "keys" else "user_id"
+                by: Literal["identity", "user_id"] = "identity" if of == "keys" else "user_id"
                 return session.export_lookups(keys, by=by, **options, **changes)
 
             def rows() -> int:
