@@ -204,7 +204,7 @@ class _Work(Generic[K, R]):
 
     async def run(self) -> None:
         """Process every item; return once each has its result."""
-        failure: Exception | None = None
+        failure: BaseException | None = None
         async with anyio.create_task_group() as group:
             try:
                 await self._read(group)
@@ -215,6 +215,11 @@ class _Work(Generic[K, R]):
             except Exception as error:
                 # Items that were taken before the error are finished first.
                 failure = error
+            except BaseException as error:
+                # An exit or Ctrl-C waits for no retry. It would leave the group as a part of an
+                # ExceptionGroup, which neither ends a program nor skips a test.
+                failure = error
+                group.cancel_scope.cancel()
             self._exhausted = True
             while self._idle:
                 self._wake(self._idle.popleft())

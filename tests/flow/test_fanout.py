@@ -320,6 +320,30 @@ async def test_no_exception_of_a_call_is_mistaken_for_the_end(error: BaseExcepti
             pass
 
 
+@pytest.mark.parametrize("ordered", [False, True])
+@pytest.mark.parametrize("error", [SystemExit("bad row"), KeyboardInterrupt(), Unusual()])
+async def test_an_exit_in_a_source_is_raised_as_it_is(error: BaseException, ordered: bool) -> None:
+    def source() -> Iterator[int]:
+        yield 1
+        raise error
+
+    async def source_with_await() -> AsyncIterator[int]:
+        yield 1
+        await asyncio.sleep(0)
+        raise error
+
+    async def never(item: int) -> int:
+        await asyncio.Event().wait()
+        return item
+
+    for items in (source(), source_with_await()):
+        results = fan_out(never, items, concurrency=8, ordered=ordered, spawn=spawn)
+        async with nothing_left_behind():
+            with pytest.raises(type(error)) as caught:
+                await anext(results)
+        assert caught.value is error
+
+
 async def test_a_source_may_hold_scopes_open_across_its_items() -> None:
     async def grouped() -> AsyncIterator[int]:
         async with anyio.create_task_group(), asyncio.timeout(60):

@@ -70,12 +70,13 @@ def spawn(
 
     async def run() -> None:
         error: BaseException | None = None
-        with scope:
-            try:
+        try:
+            with scope:
                 await job()
-            except Exception as failure:
-                error = failure
-            ended(error)
+        except BaseException as failure:
+            # Raised here, an exit would leave the event loop.
+            error = failure
+        ended(error)
 
     # The loop itself holds only weak references to tasks.
     task = asyncio.ensure_future(run())
