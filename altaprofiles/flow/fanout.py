@@ -143,7 +143,8 @@ async def fan_out(
     work = _Work(call, source, concurrency, pausing, handover)
     window = Window(size) if ordered else None
     with naming(name):
-        cancel = spawn(work.run, handover.close)
+        end = spawn(work.run, handover.close)
+        is_left = False
         try:
             while True:
                 try:
@@ -167,8 +168,20 @@ async def fan_out(
                         if yielded % ITEMS == 0:
                             # A window holds thousands, and the caller may never await.
                             await asyncio.sleep(0)
+        except GeneratorExit:
+            is_left = True
+            raise
         finally:
-            cancel()
+            try:
+                await end()
+            except asyncio.CancelledError:
+                # A second cancellation of the task that reads: it ends a source that hangs as it
+                # is closed. A scope of anyio cancels each `await`, and is not passed on.
+                if not is_cancelled_here():
+                    work.cancel_reading()
+                raise
+            if is_left and work.closing_error is not None:
+                raise work.closing_error
 
 
 class _Work(Generic[K, R]):
@@ -178,6 +191,12 @@ class _Work(Generic[K, R]):
     task group or a timeout open across its items, and those belong to the task that opened them.
     The task resumes reading once a quarter of the room is free: the workers have not run dry at
     that point, and one turn of the loop serves many items.
+
+    No scope of anyio is around that task. A scope cancels each `await` of what is within it, so
+    that a source could not close its connection. The task is cancelled once, as a caller's is.
+
+    Attributes:
+        closing_error: the error of a source that was closed before its end, or None.
     """
 
     def __init__(
@@ -198,38 +217,41 @@ class _Work(Generic[K, R]):
         self._ready: deque[tuple[int, K]] = deque()
         self._idle: deque[asyncio.Future[None]] = deque()
         self._workers = 0
+        self._reader: asyncio.Task[None] | None = None
+        self._failure: BaseException | None = None
+        self._is_ending = False
         self._exhausted = False
         self._taken = 0
         self._done = 0
+        self.closing_error: BaseException | None = None
 
     async def run(self) -> None:
         """Process every item; return once each has its result."""
-        failure: BaseException | None = None
         async with anyio.create_task_group() as group:
+            self._reader = reader = asyncio.create_task(self._read_all(group))
             try:
-                await self._read(group)
+                await asyncio.wait([reader])
             except asyncio.CancelledError:
-                if is_cancelled_here():
-                    raise
-                failure = AltaProfilesError(INTERRUPTED)
-            except Exception as error:
-                # Items that were taken before the error are finished first.
-                failure = error
-            except BaseException as error:
-                # An exit or Ctrl-C waits for no retry. It would leave the group as a part of an
-                # ExceptionGroup, which neither ends a program nor skips a test.
-                failure = error
-                group.cancel_scope.cancel()
+                self._is_ending = True
+                reader.cancel()
+                with anyio.CancelScope(shield=True):
+                    await asyncio.wait([reader])
+                raise
             self._exhausted = True
             while self._idle:
                 self._wake(self._idle.popleft())
-        if failure is not None:
-            raise failure
-        if self._done < self._taken:
+        if self._failure is not None:
+            raise self._failure
+        if reader.cancelled() or self._done < self._taken:
             # The session may have been closed as the source ended, whose blocking calls defer it.
             await anyio.lowlevel.checkpoint_if_cancelled()
             # The group treats a child that was cancelled from elsewhere as finished.
             raise AltaProfilesError(INTERRUPTED)
+
+    def cancel_reading(self) -> None:
+        """Cancel what the source awaits, even while it is being closed."""
+        if self._reader is not None:
+            self._reader.cancel()
 
     def give_back(self, count: int) -> None:
         """Free the room of `count` items whose results have been read."""
@@ -237,8 +259,25 @@ class _Work(Generic[K, R]):
         if self._more_room is not None and self._room >= self._concurrency:
             self._wake(self._more_room)
 
+    async def _read_all(self, group: TaskGroup) -> None:
+        try:
+            await self._read(group)
+        except asyncio.CancelledError:
+            if not self._is_ending:
+                raise
+        except BaseException as error:
+            if self._is_ending:
+                self.closing_error = error
+                return
+            self._failure = error
+            # Items that were taken before the error are finished first. But an exit or Ctrl-C waits
+            # for no retry.
+            if not isinstance(error, Exception):
+                group.cancel_scope.cancel()
+
     async def _read(self, group: TaskGroup) -> None:
-        source = self._source
+        # Held by this call alone, so that a plain generator is closed as this ends, as by `for`.
+        source, self._source = self._source, ()
         if not isinstance(source, AsyncIterable):
             for item in source:
                 self._offer(item, group)
@@ -247,7 +286,7 @@ class _Work(Generic[K, R]):
             return
         items = aiter(source)
         try:
-            while True:
+            while not self._is_ending:
                 try:
                     item = await anext(items)
                 except StopAsyncIteration:
@@ -256,7 +295,6 @@ class _Work(Generic[K, R]):
                 if self._room == 0:
                     await self._wait_for_room()
         finally:
-            # In the task that read it, because only that task can close what a generator holds.
             if isinstance(items, AsyncGenerator):
                 await items.aclose()
 

@@ -31,9 +31,13 @@ __all__ = [
 
 
 Spawn: TypeAlias = Callable[
-    [Callable[[], Awaitable[None]], Callable[[BaseException | None], None]], Callable[[], None]
+    [Callable[[], Awaitable[None]], Callable[[BaseException | None], None]],
+    Callable[[], Awaitable[None]],
 ]
-"""Runs a job in the background, reports its end, and returns a function that cancels it."""
+"""Runs a job in the background, reports its end, and returns a function that cancels it.
+
+The function waits for the job's end.
+"""
 
 
 State: TypeAlias = Literal["new", "open", "draining", "closed"]
@@ -221,6 +225,9 @@ class Lifetime:
                 self._stop.set()
                 for over in self._pauses:
                     _end(over)
+            if _behind.get() in self._works:
+                # The host waits for the iteration that closes it here, as a source's end may do.
+                return
             # Waited for, not awaited: a caller that is cancelled here must not leave the session
             # half closed, and a host that was cancelled must not cancel the caller.
             await asyncio.wait([self._host])
@@ -358,8 +365,8 @@ class Lifetime:
         self,
         job: Callable[[], Awaitable[None]],
         ended: Callable[[BaseException | None], None],
-    ) -> Callable[[], None]:
-        """Run `job` in the background and return a function that cancels it.
+    ) -> Callable[[], Awaitable[None]]:
+        """Run `job` in the background; return a function that cancels it and waits for its end.
 
         `ended` is called exactly once, after the job: with None after success, else with the
         exception. If the session closes before, the exception is a `SessionClosed`.
@@ -372,10 +379,11 @@ class Lifetime:
         ended: Callable[[BaseException | None], None],
         work: Work,
         *others: Work,
-    ) -> Callable[[], None]:
+    ) -> Callable[[], Awaitable[None]]:
         """Do as `spawn` does, for a job that is the first of some works."""
         self.check_open()
         scope = anyio.CancelScope()
+        over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
         async def run() -> None:
             error: BaseException | None = SessionClosed(
@@ -398,13 +406,22 @@ class Lifetime:
             finally:
                 ended(error)
                 self.end(work)
+                _end(over)
 
-        if self._tasks is None:
+        async def end() -> None:
+            scope.cancel()
+            # The host's end counts as well: a task that was cancelled before it started runs
+            # nothing. Another event loop, after the session's own, would wait for ever.
+            if not over.done() and asyncio.get_running_loop() is self._loop:
+                await asyncio.wait([over, host], return_when=asyncio.FIRST_COMPLETED)
+
+        if self._tasks is None or self._host is None:
             raise RuntimeError("an open session has a task group")
+        host = self._host
         self._tasks.start_soon(run)
         # Counted at once, because the session may be drained before the task starts.
         self._works.update((work, *others))
-        return scope.cancel
+        return end
 
     def reading(self) -> Reading:
         """Return a new `Reading`, for one iteration."""
@@ -479,7 +496,7 @@ class Reading:
         self,
         job: Callable[[], Awaitable[None]],
         ended: Callable[[BaseException | None], None],
-    ) -> Callable[[], None]:
+    ) -> Callable[[], Awaitable[None]]:
         """Do as `Lifetime.spawn` does, once, for a generator that yields what `job` produces.
 
         The iteration lasts until the result is called.
@@ -487,13 +504,15 @@ class Reading:
         if self._task is None:
             self.move()
         try:
-            cancel = self._lifetime.begin(job, ended, self._behind, self._body)
+            end_job = self._lifetime.begin(job, ended, self._behind, self._body)
         except BaseException:
             self._body.is_over = True
             raise
 
-        def end() -> None:
-            cancel()
-            self._lifetime.end(self._body)
+        async def end() -> None:
+            try:
+                await end_job()
+            finally:
+                self._lifetime.end(self._body)
 
         return end

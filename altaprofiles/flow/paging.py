@@ -121,7 +121,7 @@ async def walk(
             raise AltaProfilesError(INTERRUPTED)
 
     with naming(name):
-        cancel = spawn(walk_all, handover.close)
+        end = spawn(walk_all, handover.close)
         try:
             while True:
                 try:
@@ -132,7 +132,7 @@ async def walk(
                 del page
                 free()
         finally:
-            cancel()
+            await end()
 
 
 class Room:

@@ -179,5 +179,5 @@ class Results(_ReadOnce, AsyncOnly, AsyncGenerator[T, None]):
         return self._generator.athrow(kind, value, traceback)  # type: ignore[arg-type]
 
     def aclose(self) -> Any:
-        """End the work behind the results."""
+        """End the work behind the results, and wait until none of it is left."""
         return self._generator.aclose()

@@ -63,7 +63,7 @@ _RUNNING: set[asyncio.Future[None]] = set()
 
 def spawn(
     job: Callable[[], Awaitable[None]], ended: Callable[[BaseException | None], None]
-) -> Callable[[], None]:
+) -> Callable[[], Awaitable[None]]:
     """Run `job` in a task, as a session's engine does for chains and fan-outs."""
 
     scope = anyio.CancelScope()
@@ -82,4 +82,9 @@ def spawn(
     task = asyncio.ensure_future(run())
     _RUNNING.add(task)
     task.add_done_callback(_RUNNING.discard)
-    return scope.cancel
+
+    async def end() -> None:
+        scope.cancel()
+        await asyncio.wait([task])
+
+    return end
