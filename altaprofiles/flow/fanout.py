@@ -287,13 +287,18 @@ class _Work(Generic[K, R]):
         items = aiter(source)
         try:
             while not self._is_ending:
-                try:
-                    item = await anext(items)
-                except StopAsyncIteration:
-                    return
-                self._offer(item, group)
-                if self._room == 0:
-                    await self._wait_for_room()
+                self._offer(await anext(items), group)
+                while self._room <= 0:
+                    try:
+                        await self._wait_for_room()
+                    except asyncio.CancelledError as error:
+                        if self._is_ending or not isinstance(items, AsyncGenerator):
+                            raise
+                        # A timeout or task group that the source holds open may have cancelled this
+                        # task. Only the source can tell what comes of it.
+                        self._offer(await items.athrow(error), group)
+        except StopAsyncIteration:
+            return
         finally:
             if isinstance(items, AsyncGenerator):
                 await items.aclose()
@@ -316,8 +321,10 @@ class _Work(Generic[K, R]):
 
     async def _wait_for_room(self) -> None:
         self._more_room = asyncio.get_running_loop().create_future()
-        await self._more_room
-        self._more_room = None
+        try:
+            await self._more_room
+        finally:
+            self._more_room = None
 
     async def _serve(self, group: TaskGroup) -> None:
         with self._handover.ended_by_failure(group):

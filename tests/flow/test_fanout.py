@@ -352,15 +352,97 @@ async def test_a_source_may_hold_scopes_open_across_its_items() -> None:
 
     assert sorted([result async for result in doubled(grouped())]) == [2 * n for n in range(50)]
 
-    async def impatient() -> AsyncIterator[int]:
-        async with asyncio.timeout(0.05):
-            for number in itertools.count():
-                yield number
+
+async def in_a_timeout(pause: float | None) -> AsyncIterator[int]:
+    async with asyncio.timeout(0.05):
+        async for number in numbers(pause):
+            yield number
+
+
+async def in_a_scope(pause: float | None) -> AsyncIterator[int]:
+    with anyio.move_on_after(0.05):
+        async for number in numbers(pause):
+            yield number
+    yield -1
+
+
+async def in_a_group(pause: float | None) -> AsyncIterator[int]:
+    async def fail() -> None:
+        await asyncio.sleep(0.05)
+        raise OSError("unplugged")
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(fail())
+        async for number in numbers(pause):
+            yield number
+
+
+async def numbers(pause: float | None) -> AsyncIterator[int]:
+    for number in itertools.count():
+        yield number
+        if pause is not None:
+            await asyncio.sleep(pause)
+
+
+PAUSES = [None, 0.001, 3600]
+"""Items that come faster than they are read, slower, and so late that nothing comes."""
+
+
+@pytest.mark.parametrize("pause", PAUSES)
+@pytest.mark.parametrize("ordered", [False, True])
+async def test_what_comes_of_a_scope_of_a_source_is_the_source_s_decision(
+    pause: float | None, ordered: bool
+) -> None:
+    """Wherever the task is that reads it: in the source, or waiting for room."""
+
+    async def read(source: AsyncIterator[int]) -> list[int]:
+        async with nothing_left_behind():
+            found = []
+            async for result in doubled(source, ordered=ordered):
+                found.append(result)
+                # The reader has time, and the source is read ahead of it.
                 await asyncio.sleep(0.001)
+            return sorted(found)
 
     with pytest.raises(TimeoutError):
-        async for _ in doubled(impatient()):
-            pass
+        await read(in_a_timeout(pause))
+    found = await read(in_a_scope(pause))
+    assert found == [-2, *range(0, 2 * len(found) - 2, 2)]
+    with pytest.raises(ExceptionGroup) as caught:
+        await read(in_a_group(pause))
+    assert [str(error) for error in caught.value.exceptions] == ["unplugged"]
+
+
+@pytest.mark.parametrize("is_generator", [False, True])
+@pytest.mark.parametrize("has_started", [False, True])
+async def test_a_reading_that_is_cancelled_from_outside_is_an_error(
+    has_started: bool, is_generator: bool
+) -> None:
+    class Ones:
+        def __aiter__(self) -> Ones:
+            return self
+
+        async def __anext__(self) -> int:
+            return 1
+
+    results = doubled(numbers(None) if is_generator else Ones())
+    async with nothing_left_behind():
+        first = asyncio.ensure_future(anext(results))
+        # The task of the whole fan-out, then the one that reads its source.
+        for _ in range(2):
+            known = asyncio.all_tasks()
+            while asyncio.all_tasks() == known:
+                await asyncio.sleep(0)
+        [reading] = asyncio.all_tasks() - known
+        if has_started:
+            await first
+            # It waits for room now.
+            await wait_all_tasks_blocked()
+        reading.cancel()
+        with pytest.raises(AltaProfilesError, match="results are incomplete"):
+            await first
+            async for _ in results:
+                pass
 
 
 async def test_no_more_workers_are_started_than_there_is_work_for() -> None:
