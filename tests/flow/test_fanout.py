@@ -428,12 +428,9 @@ async def test_a_reading_that_is_cancelled_from_outside_is_an_error(
     results = doubled(numbers(None) if is_generator else Ones())
     async with nothing_left_behind():
         first = asyncio.ensure_future(anext(results))
-        # The task of the whole fan-out, then the one that reads its source.
-        for _ in range(2):
-            known = asyncio.all_tasks()
-            while asyncio.all_tasks() == known:
-                await asyncio.sleep(0)
-        [reading] = asyncio.all_tasks() - known
+        await next_task()
+        # Behind the task of the whole fan-out comes the one that reads its source.
+        reading = await next_task()
         if has_started:
             await first
             # It waits for room now.
@@ -443,6 +440,15 @@ async def test_a_reading_that_is_cancelled_from_outside_is_an_error(
             await first
             async for _ in results:
                 pass
+
+
+async def next_task() -> asyncio.Task[Any]:
+    """Return the task that is started next, before its first step."""
+    known = asyncio.all_tasks()
+    while not (new := asyncio.all_tasks() - known):
+        await asyncio.sleep(0)
+    [task] = new
+    return task
 
 
 async def test_no_more_workers_are_started_than_there_is_work_for() -> None:
