@@ -65,8 +65,8 @@ class Retry(Struct, frozen=True, kw_only=True, metaclass=CalledStruct):
             whether it serves again. If it asks for a longer wait than is left of this time, or of
             the deadline, the call fails at once. So does every call once the service has refused
             everything for this long, but for one now and then that asks, and those that are made
-            until its answer: they wait for it, for at most this long and five seconds. Single
-            calls have their `attempts` as well.
+            until its answer: they wait for it, for at most five seconds, or this long if that is
+            less. Single calls have their `attempts` as well.
         ready_timeout: longest time that one page or count may stay "not ready" before `NotReady` is
             raised. These polls do not count as attempts, because nothing has failed.
         deadline: longest duration of one call, including the wait for a slot and all retries; None
