@@ -287,6 +287,7 @@ class _Loop:
         self, name: CallName, reading: _Reading[K, T], items: Iterable[K]
     ) -> Generator[T, None, None]:
         source = iter(items)
+        close = source.close if isinstance(source, Generator) else None
         with naming(name):
             reading.work.join()
             try:
@@ -311,6 +312,10 @@ class _Loop:
                         self._thread.call(reading.end)
                 # Not after an interruption, so that the session ends it as it closes.
                 self._readings.pop(reading, None)
+                # Whoever has it under a name would go on behind what was read ahead. In the loop it
+                # may be of another thread.
+                if close is not None and not self._thread.is_current:
+                    close()
 
 
 def _read(source: Iterator[K]) -> tuple[list[K], Exception | None]:
@@ -542,14 +547,14 @@ class BlockingEventProfiles(_Face[EventProfiles]):
     """The people of one query, for `for`: see `EventProfiles`."""
 
     @named(PAGES)
-    def __iter__(self) -> Iterator[Profile]:
+    def __iter__(self) -> Generator[Profile, None, None]:
         """Yield each person, as `EventProfiles` does with `async for`."""
         people = self._inner
         results = self._loop.each(PAGES, lambda _: people.__aiter__())
         return PlainResults(people._name, results)  # noqa: SLF001
 
     @named(PAGES)
-    def pages(self, *, decode: bool = True) -> Iterator[Page]:
+    def pages(self, *, decode: bool = True) -> Generator[Page, None, None]:
         """Yield each page, as `EventProfiles.pages` does.
 
         The results can be read once: after their end, call it again.
@@ -575,7 +580,7 @@ class BlockingProfiles(_Face[Profiles]):
         by: By,
         concurrency: int | None = None,
         ordered: bool = False,
-    ) -> Iterator[Lookup[Profile]]:
+    ) -> Generator[Lookup[Profile], None, None]:
         """Yield one `Lookup` for each of `keys`, as `Session.profiles.get_many` does.
 
         The results can be read once: after their end, call it again.
@@ -599,7 +604,7 @@ class BlockingCdp(_Face[Cdp]):
         by: CdpBy,
         concurrency: int | None = None,
         ordered: bool = False,
-    ) -> Iterator[Lookup[dict[str, CdpUser]]]:
+    ) -> Generator[Lookup[dict[str, CdpUser]], None, None]:
         """Yield one `Lookup` for each of `keys`, as `Session.cdp.get_many` does.
 
         The results can be read once: after their end, call it again.
@@ -635,7 +640,7 @@ class BlockingSession(_NotAsync, _Face[Session]):
         *,
         concurrency: int | None = None,
         ordered: bool = False,
-    ) -> Iterator[Customer]:
+    ) -> Generator[Customer, None, None]:
         """Yield each of `profiles` with its CDP users, as `Session.with_cdp` does.
 
         The results can be read once: after their end, call it again.

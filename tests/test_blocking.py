@@ -15,7 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -134,7 +134,7 @@ def test_keys_without_end_are_read_as_results_are(
     results = session.profiles.get_many(keys(), by="identity")
     for _ in range(50):
         assert next(results).value is None
-    results.close()  # type: ignore[attr-defined]
+    results.close()
     assert read < 5000
     assert session.profiles.get(identity="nobody") is None
 
@@ -148,6 +148,24 @@ def test_an_error_of_the_keys_comes_after_the_results_before_it(session: Blockin
     assert {next(results).key, next(results).key} == {"a", "b"}
     with pytest.raises(LookupError, match="the file ended early"):
         next(results)
+
+
+def test_a_generator_of_keys_is_closed_where_its_results_are_left(session: BlockingSession) -> None:
+    threads: list[int] = []
+
+    def keys() -> Iterator[str]:
+        try:
+            while True:
+                yield "absent"
+        finally:
+            threads.append(threading.get_ident())
+
+    # Under a name of its own, of which a loop over it would go on.
+    named = keys()
+    with closing(session.profiles.get_many(named, by="identity")) as results:
+        next(results)
+    assert threads == [threading.get_ident()]
+    assert next(named, None) is None
 
 
 def test_customers_of_people_and_of_a_list(session: BlockingSession, service: Emulator) -> None:

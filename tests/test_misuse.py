@@ -260,7 +260,7 @@ def test_blocking_results_that_are_read_again_after_their_end_warn_once(
                 caplog.clear()
         left = session.profiles.get_many(map(str, range(10_000)), by="identity")
         assert next(left)
-        left.close()  # type: ignore[attr-defined]
+        left.close()
         assert [*left] == []
         table: Any = pyarrow.table({"identity": keys})
         with pytest.raises(InvalidArgument, match=r"^profiles: .* pass the people themselves"):

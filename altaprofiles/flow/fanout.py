@@ -12,6 +12,7 @@ from collections.abc import (
     AsyncIterable,
     Awaitable,
     Callable,
+    Generator,
     Iterable,
     Mapping,
 )
@@ -24,7 +25,7 @@ from anyio.abc import TaskGroup
 from ..base.calls import CallName, naming
 from ..errors import AltaProfilesError, InvalidArgument
 from .handover import Ended, Handover
-from .lifetime import INTERRUPTED, Spawn, is_cancelled_here
+from .lifetime import INTERRUPTED, Spawn
 from .slices import ITEMS
 from .window import Window
 
@@ -176,9 +177,8 @@ async def fan_out(
                 await end()
             except asyncio.CancelledError:
                 # A second cancellation of the task that reads: it ends a source that hangs as it
-                # is closed. A scope of anyio cancels each `await`, and is not passed on.
-                if not is_cancelled_here():
-                    work.cancel_reading()
+                # is closed.
+                work.cancel_reading()
                 raise
             if is_left and work.closing_error is not None:
                 raise work.closing_error
@@ -276,13 +276,19 @@ class _Work(Generic[K, R]):
                 group.cancel_scope.cancel()
 
     async def _read(self, group: TaskGroup) -> None:
-        # Held by this call alone, so that a plain generator is closed as this ends, as by `for`.
+        # Held by this call alone, so that what wraps a generator, as `map` does, frees it here.
         source, self._source = self._source, ()
         if not isinstance(source, AsyncIterable):
-            for item in source:
-                self._offer(item, group)
-                if self._room == 0:
-                    await self._wait_for_room()
+            plain = iter(source)
+            try:
+                for item in plain:
+                    self._offer(item, group)
+                    if self._room == 0:
+                        await self._wait_for_room()
+            finally:
+                # Whoever has it under a name would go on behind what was read ahead.
+                if isinstance(plain, Generator):
+                    plain.close()
             return
         items = aiter(source)
         try:

@@ -413,7 +413,9 @@ class Lifetime:
             # The host's end counts as well: a task that was cancelled before it started runs
             # nothing. Another event loop, after the session's own, would wait for ever.
             if not over.done() and asyncio.get_running_loop() is self._loop:
-                await asyncio.wait([over, host], return_when=asyncio.FIRST_COMPLETED)
+                # A cancelled scope around the caller would end each `await`, and so this one.
+                with anyio.CancelScope(shield=True):
+                    await asyncio.wait([over, host], return_when=asyncio.FIRST_COMPLETED)
 
         if self._tasks is None or self._host is None:
             raise RuntimeError("an open session has a task group")

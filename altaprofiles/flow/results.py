@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import AsyncGenerator, Awaitable, Generator, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Generator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Never, TypeVar
 
@@ -89,7 +89,7 @@ class _ReadOnce:
         return f"<results of {self._name}>"
 
 
-class PlainResults(_ReadOnce, Iterator[T]):
+class PlainResults(_ReadOnce, Generator[T, None, None]):
     """The results of one call, for `for`.
 
     Args:
@@ -108,18 +108,27 @@ class PlainResults(_ReadOnce, Iterator[T]):
         return self
 
     def __next__(self) -> T:
+        return self.send(None)
+
+    def send(self, value: None) -> T:
         if self._process is not _process:
             raise SessionClosed(FORKED)
         if self._failure is not None:
             raise self._cut_off(self._failure)
         self._asked_for += 1
         try:
-            return next(self._generator)
+            return self._generator.send(value)
         except StopIteration:
             raise
         except BaseException as error:
             self._failure = type(error).__name__
             raise
+
+    def throw(self, kind: Any, value: Any = None, traceback: Any = None) -> T:
+        if value is None and traceback is None:
+            # Python 3.12 warns of the others.
+            return self._generator.throw(kind)
+        return self._generator.throw(kind, value, traceback)
 
     def close(self) -> None:
         """End the work behind the results."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Any
 
 import anyio
@@ -98,7 +98,7 @@ async def test_no_request_of_a_chain_is_left_when_aclosing_is_over() -> None:
 
 @pytest.mark.parametrize("pause", PAUSES)
 @pytest.mark.parametrize("read", [get_many, with_cdp], ids=lambda f: f.__name__)
-@pytest.mark.parametrize("way", ["break", "task", "scope", "session"])
+@pytest.mark.parametrize("way", ["break", "task", "scope", "deadline", "group", "session"])
 async def test_a_source_is_closed_however_its_reader_ends(
     read: Read, way: str, pause: float | None
 ) -> None:
@@ -124,8 +124,27 @@ async def test_a_source_is_closed_however_its_reader_ends(
             assert keys.log == CLOSED
         elif way == "scope":
             with anyio.CancelScope() as scope:
-                async for _ in read(session, keys):
-                    scope.cancel()
+                async with aclosing(read(session, keys)) as results:
+                    async for _ in results:
+                        scope.cancel()
+            assert keys.log == CLOSED
+        elif way == "deadline":
+            with anyio.CancelScope() as scope:
+                async with aclosing(read(session, keys)) as results:
+                    await anext(results)
+                    # As a deadline that is over while results are waited for.
+                    asyncio.get_running_loop().call_soon(scope.cancel)
+                    async for _ in results:
+                        pass
+            assert keys.log == CLOSED
+        elif way == "group":
+            with suppress(ExceptionGroup):
+                async with anyio.create_task_group() as group:
+                    group.start_soon(fail)
+                    async with aclosing(read(session, keys)) as results:
+                        async for _ in results:
+                            pass
+            assert keys.log == CLOSED
         else:
             results = read(session, keys)
             await anext(results)
@@ -137,6 +156,31 @@ async def test_a_source_is_closed_however_its_reader_ends(
         with anyio.fail_after(PATIENCE):
             while keys.log != CLOSED:
                 await asyncio.sleep(0.001)
+
+
+async def fail() -> None:
+    await asyncio.sleep(0.02)
+    raise ValueError("a sibling")
+
+
+@pytest.mark.parametrize("pause", PAUSES)
+async def test_nothing_runs_behind_a_scope_that_was_cancelled(pause: float | None) -> None:
+    async with a_session() as session:
+        people = session.profiles.by_event(EVENT, **RANGE, windows=2, batch_size=23)
+        before = tasks()
+        for results in (
+            aiter(people),
+            people.pages(),
+            session.with_cdp(people),
+            get_many(session, Keys(pause)),
+            session.cdp.get_many(Keys(pause), by="user_id"),
+        ):
+            with anyio.CancelScope() as scope:
+                async with aclosing(results):
+                    await anext(results)
+                    scope.cancel()
+                    await anext(results)
+            assert tasks() == before
 
 
 async def test_an_error_of_a_source_s_end_is_raised_where_it_is_closed() -> None:
@@ -245,9 +289,12 @@ async def test_a_generator_is_closed_when_aclosing_is_over() -> None:
             log.append("closed")
 
     async with a_session() as session:
-        async with aclosing(session.profiles.get_many(keys(), by="identity")) as results:
+        # Under a name of its own, of which a loop over it would go on.
+        named = keys()
+        async with aclosing(session.profiles.get_many(named, by="identity")) as results:
             await anext(results)
         assert log == ["closed"]
+        assert next(named, None) is None
 
 
 def tasks() -> set[asyncio.Task[Any]]:
