@@ -284,11 +284,13 @@ def test_leading_zeros_come_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     answers = duckdb.read_csv("padded-answers.csv", header=True, all_varchar=True).fetchall()
     assert [row[0] for row in answers] == [str(number + 1) for number in range(len(ids))]
     results = {row[2]: row[4:] for row in answers}
-    assert results == {
+    expected: dict[str | None, tuple[str | None, str]] = {
         ids[0]: ("a", "found"),
         ids[1]: (None, "found"),
-        **dict.fromkeys([None, *ids[3:]], (None, "not found")),
+        None: (None, "no ID"),
+        **dict.fromkeys(ids[3:], (None, "not found")),
     }
+    assert results == expected
 
 
 def test_leading_zeros_come_back_to_ids_that_excel_has_changed(
@@ -390,7 +392,17 @@ async def test_chats_belong_to_customers_to_users_or_to_nobody(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    chats = ["of-ann", "of-both", "of-ann", "", "of-stranger", "of-nobody", "of-bob"]
+    chats = [
+        "of-ann",
+        "of-both",
+        "of-ann",
+        "",
+        " ",
+        "\t\u00a0",
+        "of-stranger",
+        "'of|nobody'",
+        "of-bob",
+    ]
     Path("chats.csv").write_text("\n".join(["anonymous_id", *chats]))
     bindings = {
         "ann": ["of-ann", "of-both"],
