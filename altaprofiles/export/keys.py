@@ -10,7 +10,7 @@ import stat
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from itertools import chain, count, islice, pairwise, tee
 from operator import itemgetter
 from pathlib import Path
@@ -23,8 +23,10 @@ from ..base.checks import check_key, check_no_database, is_missing, shown
 from ..base.jsontext import elements, members, parts, plain_text
 from ..base.paths import path_text, status_of
 from ..base.wording import meant, numbered
-from ..errors import ConfigurationError, DecodeError, InvalidArgument
+from ..errors import AltaProfilesError, ConfigurationError, DecodeError, InvalidArgument
 from ..flow.fanout import Items, check_items
+from ..flow.handover import Ended, Handover
+from ..flow.item_reader import ItemReader
 from ..models import Key
 from ..tables.parts import NULL
 from .csv_rows import csv_rows
@@ -629,34 +631,19 @@ def _letters(text: str) -> str:
 async def in_batches(source: Items[Key] | KeyFile, threads: Threads) -> AsyncGenerator[list[Key]]:
     """Yield all keys in batches of some thousands, the last one shorter and possibly empty.
 
-    A file is read in a worker thread, and any other iterable in the caller's.
+    A file is read in a worker thread, an async iterable in a task of its own, and any other
+    iterable in the caller's.
     """
-    batch: list[Key] = []
     if isinstance(source, AsyncIterable):
-        items = aiter(source)
-        try:
-            async for key in items:
-                batch.append(key)
-                if len(batch) == _BATCH:
-                    yield batch
-                    batch = []
-            yield batch
-        except BaseException:
-            if isinstance(items, AsyncGenerator):
-                # Closed by the task that read it, because its cancel scopes cannot be left in
-                # another. An error from closing must not hide the first one.
-                with suppress(Exception, BaseExceptionGroup):
-                    await items.aclose()
-            raise
+        async with aclosing(_async_batches(source)) as batches:
+            async for batch in batches:
+                yield batch
         return
     keys = iter(source)
     if isinstance(source, KeyFile) and source.is_pipe:
-        batches = read_ahead(iter(lambda: list(islice(keys, _BATCH)), []))
-        try:
+        async with aclosing(read_ahead(iter(lambda: list(islice(keys, _BATCH)), []))) as batches:
             async for batch in batches:
                 yield batch
-        finally:
-            await batches.aclose()
         return
     while True:
         if isinstance(source, KeyFile):
@@ -671,6 +658,29 @@ async def in_batches(source: Items[Key] | KeyFile, threads: Threads) -> AsyncGen
 
 
 _BATCH = 2000
+
+
+async def _async_batches(source: AsyncIterable[Key]) -> AsyncGenerator[list[Key]]:
+    handover: Handover[Key] = Handover()
+    reader = ItemReader(source, handover.put, _BATCH)
+    batch: list[Key] = []
+    reader.start().add_done_callback(lambda _: handover.close(reader.failure))
+    try:
+        with suppress(Ended):
+            while True:
+                batch += await handover.get_all()
+                if len(batch) >= _BATCH:
+                    yield batch
+                    reader.give_back(len(batch))
+                    batch = []
+        if not reader.is_complete:
+            raise AltaProfilesError(
+                "keys: the reading of the iterable was cancelled, so keys are missing; to end the "
+                "lookup, cancel the task that awaits it"
+            )
+        yield batch
+    finally:
+        await reader.aclose()
 
 
 def as_text_key(

@@ -22,6 +22,7 @@ import anyio
 from anyio.lowlevel import checkpoint
 
 from ..base.task_account import in_account_of_task
+from ..flow.lifetime import cancel_again
 
 __all__ = ["Threads", "deliver_cancellation", "read_ahead", "run_all", "running_beside"]
 
@@ -239,8 +240,5 @@ async def _wait_out(done: asyncio.Future[T]) -> None:
                 await asyncio.wait([done])
             except asyncio.CancelledError as error:
                 cancelled = error
-    if cancelled is not None and (task := asyncio.current_task()) is not None:
-        # Cancel again without adding to the count, which `asyncio.timeout` checks, and with the
-        # same message, by which anyio recognises its own cancellations.
-        task.uncancel()
-        task.cancel(*cancelled.args)
+    if cancelled is not None:
+        cancel_again(cancelled)

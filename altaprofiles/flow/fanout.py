@@ -12,7 +12,6 @@ from collections.abc import (
     AsyncIterable,
     Awaitable,
     Callable,
-    Generator,
     Iterable,
     Mapping,
 )
@@ -20,11 +19,11 @@ from typing import Generic, TypeAlias, TypeVar
 
 import anyio
 import anyio.lowlevel
-from anyio.abc import TaskGroup
 
 from ..base.calls import CallName, naming
 from ..errors import AltaProfilesError, InvalidArgument
 from .handover import Ended, Handover
+from .item_reader import ItemReader
 from .lifetime import INTERRUPTED, Spawn
 from .slices import ITEMS
 from .window import Window
@@ -155,15 +154,15 @@ async def fan_out(
                 while batch:
                     number, result = batch.popleft()
                     if window is None:
-                        work.give_back(1)
+                        work.reader.give_back(1)
                         yield result
                         continue
                     window.put(number, result)
-                    work.give_back(window.allowance())
+                    work.reader.give_back(window.allowance())
                     yielded = 0
                     while window.is_due:
                         result = window.take()
-                        work.give_back(window.allowance())
+                        work.reader.give_back(window.allowance())
                         yield result
                         yielded += 1
                         if yielded % ITEMS == 0:
@@ -178,25 +177,16 @@ async def fan_out(
             except asyncio.CancelledError:
                 # A second cancellation of the task that reads: it ends a source that hangs as it
                 # is closed.
-                work.cancel_reading()
+                work.reader.cancel()
                 raise
-            if is_left and work.closing_error is not None:
-                raise work.closing_error
+            if is_left and work.reader.closing_error is not None:
+                raise work.reader.closing_error
 
 
 class _Work(Generic[K, R]):
-    """The background of one fan-out: a task that reads the source, and the workers.
+    """The background of one fan-out: the task that reads the source, and the workers.
 
-    One task reads the source from its first item until it is closed, because a source may hold a
-    task group or a timeout open across its items, and those belong to the task that opened them.
-    The task resumes reading once a quarter of the room is free: the workers have not run dry at
-    that point, and one turn of the loop serves many items.
-
-    No scope of anyio is around that task. A scope cancels each `await` of what is within it, so
-    that a source could not close its connection. The task is cancelled once, as a caller's is.
-
-    Attributes:
-        closing_error: the error of a source that was closed before its end, or None.
+    The workers have not run dry when the reader resumes.
     """
 
     def __init__(
@@ -207,133 +197,59 @@ class _Work(Generic[K, R]):
         pausing: Callable[[], int],
         handover: Handover[tuple[int, R]],
     ) -> None:
+        self.reader = ItemReader(source, self._offer, concurrency * _AHEAD)
         self._call = call
-        self._source = source
         self._concurrency = concurrency
         self._pausing = pausing
         self._handover = handover
-        self._room = concurrency * _AHEAD
-        self._more_room: asyncio.Future[None] | None = None
         self._ready: deque[tuple[int, K]] = deque()
         self._idle: deque[asyncio.Future[None]] = deque()
+        self._group = anyio.create_task_group()
         self._workers = 0
-        self._reader: asyncio.Task[None] | None = None
-        self._failure: BaseException | None = None
-        self._is_ending = False
         self._exhausted = False
         self._taken = 0
         self._done = 0
-        self.closing_error: BaseException | None = None
 
     async def run(self) -> None:
         """Process every item; return once each has its result."""
-        async with anyio.create_task_group() as group:
-            self._reader = reader = asyncio.create_task(self._read_all(group))
+        reader = self.reader
+        async with self._group:
             try:
-                await asyncio.wait([reader])
-            except asyncio.CancelledError:
-                self._is_ending = True
-                reader.cancel()
-                with anyio.CancelScope(shield=True):
-                    await asyncio.wait([reader])
-                raise
+                await asyncio.wait([reader.start()])
+            finally:
+                await reader.aclose()
             self._exhausted = True
             while self._idle:
                 self._wake(self._idle.popleft())
-        if self._failure is not None:
-            raise self._failure
-        if reader.cancelled() or self._done < self._taken:
+            # Items that were taken before an error are finished first. But an exit or Ctrl-C waits
+            # for no retry.
+            if reader.failure is not None and not isinstance(reader.failure, Exception):
+                self._group.cancel_scope.cancel()
+        if reader.failure is not None:
+            raise reader.failure
+        if not reader.is_complete or self._done < self._taken:
             # The session may have been closed as the source ended, whose blocking calls defer it.
             await anyio.lowlevel.checkpoint_if_cancelled()
             # The group treats a child that was cancelled from elsewhere as finished.
             raise AltaProfilesError(INTERRUPTED)
 
-    def cancel_reading(self) -> None:
-        """Cancel what the source awaits, even while it is being closed."""
-        if self._reader is not None:
-            self._reader.cancel()
-
-    def give_back(self, count: int) -> None:
-        """Free the room of `count` items whose results have been read."""
-        self._room += count
-        if self._more_room is not None and self._room >= self._concurrency:
-            self._wake(self._more_room)
-
-    async def _read_all(self, group: TaskGroup) -> None:
-        try:
-            await self._read(group)
-        except asyncio.CancelledError:
-            if not self._is_ending:
-                raise
-        except BaseException as error:
-            if self._is_ending:
-                self.closing_error = error
-                return
-            self._failure = error
-            # Items that were taken before the error are finished first. But an exit or Ctrl-C waits
-            # for no retry.
-            if not isinstance(error, Exception):
-                group.cancel_scope.cancel()
-
-    async def _read(self, group: TaskGroup) -> None:
-        # Held by this call alone, so that what wraps a generator, as `map` does, frees it here.
-        source, self._source = self._source, ()
-        if not isinstance(source, AsyncIterable):
-            plain = iter(source)
-            try:
-                for item in plain:
-                    self._offer(item, group)
-                    if self._room == 0:
-                        await self._wait_for_room()
-            finally:
-                # Whoever has it under a name would go on behind what was read ahead.
-                if isinstance(plain, Generator):
-                    plain.close()
-            return
-        items = aiter(source)
-        try:
-            while not self._is_ending:
-                self._offer(await anext(items), group)
-                while self._room <= 0:
-                    try:
-                        await self._wait_for_room()
-                    except asyncio.CancelledError as error:
-                        if self._is_ending or not isinstance(items, AsyncGenerator):
-                            raise
-                        # A timeout or task group that the source holds open may have cancelled this
-                        # task. Only the source can tell what comes of it.
-                        self._offer(await items.athrow(error), group)
-        except StopAsyncIteration:
-            return
-        finally:
-            if isinstance(items, AsyncGenerator):
-                await items.aclose()
-
-    def _offer(self, item: K, group: TaskGroup) -> None:
-        self._room -= 1
+    def _offer(self, item: K) -> None:
         self._ready.append((self._taken, item))
         self._taken += 1
         if self._idle:
             self._wake(self._idle.popleft())
         elif self._workers < self._wanted():
-            self._start_worker(group)
+            self._start_worker()
 
     def _wanted(self) -> int:
         return self._concurrency + min(self._pausing(), self._concurrency)
 
-    def _start_worker(self, group: TaskGroup) -> None:
+    def _start_worker(self) -> None:
         self._workers += 1
-        group.start_soon(self._serve, group)
+        self._group.start_soon(self._serve)
 
-    async def _wait_for_room(self) -> None:
-        self._more_room = asyncio.get_running_loop().create_future()
-        try:
-            await self._more_room
-        finally:
-            self._more_room = None
-
-    async def _serve(self, group: TaskGroup) -> None:
-        with self._handover.ended_by_failure(group):
+    async def _serve(self) -> None:
+        with self._handover.ended_by_failure(self._group):
             while True:
                 while not self._ready:
                     if self._exhausted:
@@ -349,7 +265,7 @@ class _Work(Generic[K, R]):
                     self._workers -= 1
                     return
                 if self._workers < wanted and len(self._ready) > 1:
-                    self._start_worker(group)
+                    self._start_worker()
 
     @staticmethod
     def _wake(waiting: asyncio.Future[None]) -> None:

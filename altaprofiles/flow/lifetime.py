@@ -24,6 +24,7 @@ __all__ = [
     "Spawn",
     "State",
     "Work",
+    "cancel_again",
     "closed_meanwhile",
     "is_cancelled_here",
     "is_in_trio",
@@ -105,6 +106,15 @@ def closed_meanwhile() -> SessionClosed:
 def is_cancelled_here() -> bool:
     """Return whether a cancel scope around this task, and nothing else, cancelled it."""
     return anyio.current_effective_deadline() == -math.inf
+
+
+def cancel_again(error: asyncio.CancelledError) -> None:
+    """Cancel this task as it was when it got `error`, to be raised at its next `await`."""
+    if (task := asyncio.current_task()) is not None:
+        # Without adding to the count, which `asyncio.timeout` checks, and with the same message, by
+        # which anyio recognises its own cancellations.
+        task.uncancel()
+        task.cancel(*error.args)
 
 
 def is_in_trio() -> bool:
