@@ -7,7 +7,7 @@ import gc
 import itertools
 import resource
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any
 
 import anyio
@@ -19,6 +19,7 @@ from altaprofiles.flow.fanout import Items, fan_out
 from altaprofiles.flow.slices import ITEMS
 from altaprofiles.flow.window import MOST, MOST_BYTES
 
+from ..support.sources import PAUSES, in_a_group, in_a_scope, in_a_timeout, numbers, within
 from ..support.tasks import nothing_left_behind, spawn
 
 pytestmark = pytest.mark.anyio
@@ -353,63 +354,35 @@ async def test_a_source_may_hold_scopes_open_across_its_items() -> None:
     assert sorted([result async for result in doubled(grouped())]) == [2 * n for n in range(50)]
 
 
-async def in_a_timeout(pause: float | None) -> AsyncIterator[int]:
-    async with asyncio.timeout(0.05):
-        async for number in numbers(pause):
-            yield number
-
-
-async def in_a_scope(pause: float | None) -> AsyncIterator[int]:
-    with anyio.move_on_after(0.05):
-        async for number in numbers(pause):
-            yield number
-    yield -1
-
-
-async def in_a_group(pause: float | None) -> AsyncIterator[int]:
-    async def fail() -> None:
-        await asyncio.sleep(0.05)
-        raise OSError("unplugged")
-
-    async with asyncio.TaskGroup() as group:
-        group.create_task(fail())
-        async for number in numbers(pause):
-            yield number
-
-
-async def numbers(pause: float | None) -> AsyncIterator[int]:
-    for number in itertools.count():
-        yield number
-        if pause is not None:
-            await asyncio.sleep(pause)
-
-
-PAUSES = [None, 0.001, 3600]
-"""Items that come faster than they are read, slower, and so late that nothing comes."""
-
-
-@pytest.mark.parametrize("pause", PAUSES)
+@pytest.mark.parametrize(
+    ("pause", "is_within"),
+    [*((pause, False) for pause in PAUSES), *((pause, True) for pause in PAUSES[1:])],
+)
 @pytest.mark.parametrize("ordered", [False, True])
 async def test_what_comes_of_a_scope_of_a_source_is_the_source_s_decision(
-    pause: float | None, ordered: bool
+    pause: float | None, is_within: bool, ordered: bool
 ) -> None:
-    """Wherever the task is that reads it: in the source, or waiting for room."""
+    """Wherever the task is that reads it: in the source, or waiting for room.
+
+    The scope may be in a generator within the source, unless that one never waits for anything.
+    """
 
     async def read(source: AsyncIterator[int]) -> list[int]:
         async with nothing_left_behind():
             found = []
-            async for result in doubled(source, ordered=ordered):
+            items = within(source) if is_within else source
+            async for result in doubled(items, ordered=ordered):
                 found.append(result)
                 # The reader has time, and the source is read ahead of it.
                 await asyncio.sleep(0.001)
             return sorted(found)
 
     with pytest.raises(TimeoutError):
-        await read(in_a_timeout(pause))
-    found = await read(in_a_scope(pause))
+        await read(in_a_timeout(numbers(pause)))
+    found = await read(in_a_scope(numbers(pause), -1))
     assert found == [-2, *range(0, 2 * len(found) - 2, 2)]
     with pytest.raises(ExceptionGroup) as caught:
-        await read(in_a_group(pause))
+        await read(in_a_group(numbers(pause)))
     assert [str(error) for error in caught.value.exceptions] == ["unplugged"]
 
 
@@ -440,6 +413,34 @@ async def test_a_reading_that_is_cancelled_from_outside_is_an_error(
             await first
             async for _ in results:
                 pass
+
+
+async def test_a_source_that_swallows_its_cancellation_is_closed() -> None:
+    log: list[str] = []
+
+    async def source() -> AsyncIterator[int]:
+        try:
+            for number in range(3):
+                yield number
+            with suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+            # There is no room for more.
+            yield 3
+        finally:
+            log.append("closed")
+
+    async def never(item: int) -> int:
+        await asyncio.Event().wait()
+        return item
+
+    results = fan_out(never, source(), concurrency=1, ordered=False, spawn=spawn)
+    async with nothing_left_behind():
+        first = asyncio.ensure_future(anext(results))
+        await wait_all_tasks_blocked()
+        first.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await first
+    assert log == ["closed"]
 
 
 async def next_task() -> asyncio.Task[Any]:

@@ -14,6 +14,7 @@ from altaprofiles import Profile, Session, SessionClosed
 from altaprofiles.emulator import Emulator
 
 from ..support.sessions import EVENT, RANGE, session_for
+from ..support.sources import CLOSED, PAUSES, Keys, whose_end_hangs
 from ..support.tasks import PATIENCE, nothing_left_behind
 from ..support.waiting import until
 
@@ -41,37 +42,6 @@ async def people_of(keys: AsyncIterable[str]) -> AsyncIterator[Profile]:
 async def a_session() -> AsyncIterator[Session]:
     async with Emulator(people=150, seed=3) as emulator, session_for(emulator) as session:
         yield session
-
-
-class Keys:
-    """Endless keys from something that takes several turns of the loop to close.
-
-    Args:
-        pause: seconds between two keys, or None for keys that wait for nothing.
-    """
-
-    def __init__(self, pause: float | None = None) -> None:
-        self.log: list[str] = []
-        self._pause = pause
-
-    async def __aiter__(self) -> AsyncIterator[str]:
-        number = 0
-        try:
-            while True:
-                number += 1
-                yield f"absent-{number}"
-                if self._pause is not None:
-                    await asyncio.sleep(self._pause)
-        finally:
-            self.log.append("closing")
-            for _ in range(5):
-                await asyncio.sleep(0.001)
-            self.log.append("closed")
-
-
-CLOSED = ["closing", "closed"]
-PAUSES = [None, 0.001, 3600]
-"""Keys that come faster than look-ups, slower, and so late that nothing comes."""
 
 
 @pytest.mark.parametrize("pause", PAUSES)
@@ -208,20 +178,8 @@ async def test_an_error_of_a_source_s_end_is_raised_where_it_is_closed() -> None
 async def test_a_second_cancellation_ends_a_source_whose_end_hangs() -> None:
     log: list[str] = []
 
-    async def keys() -> AsyncIterator[str]:
-        try:
-            while True:
-                yield "absent"
-        finally:
-            log.append("closing")
-            try:
-                await asyncio.Event().wait()
-            except asyncio.CancelledError:
-                log.append("cancelled")
-                raise
-
     async def read(session: Session) -> None:
-        async with aclosing(get_many(session, keys())) as results:
+        async with aclosing(get_many(session, whose_end_hangs(log))) as results:
             await anext(results)
 
     async with nothing_left_behind(), a_session() as session:
