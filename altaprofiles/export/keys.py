@@ -9,7 +9,15 @@ import shlex
 import stat
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Iterator, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    Callable,
+    Generator,
+    Iterable,
+    Iterator,
+    Sequence,
+)
 from contextlib import aclosing, suppress
 from itertools import chain, count, islice, pairwise, tee
 from operator import itemgetter
@@ -645,16 +653,21 @@ async def in_batches(source: Items[Key] | KeyFile, threads: Threads) -> AsyncGen
             async for batch in batches:
                 yield batch
         return
-    while True:
-        if isinstance(source, KeyFile):
-            batch = await threads.run(lambda: list(islice(keys, _BATCH)))
-        else:
-            # The caller's own iterable, which may not be safe to use in another thread.
-            batch = list(islice(keys, _BATCH))
-        await checkpoint()
-        yield batch
-        if len(batch) < _BATCH:
-            return
+    try:
+        while True:
+            if isinstance(source, KeyFile):
+                batch = await threads.run(lambda: list(islice(keys, _BATCH)))
+            else:
+                # The caller's own iterable, which may not be safe to use in another thread.
+                batch = list(islice(keys, _BATCH))
+            await checkpoint()
+            yield batch
+            if len(batch) < _BATCH:
+                return
+    finally:
+        # As an async one is. The thread may still read a file.
+        if isinstance(keys, Generator) and not isinstance(source, KeyFile):
+            keys.close()
 
 
 _BATCH = 2000

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -198,3 +198,27 @@ async def test_answers_stay_when_the_keys_of_a_later_run_time_out(tmp_path: Path
         report = await session.export_lookups(keys(), by="identity", to=to)
         assert (report.not_found, asked(emulator) - before) == (1000, 1000 - report.resumed)
         assert report.resumed > 0
+
+
+async def test_a_plain_generator_is_closed_when_its_look_up_is_cancelled(tmp_path: Path) -> None:
+    log: list[str] = []
+    task: asyncio.Task[Any]
+
+    def keys() -> Iterator[str]:
+        try:
+            for number in range(10_000):
+                if number == 5000:
+                    task.cancel()
+                yield f"absent-{number}"
+        finally:
+            log.append("closed")
+
+    # Under a name of its own, of which a loop over it would go on.
+    named = keys()
+    async with a_session() as (session, _):
+        look_up = session.export_lookups(named, by="identity", to=tmp_path / "found.ndjson")
+        task = asyncio.create_task(look_up)
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert log == ["closed"]
+    assert next(named, None) is None
