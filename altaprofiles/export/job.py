@@ -859,12 +859,12 @@ class Job(Generic[R, S]):
         """Return whether rows of each account show that nobody is no sign of a mistake."""
 
         def are_known() -> bool:
-            return all(part.gathering.is_known_in(target) for part in parts)
+            # It is only for a warning, so nobody waits for who uses the target now.
+            with suppress(ExportError, OSError):
+                return all(part.gathering.is_known_in(target) for part in parts)
+            return False
 
-        # It is only for a warning.
-        with suppress(ExportError, OSError):
-            return await when_free(threads, target, are_known, self._output.deadline)
-        return False
+        return await threads.run(are_known)
 
     async def _gone(self, runs: Sequence[Appended], place: Place, threads: Threads) -> list[str]:
         """Return the accounts whose rows are no longer in the output; see `Target.holds`."""
