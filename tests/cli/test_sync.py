@@ -288,7 +288,7 @@ def test_status_of_a_table_that_is_written_from_elsewhere(
         [time] = found.times.values()
         assert time is not None
         days, times = {account: "2026-01-05"}, {account: time}
-        exists = None if to.endswith("/") else True
+        exists = None if Path(to).is_dir() else True
         assert found == SyncedDays(days=days, times=times, exists=exists), (folder, to)
     # Beside which no manifest is.
     (here / "crm.duckdb").rename(there / "moved.duckdb")

@@ -469,8 +469,8 @@ async def test_a_column_of_a_type_becomes_text_as_the_warning_says(
         # The rows that no later night brings are filled as the warning says.
         remedy = (
             "export all events and days of the table once, or sync it once with `late_days` of all "
-            "its days, with the same `flatten`; where `profile_data` is kept, an UPDATE fills them as "
-            'well (`altaprofiles guide every-night`, "Schema evolution")'
+            "its days, with the same `flatten`; where `profile_data` is kept, an UPDATE fills them "
+            'as well (`altaprofiles guide every-night`, "Schema evolution")'
         )
         assert warning.endswith(remedy)
         await session.export("Charged", start=20260101, end=20260103, flatten=texts, to=to)
