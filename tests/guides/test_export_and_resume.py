@@ -177,6 +177,20 @@ async def test_a_campaign_has_those_who_have_not_opted_out(
     ]
 
 
+async def test_an_address_that_one_of_its_profiles_has_opted_out_is_in_no_campaign(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ann = reachable("ann", "t")
+    again = ann | {"identity": "again", "email": " Ann@example.com", "objectId": "again"}
+    again |= {"profileData": {"MSG-email": False}, "platformInfo": []}
+    records = [ann, again, reachable("bob", "t"), reachable("cat", "t") | {"email": "-"}]
+    async with Emulator(records=records) as emulator, Session(clevertap=emulator.clevertap) as one:
+        await export(one, "Charged", "people.parquet")
+    _, *rows = campaign()
+    assert [row[1] for row in rows] == ["bob@example.com"]
+
+
 async def test_a_campaign_survives_odd_records(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

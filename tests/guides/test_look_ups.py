@@ -421,7 +421,12 @@ async def test_chats_belong_to_customers_to_users_or_to_nobody(
             )
             assert done.returncode == 0
     rows = duckdb.execute(block_of("look-ups.md", "AS belongs_to", "sql")).fetchall()
-    assert sorted(rows) == [("a customer", 3), ("a user without a profile", 1), ("nobody", 1)]
+    assert sorted(rows) == [
+        ("a customer", 4, 3),
+        ("a user without a profile", 1, 1),
+        ("no ID", 3, 2),
+        ("nobody", 1, 1),
+    ]
 
 
 def test_a_phone_is_found_in_a_table_of_postgresql(
