@@ -167,6 +167,7 @@ async def test_a_campaign_has_those_who_have_not_opted_out(
         Session(clevertap=emulator.clevertap) as session,
     ):
         await export(session, "Charged", "people.parquet")
+        await export(session, "Charged", "known.parquet")
     head, *rows = campaign()
     assert head == ["First name", "E-mail", "Plan", "Last seen", "Push"]
     assert rows == [
@@ -184,11 +185,15 @@ async def test_an_address_that_one_of_its_profiles_has_opted_out_is_in_no_campai
     ann = reachable("ann", "t")
     again = ann | {"identity": "again", "email": " Ann@example.com", "objectId": "again"}
     again |= {"profileData": {"MSG-email": False}, "platformInfo": []}
-    records = [ann, again, reachable("bob", "t"), reachable("cat", "t") | {"email": "-"}]
+    again |= {"events": {"App Launched": again["events"]["Charged"]}}
+    bob = reachable("bob", "t")
+    twice = bob | {"identity": "bob again", "email": "BOB@example.com", "platformInfo": []}
+    records = [ann, again, bob, twice, reachable("cat", "t") | {"email": "-"}]
     async with Emulator(records=records) as emulator, Session(clevertap=emulator.clevertap) as one:
         await export(one, "Charged", "people.parquet")
+        await export(one, "App Launched", "known.parquet")
     _, *rows = campaign()
-    assert [row[1] for row in rows] == ["bob@example.com"]
+    assert [row[1].lower() for row in rows] == ["bob@example.com"]
 
 
 async def test_a_campaign_survives_odd_records(
@@ -198,6 +203,7 @@ async def test_a_campaign_survives_odd_records(
     addresses = [one | {"email": f"{one['identity']}@example.com"} for one in ODD_PEOPLE]
     async with with_odd_people(addresses) as session:
         await export(session, "Charged", "people.parquet")
+        await export(session, "Charged", "known.parquet")
     _, *rows = campaign()
     assert len(rows) == len(ODD_PEOPLE)
     assert {row[4] for row in rows} == {"yes", "no"}
