@@ -19,6 +19,7 @@ from typing import Generic, TypeAlias, TypeVar
 
 import anyio
 import anyio.lowlevel
+from anyio.abc import TaskGroup
 
 from ..base.calls import CallName, naming
 from ..errors import AltaProfilesError, InvalidArgument
@@ -189,6 +190,8 @@ class _Work(Generic[K, R]):
     The workers have not run dry when the reader resumes.
     """
 
+    _group: TaskGroup
+
     def __init__(
         self,
         call: Callable[[K], Awaitable[R]],
@@ -204,7 +207,6 @@ class _Work(Generic[K, R]):
         self._handover = handover
         self._ready: deque[tuple[int, K]] = deque()
         self._idle: deque[asyncio.Future[None]] = deque()
-        self._group = anyio.create_task_group()
         self._workers = 0
         self._exhausted = False
         self._taken = 0
@@ -213,7 +215,8 @@ class _Work(Generic[K, R]):
     async def run(self) -> None:
         """Process every item; return once each has its result."""
         reader = self.reader
-        async with self._group:
+        # Here, because without an event loop the error is that of `spawn`.
+        async with anyio.create_task_group() as self._group:
             try:
                 await asyncio.wait([reader.start()])
             finally:
