@@ -307,6 +307,8 @@ def _finish(app: App, report: Report, *, as_json: bool, account: str | None = No
     except OSError as error:
         # Whoever is told of a failure runs the same command again, and an append would add its rows
         # once more.
+        if click.get_current_context().params.get("write") != "append":
+            raise
         abandon_broken_streams()
         app.warn(f"{report.output} is in place, but the result cannot be shown: {error.strerror}")
 

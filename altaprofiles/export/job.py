@@ -859,7 +859,7 @@ class Job(Generic[R, S]):
         """Return whether rows of each account show that nobody is no sign of a mistake."""
 
         def are_known() -> bool:
-            # It is only for a warning, so nobody waits for who uses the target now.
+            # It is only for a warning, so nobody waits long for who uses the target now.
             with suppress(ExportError, OSError):
                 return all(part.gathering.is_known_in(target) for part in parts)
             return False

@@ -157,6 +157,19 @@ def test_a_reader_that_has_gone_makes_no_failure_of_rows_that_are_there(
     assert not [*tmp_path.rglob("*.export")]
 
 
+def test_a_reader_that_has_gone_is_a_failure_where_it_can_be_repeated(
+    env: dict[str, str], tmp_path: Path
+) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [*COMMAND, *WORDS, "-o", "people.csv", "--json", "--quiet"]
+    with start(command, env=env, cwd=tmp_path, stdout=writing, stderr=subprocess.PIPE) as process:
+        os.close(writing)
+        _, stderr = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 141, stderr
+    assert digest(tmp_path / "people.csv")
+
+
 def test_a_log_of_json_lines(env: dict[str, str], tmp_path: Path) -> None:
     done = run(env, *WORDS, "-o", "p.ndjson", "--log-format", "json", cwd=tmp_path)
     lines = [json.loads(line) for line in done.stderr.splitlines()]

@@ -41,7 +41,7 @@ __all__ = ["PostgresTarget"]
 T = TypeVar("T")
 
 _PATIENCE = 10
-"""Longest wait, in seconds, for a server that is only asked for its states."""
+"""Longest wait, in seconds, for a server that is only asked what it has."""
 
 
 class PostgresTarget(Target, frozen=True, kw_only=True):
@@ -171,11 +171,7 @@ class PostgresTarget(Target, frozen=True, kw_only=True):
     def has_answers(self, account: str, by: str) -> bool:
         if self.write == "replace":
             return False
-        connection = self.connect()
-        try:
-            return self.server.guard(lambda: has_answers(self.table, connection, account, by))
-        finally:
-            connection.close()
+        return self._read(lambda table, connection: has_answers(table, connection, account, by))
 
     def encoder(self, table: Table) -> Encoder:
         return BlockEncoder(table)
