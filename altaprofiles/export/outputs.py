@@ -326,7 +326,7 @@ def days_of(state: OutputState, to: str | None = None) -> SyncedDays:
     except ConfigurationError as error:
         return by_manifest(f"as the table cannot be read: {error}")
     try:
-        states, exists = target.states(), target.exists()
+        states, exists = target.look()
     except (ConfigurationError, ExportError, OSError) as error:
         # A file or folder that cannot be read is rarely one of a sync.
         may_have_days = "://" in state.name or isinstance(error, ExportLocked)

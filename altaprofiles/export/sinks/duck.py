@@ -213,19 +213,16 @@ class DuckDbTarget(FileTarget, frozen=True, kw_only=True):
         return next((state for state in self.states() if state.account == account), None)
 
     def states(self) -> list[SyncState]:
+        return self.look()[0]
+
+    def look(self) -> tuple[list[SyncState], bool | None]:
         if not self.path.exists():
-            return []
+            return [], None
         with self._turn(), self._connected(read_only=True) as connection:
             states = read_states(rows_of(connection), self.name, self.table)
             table = DuckTable.read(connection, self.table, self.name)
             # Without its rows, a state says nothing.
-            return states if table.exists else []
-
-    def exists(self) -> bool | None:
-        if not self.path.exists():
-            return None
-        with self._turn(), self._connected(read_only=True) as connection:
-            return DuckTable.read(connection, self.table, self.name).exists
+            return states if table.exists else [], table.exists
 
     def turn(self) -> Turn:
         """Return the turn of an export.

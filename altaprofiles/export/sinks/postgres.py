@@ -133,10 +133,10 @@ class PostgresTarget(Target, frozen=True, kw_only=True):
             connection.close()
 
     def states(self) -> list[SyncState]:
-        return self._read(read_all)
+        return self.look()[0]
 
-    def exists(self) -> bool | None:
-        return self._read(exists)
+    def look(self) -> tuple[list[SyncState], bool | None]:
+        return self._read(lambda *of: (read_all(*of), exists(*of)))
 
     def _read(self, read: Callable[[PostgresTable, psycopg.Connection[Any]], T]) -> T:
         # A server may be out of reach, and this is for somebody who waits.

@@ -330,9 +330,12 @@ class Target(Struct, frozen=True, kw_only=True):
         """
         raise ExportError(f"the states of {self.label} are not listed")
 
-    def exists(self) -> bool | None:
-        """Return whether the table of a database is there; None if not known. As `states`."""
-        return None
+    def look(self) -> tuple[list[SyncState], bool | None]:
+        """Return the `states`, and whether the table of a database is there; None if not known.
+
+        Blocking, and raises as `states` does.
+        """
+        return self.states(), None
 
     def lost_days(self, account: str, first: date, last: date) -> list[date]:
         """Return the days of a range whose rows are known to be gone, for days that were synced.
