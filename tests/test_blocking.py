@@ -467,18 +467,25 @@ if child == 0:
 """
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="forks")
-def test_a_forked_process_is_told_to_open_its_own(service: Emulator, tmp_path: Path) -> None:
-    """Pools of processes and schedulers fork, and the thread of the session stays behind."""
-    done = subprocess.run(
+def run_forking(
+    service: Emulator, tmp_path: Path, program: str, *arguments: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a program that may fork."""
+    return subprocess.run(
         # Python 3.12 warns of every fork beside a thread.
-        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORKED],
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", program, *arguments],
         env=environment(tmp_path, service.environment),
         capture_output=True,
         text=True,
         timeout=PATIENCE,
         check=False,
     )
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="forks")
+def test_a_forked_process_is_told_to_open_its_own(service: Emulator, tmp_path: Path) -> None:
+    """Pools of processes and schedulers fork, and the thread of the session stays behind."""
+    done = run_forking(service, tmp_path, FORKED)
     assert (done.returncode, done.stderr) == (0, "")
     *told, nobody, people = done.stdout.splitlines()
     assert all("was forked; open one in each process" in line or line == "over" for line in told)
@@ -548,14 +555,7 @@ else:
 def test_a_process_forked_amid_results_gets_none_of_the_parent_s(
     service: Emulator, tmp_path: Path, way: str, results: str
 ) -> None:
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORKED_AMID, way, results],
-        env=environment(tmp_path, service.environment),
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
+    done = run_forking(service, tmp_path, FORKED_AMID, way, results)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.split() == ["SessionClosed", "SessionClosed", "True"]
 
@@ -588,14 +588,7 @@ def test_a_session_that_is_left_open_lets_the_process_end(
 ) -> None:
     if "fork" in end and sys.platform == "win32":
         pytest.skip("forks")
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", LEFT_OPEN + end],
-        env=environment(tmp_path, service.environment),
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
+    done = run_forking(service, tmp_path, LEFT_OPEN + end)
     assert done.stdout == "True\n"
     if "Interrupt" in end:
         assert done.stderr.endswith("\nKeyboardInterrupt\n")

@@ -25,7 +25,7 @@ from ..base.calls import CallName, naming
 from ..errors import AltaProfilesError, InvalidArgument
 from .handover import Ended, Handover
 from .item_reader import ItemReader
-from .lifetime import INTERRUPTED, Spawn
+from .lifetime import INTERRUPTED, Spawn, wake
 from .slices import ITEMS
 from .window import Window
 
@@ -223,7 +223,7 @@ class _Work(Generic[K, R]):
                 await reader.aclose()
             self._exhausted = True
             while self._idle:
-                self._wake(self._idle.popleft())
+                wake(self._idle.popleft())
             # Items that were taken before an error are finished first. But an exit or Ctrl-C waits
             # for no retry.
             if reader.failure is not None and not isinstance(reader.failure, Exception):
@@ -240,7 +240,7 @@ class _Work(Generic[K, R]):
         self._ready.append((self._taken, item))
         self._taken += 1
         if self._idle:
-            self._wake(self._idle.popleft())
+            wake(self._idle.popleft())
         elif self._workers < self._wanted():
             self._start_worker()
 
@@ -269,8 +269,3 @@ class _Work(Generic[K, R]):
                     return
                 if self._workers < wanted and len(self._ready) > 1:
                     self._start_worker()
-
-    @staticmethod
-    def _wake(waiting: asyncio.Future[None]) -> None:
-        if not waiting.done():
-            waiting.set_result(None)

@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 
 import anyio
 
-from .lifetime import cancel_again
+from .lifetime import cancel_again, wake
 
 __all__ = ["ItemReader"]
 
@@ -58,12 +58,8 @@ class ItemReader(Generic[K]):
     def give_back(self, count: int) -> None:
         """Free the room of `count` items."""
         self._room += count
-        if (
-            self._more_room is not None
-            and not self._more_room.done()
-            and self._room >= self._enough
-        ):
-            self._more_room.set_result(None)
+        if self._more_room is not None and self._room >= self._enough:
+            wake(self._more_room)
 
     def cancel(self) -> None:
         """Cancel what the source awaits, even while it is being closed."""

@@ -28,6 +28,7 @@ __all__ = [
     "closed_meanwhile",
     "is_cancelled_here",
     "is_in_trio",
+    "wake",
 ]
 
 
@@ -129,9 +130,10 @@ def is_in_trio() -> bool:
         return False
 
 
-def _end(pause: asyncio.Future[None]) -> None:
-    if not pause.done():
-        pause.set_result(None)
+def wake(waiting: asyncio.Future[None]) -> None:
+    """End a wait, unless it has ended."""
+    if not waiting.done():
+        waiting.set_result(None)
 
 
 def _running_loop() -> asyncio.AbstractEventLoop:
@@ -234,7 +236,7 @@ class Lifetime:
                 self._close()
                 self._stop.set()
                 for over in self._pauses:
-                    _end(over)
+                    wake(over)
             if _behind.get() in self._works:
                 # The host waits for the iteration that closes it here, as a source's end may do.
                 return
@@ -270,8 +272,7 @@ class Lifetime:
     async def _run(self, ready: asyncio.Future[None]) -> None:
         try:
             async with anyio.create_task_group() as self._tasks:
-                if not ready.done():
-                    ready.set_result(None)
+                wake(ready)
                 await self._stop.wait()
                 self._tasks.cancel_scope.cancel()
         finally:
@@ -416,7 +417,7 @@ class Lifetime:
             finally:
                 ended(error)
                 self.end(work)
-                _end(over)
+                wake(over)
 
         async def end() -> None:
             scope.cancel()
@@ -446,7 +447,7 @@ class Lifetime:
         # interruption only when something wakes the loop.
         loop = asyncio.get_running_loop()
         over = loop.create_future()
-        timer = loop.call_later(seconds, _end, over)
+        timer = loop.call_later(seconds, wake, over)
         self._pauses.add(over)
         try:
             if not self._stop.is_set():

@@ -435,7 +435,7 @@ async def test_bulk_lookups_that_stop_at_ten_failures_go_on_once_the_service_is_
             base_url=emulator.url,
             shared=tmp_path / "slots" if shared else False,
         )
-        # Out of patience at once.
+        # Out of patience long before the service is up.
         retry = Retry(base_delay=0.001, max_delay=0.01, throttle_timeout=0.5)
 
         async def look_up(session: Session) -> None:
