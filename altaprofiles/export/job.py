@@ -74,7 +74,7 @@ from .store.workspace import (
 from .store.workspaces import LOCK, Appended, Ended, Workspaces
 from .synced import Settings, days_of
 from .tables import Origin
-from .threads import Threads, deliver_cancellation, run_all, running_beside
+from .threads import Threads, run_all, running_beside
 from .unfinished import Unfinished, ended_at, look, unfinished_at, warning_of_ended
 
 __all__ = ["NOTHING_KEPT", "Job", "in_workspaces"]
@@ -172,7 +172,7 @@ class Job(Generic[R, S]):
         stores = [part.run.store for part in self._parts]
         if (note := workspaces.note_of(stores)) is not None:
             if self._adds:
-                await self._deliver_cancellation(report)
+                await self._make_last(report, threads)
             known = partial(workspaces.note_known, note, stores)
             if not remains and not await threads.run(known):
                 remains = [note]
@@ -1098,10 +1098,10 @@ class Job(Generic[R, S]):
             )
         return remains
 
-    async def _deliver_cancellation(self, report: R) -> None:
-        """Raise a cancellation now, while a note lets the same call add nothing."""
+    async def _make_last(self, report: R, threads: Threads) -> None:
+        """Have a cancellation raised now or never, while a note lets the same call add nothing."""
         try:
-            await deliver_cancellation()
+            await threads.make_last()
         except asyncio.CancelledError as error:
             error.add_note(
                 f"{report.output} has all rows; the same {self._noun} once more adds none, and "
@@ -1155,7 +1155,7 @@ async def in_workspaces(
         return report
     finally:
         threads.close()
-        await _finish(report)
+        await _finish(report, threads)
     # Outside of the handler, so that the caller's error gets no context.
     raise failure
 
@@ -1327,9 +1327,9 @@ def _cure_of_lateness(failure: AltaProfilesError | None) -> str:
     return ", with a longer `deadline`"
 
 
-async def _finish(report: Report | None) -> None:
+async def _finish(report: Report | None, threads: Threads) -> None:
     try:
-        await deliver_cancellation()
+        await threads.deliver_cancellation()
     except asyncio.CancelledError as error:
         if report is not None:
             error.add_note(f"{report.output} is complete, and in place.")

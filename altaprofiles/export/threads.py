@@ -44,6 +44,7 @@ class Threads:
 
     def __init__(self) -> None:
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="altaprofiles")
+        self._is_last = False
 
     async def run(self, call: Callable[[], T]) -> T:
         """Return the result of `call`.
@@ -51,6 +52,8 @@ class Threads:
         A cancellation that arrives during the call is raised at the caller's next `await`; see
         `deliver_cancellation`.
         """
+        if self._is_last:
+            return call()
         # anyio's own threads abandon a call when the task itself is cancelled, as
         # `asyncio.timeout` and Ctrl-C do, and the next call would overlap it.
         done = asyncio.wrap_future(self._executor.submit(in_account_of_task(call)))
@@ -111,6 +114,20 @@ class Threads:
             if after is not None:
                 after()
             await checkpoint()
+
+    async def deliver_cancellation(self) -> None:
+        """Raise a cancellation that has arrived, unless `make_last` was called."""
+        if not self._is_last:
+            await deliver_cancellation()
+
+    async def make_last(self) -> None:
+        """Raise a cancellation that has arrived, and have no later one arrive.
+
+        For short calls after which a cancellation would lose what they have done: `run` makes them
+        in the event loop, and nothing waits.
+        """
+        await deliver_cancellation()
+        self._is_last = True
 
     def end(self, call: Callable[[], object]) -> None:
         """Wait for the calls that have begun, make a last one, and let the thread end. Blocking.

@@ -11,8 +11,11 @@ import shutil
 import signal
 import sqlite3
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine
+import types
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator
 from contextlib import asynccontextmanager, chdir, closing
+from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,7 +32,7 @@ from altaprofiles.export.report import Progress
 from ..support.disks import filled, mounted
 from ..support.exporting import BEGUN, Exporter, Job, Outcome, exporter
 from ..support.postgres import Server
-from ..support.tasks import end_midway
+from ..support.tasks import end_midway, ends_midway
 from ..support.terminals import Done, run
 from ..support.thorough import pairwise
 
@@ -416,6 +419,67 @@ async def test_a_cancellation_after_the_last_progress_report_adds_no_rows_twice(
         assert report.complete
         assert rows() == once > 0
         assert not list(tmp_path.rglob("*.export"))
+
+
+class _Interruption:
+    """Calls a function once, as work waits for the n-th time since it has added rows.
+
+    Args:
+        number: n, from 1.
+        rows: returns the number of rows.
+    """
+
+    def __init__(self, number: int, rows: Callable[[], int]) -> None:
+        self.ending: list[Callable[[], object]] = []
+        self._number = number
+        self._rows = rows
+        self._before = rows()
+        self._waits = 0
+
+    def _wait(self) -> None:
+        if self._waits or self._rows() > self._before:
+            self._waits += 1
+            if self._waits == self._number:
+                self.ending[0]()
+
+    @types.coroutine
+    def within(self, work: Coroutine[Any, Any, object]) -> Generator[Any, Any, object]:
+        """Return the result of `work`."""
+        failure: BaseException | None = None
+        while True:
+            try:
+                future = work.send(None) if failure is None else work.throw(failure)
+            except StopIteration as end:
+                return end.value
+            self._wait()
+            failure = None
+            try:
+                yield future
+            except BaseException as error:
+                failure = error
+
+
+@pytest.mark.parametrize(
+    ("kind", "way"), [("folder", "task"), ("folder", "scope"), ("postgres", "timeout")]
+)
+async def test_wherever_it_is_cancelled_the_same_export_adds_its_rows_once(
+    tmp_path: Path, postgres: Server, kind: str, way: str
+) -> None:
+    async with within_process(tmp_path, kind, "keys", postgres) as (append, rows):
+        await append()
+        once = rows()
+        for number in count(1):
+            before = rows()
+            interruption = _Interruption(number, rows)
+            work = partial(interruption.within, append())
+            is_cancelled = await ends_midway(way, interruption.ending, work)
+            assert rows() == before + once
+            if not is_cancelled:
+                break
+            report = await append()
+            assert any(ADDED in text for text in report.warnings)
+            assert rows() == before + once
+        assert number > 3
 
 
 async def test_to_its_state_it_is_complete(tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 import anyio
-import pytest
 
 T = TypeVar("T")
 
@@ -34,22 +33,32 @@ async def end_midway(
     Args:
         way: "task", "scope" or "timeout".
     """
+    assert await ends_midway(way, ending, work)
+
+
+async def ends_midway(
+    way: str, ending: list[Callable[[], object]], work: Callable[[], Coroutine[Any, Any, object]]
+) -> bool:
+    """Run `work` as `end_midway` does; return whether it was cancelled before it was over."""
     if way == "task":
         task = asyncio.ensure_future(work())
         ending.append(task.cancel)
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        assert task.cancelled()
-    elif way == "scope":
+        await asyncio.wait([task])
+        if not task.cancelled():
+            task.result()
+        return task.cancelled()
+    if way == "scope":
         with anyio.CancelScope() as scope:
             ending.append(scope.cancel)
             await work()
-        assert scope.cancelled_caught
-    else:
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(None) as timeout:
-                ending.append(lambda: timeout.reschedule(0))
-                await work()
+        return scope.cancelled_caught
+    try:
+        async with asyncio.timeout(None) as timeout:
+            ending.append(lambda: timeout.reschedule(0))
+            await work()
+    except TimeoutError:
+        return True
+    return False
 
 
 def _is_ours(task: asyncio.Task[Any]) -> bool:

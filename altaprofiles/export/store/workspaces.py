@@ -588,7 +588,6 @@ class Workspaces:
                 # Another export may have locked it again.
                 with suppress(OSError):
                     self.folder.rmdir()
-                sync_folder(self.folder.parent)
         except OSError as error:
             logger.warning("%s cannot be removed: %s", self.folder, error)
         finally:
