@@ -1207,6 +1207,7 @@ async def _in_place(
         finally:
             with anyio.CancelScope(shield=True):
                 await threads.run(workspaces.close)
+                await threads.run_behind(workspaces.sync_removal)
     finally:
         if guard is not None:
             with anyio.CancelScope(shield=True):

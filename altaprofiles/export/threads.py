@@ -115,6 +115,13 @@ class Threads:
                 after()
             await checkpoint()
 
+    async def run_behind(self, call: Callable[[], object]) -> None:
+        """Make a call that never raises; behind `make_last` only begin it, as it may be long."""
+        if self._is_last:
+            self.start(call)
+        else:
+            await self.run(call)
+
     async def deliver_cancellation(self) -> None:
         """Raise a cancellation that has arrived, unless `make_last` was called."""
         if not self._is_last:

@@ -477,7 +477,8 @@ def _finish(
             if state.name in finished:
                 _warn_of_loss(app, _read_again(state, out, table, spool), one)
             app.accounts = named or _account_of(one, service)
-            run_job(app, job, out=to, as_json=as_json, resume=resume, service=service)
+            adds = one.arguments.get("write") == "append"
+            run_job(app, job, out=to, as_json=as_json, resume=resume, adds=adds, service=service)
             finished.add(state.name)
         except Exception as error:
             # The others can still be finished, unless the user wants an end.
@@ -591,3 +592,4 @@ def _discard(app: App, left: list[tuple[OutputState, Unfinished]], *, yes: bool)
                     workspaces.discard(name)
         finally:
             workspaces.close()
+            workspaces.sync_removal()

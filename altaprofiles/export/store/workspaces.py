@@ -593,6 +593,12 @@ class Workspaces:
         finally:
             self._lock.release()
 
+    def sync_removal(self) -> None:
+        """Have the removal of the folder, if `close` has removed it, survive a power cut."""
+        if not self._is_left_behind and not self.folder.exists():
+            with suppress(OSError):
+                sync_folder(self.folder.parent)
+
     def __repr__(self) -> str:
         return f"Workspaces({str(self.folder)!r})"
 
