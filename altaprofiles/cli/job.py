@@ -6,7 +6,7 @@ import os
 import re
 from asyncio import CancelledError
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
@@ -94,6 +94,7 @@ def run_parts(
         out=options["to"],
         as_json=as_json,
         prefix=prefix,
+        adds=options["write"] == "append",
         service=service,
         check=check,
     )
@@ -107,6 +108,7 @@ def run_accounts(
     out: str,
     as_json: bool,
     prefix: str = "",
+    adds: bool = False,
     service: Service = "clevertap",
     check: Callable[[R], None] = lambda report: None,
 ) -> None:
@@ -118,7 +120,7 @@ def run_accounts(
         together: called with an open session and the callback of each account, by its name.
         out: the value of --out.
         prefix: text in front of the command line that resumes the job.
-        as_json, service: as for `run_job`.
+        as_json, adds, service: as for `run_job`.
         check: called with each report.
     """
     if ACCOUNT not in out:
@@ -132,7 +134,7 @@ def run_accounts(
 
         resume = prefix + resuming_line(click.get_current_context())
         app.name_account(service)
-        run_job(app, job, out=out, as_json=as_json, resume=resume, service=service)
+        run_job(app, job, out=out, as_json=as_json, resume=resume, adds=adds, service=service)
         return
     app.name_account(service)
     app.accounts = app.accounts or (app.usual_account(f"{ACCOUNT} in --out", service),)
@@ -161,11 +163,7 @@ def run_accounts(
                     )
 
             named, failure = [(None, _run(app, all_of_them, resume))], None
-    for name, report in named:
-        check(report)
-        _finish(app, report, as_json=as_json, account=name)
-    if failure is not None:
-        raise failure
+    _finish(app, named, failure, as_json=as_json, adds=adds, check=check)
 
 
 def run_job(
@@ -175,6 +173,7 @@ def run_job(
     out: str,
     as_json: bool,
     resume: str,
+    adds: bool = False,
     service: Service = "clevertap",
 ) -> None:
     """Run a job; its output's path or its report goes to stdout, everything else to stderr.
@@ -185,6 +184,8 @@ def run_job(
         out: the value of --out.
         as_json: whether to write the report, in place of the path.
         resume: the command line that resumes the job.
+        adds: whether the job once more would add its rows once more. Then it does not fail because
+            its result cannot be shown.
         service: the service that it needs credentials for, or "both".
     """
     _advise_on_password(app, out)
@@ -196,7 +197,7 @@ def run_job(
                 return await job(session, display)
 
         report = _run(app, main, resume)
-    _finish(app, report, as_json=as_json)
+    _finish(app, [(None, report)], None, as_json=as_json, adds=adds)
 
 
 def _run(app: App, job: Callable[[], Awaitable[R]], resume: str) -> R:
@@ -301,16 +302,43 @@ def _advise_on_password(app: App, out: str) -> None:
         )
 
 
-def _finish(app: App, report: Report, *, as_json: bool, account: str | None = None) -> None:
-    try:
-        _write(app, report, as_json=as_json, account=account)
-    except OSError as error:
-        # Whoever is told of a failure runs the same command again, and an append would add its rows
-        # once more.
-        if click.get_current_context().params.get("write") != "append":
-            raise
-        abandon_broken_streams()
-        app.warn(f"{report.output} is in place, but the result cannot be shown: {error.strerror}")
+def _finish(
+    app: App,
+    reports: Sequence[tuple[str | None, R]],
+    failure: Exception | None,
+    *,
+    as_json: bool,
+    adds: bool,
+    check: Callable[[R], None] = lambda report: None,
+) -> None:
+    """Show what has ended, then raise the failure of what has not.
+
+    Args:
+        app: the command's services.
+        reports: the reports, by account; a single one has no name.
+        failure: the failure of other accounts, or None.
+        as_json, adds, check: as for `run_accounts`.
+    """
+    broken: OSError | None = None
+    for name, report in reports:
+        check(report)
+        try:
+            _write(app, report, as_json=as_json, account=name)
+        except OSError as error:
+            broken = broken or error
+    if failure is not None:
+        # Whoever is told of the stream would try again what cannot work.
+        raise failure
+    if broken is None:
+        return
+    if not adds:
+        raise broken
+    outputs = ", ".join(dict.fromkeys(report.output for _, report in reports))
+    are = "are" if "," in outputs else "is"
+    # stderr may be as broken.
+    with suppress(OSError):
+        app.warn(f"{outputs} {are} in place, but the result cannot be shown: {broken.strerror}")
+    abandon_broken_streams()
 
 
 def _write(app: App, report: Report, *, as_json: bool, account: str | None) -> None:

@@ -39,6 +39,7 @@ from ..support.terminals import (
     refusing,
     resuming_words,
     run,
+    unread,
 )
 from ..support.waiting import wait_until
 
@@ -254,6 +255,18 @@ def test_of_outputs_of_each_one_can_fail(
         accounts.emulators["outlet"]
     )
     assert resuming_words(done.stderr)[-4:] == [*BOTH]
+
+
+def test_the_one_that_fails_is_told_of_though_nobody_reads_the_others(
+    env: dict[str, str], accounts: Accounts, tmp_path: Path
+) -> None:
+    accounts.set("shop", passcode="wrong")
+    words = ("export", "App Launched", *DAYS, *BOTH, "-o", "{account}.csv")
+    code, stderr = unread(env, *words, cwd=tmp_path)
+    assert code == 3
+    assert "error: shop: CleverTap answered HTTP 401" in stderr
+    assert resuming_words(stderr)[-4:] == [*BOTH]
+    assert (tmp_path / "outlet.csv").exists()
 
 
 def test_the_name_of_a_single_account_in_a_path(

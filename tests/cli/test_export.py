@@ -48,6 +48,7 @@ from ..support.terminals import (
     resuming_words,
     run,
     stopping,
+    unread,
 )
 from ..support.waiting import wait_until
 
@@ -146,27 +147,45 @@ def test_a_reader_that_has_gone_makes_no_failure_of_rows_that_are_there(
     env: dict[str, str], tmp_path: Path, options: tuple[str, ...]
 ) -> None:
     """Whoever runs an append again after a failure gets its rows twice."""
-    reading, writing = os.pipe()
-    os.close(reading)
-    command = [*COMMAND, *WORDS, "-o", "people/", "--write", "append", "--quiet", *options]
-    with start(command, env=env, cwd=tmp_path, stdout=writing, stderr=subprocess.PIPE) as process:
-        os.close(writing)
-        _, stderr = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 0, stderr
-    assert b"people/ is in place, but the result cannot be shown: Broken pipe\n" in stderr
+    words = (*WORDS, "-o", "people/", "--write", "append", "--quiet", *options)
+    code, stderr = unread(env, *words, cwd=tmp_path)
+    assert code == 0, stderr
+    assert "people/ is in place, but the result cannot be shown: Broken pipe\n" in stderr
     assert not [*tmp_path.rglob("*.export")]
+
+
+def test_nor_does_one_of_both_streams(tmp_path: Path) -> None:
+    words = (*WORDS, "-o", "people/", "--write", "append", "--quiet")
+    with emulated(people=60, seed=3) as emulator:
+        env = environment(tmp_path, emulator.environment)
+        code, _ = unread(env, *words, cwd=tmp_path, streams=("stdout", "stderr"))
+    assert code == 0
+    assert [*(tmp_path / "people").glob("*.parquet")]
+
+
+def test_nor_where_an_append_is_finished(
+    env: dict[str, str], small: Emulator, tmp_path: Path
+) -> None:
+    words = (*WORDS, "-o", "people/", "--write", "append")
+    with held(small, passing=4) as (variables, let_pass):
+        env |= variables
+        with Terminal(env, *words, cwd=tmp_path) as terminal:
+            terminal.expect(SOME_READ)
+            terminal.press_ctrl_c()
+            assert terminal.ended().code == 130
+        let_pass()
+        finish = ("status", "people/", "--finish-unfinished", "--yes", "--quiet")
+        code, stderr = unread(env, *finish, cwd=tmp_path)
+    assert code == 0, stderr
+    assert "people/ is in place, but the result cannot be shown: Broken pipe\n" in stderr
 
 
 def test_a_reader_that_has_gone_is_a_failure_where_it_can_be_repeated(
     env: dict[str, str], tmp_path: Path
 ) -> None:
-    reading, writing = os.pipe()
-    os.close(reading)
-    command = [*COMMAND, *WORDS, "-o", "people.csv", "--json", "--quiet"]
-    with start(command, env=env, cwd=tmp_path, stdout=writing, stderr=subprocess.PIPE) as process:
-        os.close(writing)
-        _, stderr = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 141, stderr
+    words = (*WORDS, "-o", "people.csv", "--json", "--quiet")
+    code, stderr = unread(env, *words, cwd=tmp_path)
+    assert code == 141, stderr
     assert digest(tmp_path / "people.csv")
 
 

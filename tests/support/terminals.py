@@ -41,6 +41,7 @@ __all__ = [
     "run",
     "serving",
     "stopping",
+    "unread",
 ]
 
 COMMAND = [sys.executable, "-m", "altaprofiles"]
@@ -174,6 +175,23 @@ def run(
     with start([*COMMAND, *arguments], env=env, cwd=cwd, **streams) as process:
         stdout, stderr = process.communicate(stdin, timeout=PATIENCE)
         return Done(process.wait(), stdout, stderr.decode(errors="replace"))
+
+
+def unread(
+    env: Mapping[str, str], *arguments: str, cwd: Path, streams: tuple[str, ...] = ("stdout",)
+) -> tuple[int, str]:
+    """Run a command whose output nobody reads any more; return its code and what stderr got.
+
+    Args:
+        streams: the streams whose reader has gone.
+    """
+    reading, writing = os.pipe()
+    os.close(reading)
+    pipes: dict[str, Any] = {"stderr": subprocess.PIPE, **dict.fromkeys(streams, writing)}
+    with start([*COMMAND, *arguments], env=env, cwd=cwd, **pipes) as process:
+        os.close(writing)
+        _, stderr = process.communicate(timeout=PATIENCE)
+        return process.returncode, (stderr or b"").decode()
 
 
 class Terminal:
