@@ -168,7 +168,7 @@ async def test_a_campaign_has_those_who_have_not_opted_out(
     ):
         await export(session, "Charged", "people.parquet")
         await export(session, "Charged", "known.parquet")
-    head, *rows = campaign()
+    head, *rows = written(block_of(GUIDE, "campaign.csv"), "campaign.csv")
     assert head == ["First name", "E-mail", "Plan", "Last seen", "Push"]
     assert rows == [
         ["gus", "gus@example.com", "Gold", "2026-01-05 13:30:00", "no"],
@@ -178,22 +178,66 @@ async def test_a_campaign_has_those_who_have_not_opted_out(
     ]
 
 
+@pytest.mark.parametrize(
+    "spelling",
+    [" Ann@example.com", "ann@EXAMPLE.com\n", "\tann@example.com", "ann@example.com\u200b"],
+)
 async def test_an_address_that_one_of_its_profiles_has_opted_out_is_in_no_campaign(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spelling: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     ann = reachable("ann", "t")
-    again = ann | {"identity": "again", "email": " Ann@example.com", "objectId": "again"}
-    again |= {"profileData": {"MSG-email": False}, "platformInfo": []}
-    again |= {"events": {"App Launched": again["events"]["Charged"]}}
-    bob = reachable("bob", "t")
-    twice = bob | {"identity": "bob again", "email": "BOB@example.com", "platformInfo": []}
-    records = [ann, again, bob, twice, reachable("cat", "t") | {"email": "-"}]
-    async with Emulator(records=records) as emulator, Session(clevertap=emulator.clevertap) as one:
-        await export(one, "Charged", "people.parquet")
-        await export(one, "App Launched", "known.parquet")
-    _, *rows = campaign()
-    assert [row[1].lower() for row in rows] == ["bob@example.com"]
+    await export_campaign(
+        [ann, reachable("cat", "t") | {"email": "-"}, *seen_twice("bob", email="BOB@example.com")],
+        known=[opted_out(ann, "MSG-email", email=spelling)],
+    )
+    _, *rows = written(block_of(GUIDE, "campaign.csv"), "campaign.csv")
+    assert [(row[0], row[1], row[3][:10]) for row in rows] == [
+        ("bob", "BOB@example.com", "2026-01-06")
+    ]
+
+
+async def test_an_address_with_letters_of_two_forms_is_in_no_campaign(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    joerg = reachable("joerg", "t") | {"email": "jo\u0308rg@example.com"}
+    await export_campaign(
+        [joerg], known=[opted_out(joerg, "MSG-email", email="j\xf6rg@example.com")]
+    )
+    assert len(written(block_of(GUIDE, "campaign.csv"), "campaign.csv")) == 1
+
+
+@pytest.mark.parametrize(
+    ("phone", "spelling"),
+    [
+        ("+91 98765 43210", "98765 43210"),
+        ("+919876543210", "098765-43210"),
+        ("(212) 555-0100", "+1 212 555 0100"),
+        ("+49 (0) 171 5550111", "01715550111"),
+        ("0049 171 5550111", "+491715550111"),
+    ],
+)
+async def test_a_phone_that_one_of_its_profiles_has_opted_out_gets_no_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, phone: str, spelling: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ann = reachable("ann", "t") | {"phone": phone}
+    cat = reachable("cat", "t") | {"phone": "-"}
+    none = reachable("none", "t") | {"phone": None}
+    await export_campaign(
+        [ann, cat, none, *seen_twice("bob", phone="+44 20 7946 0018")],
+        known=[
+            opted_out(ann, "MSG-sms", phone=spelling),
+            # What is no phone keeps nobody out.
+            opted_out(cat, "MSG-sms", phone="n/a"),
+            opted_out(none, "MSG-sms", phone=None),
+        ],
+    )
+    _, *rows = written(block_of(GUIDE, "texts.csv"), "texts.csv")
+    assert [(row[0], row[1], row[2][:10]) for row in rows] == [
+        ("bob", "+44 20 7946 0018", "2026-01-06")
+    ]
 
 
 async def test_a_campaign_survives_odd_records(
@@ -204,12 +248,41 @@ async def test_a_campaign_survives_odd_records(
     async with with_odd_people(addresses) as session:
         await export(session, "Charged", "people.parquet")
         await export(session, "Charged", "known.parquet")
-    _, *rows = campaign()
+    _, *rows = written(block_of(GUIDE, "campaign.csv"), "campaign.csv")
     assert len(rows) == len(ODD_PEOPLE)
     assert {row[4] for row in rows} == {"yes", "no"}
 
 
-def campaign() -> list[list[str]]:
-    exec(block_of(GUIDE, "campaign.csv"), {})  # noqa: S102
-    with Path("campaign.csv").open(encoding="utf-8", newline="") as file:
+async def export_campaign(people: list[dict[str, Any]], known: list[dict[str, Any]]) -> None:
+    """Write the files of a campaign: who was charged, and who launched the app only."""
+    records = [*people, *known]
+    async with Emulator(records=records) as emulator, Session(clevertap=emulator.clevertap) as one:
+        await export(one, "Charged", "people.parquet")
+        await export(one, "App Launched", "known.parquet")
+
+
+def opted_out(one: dict[str, Any], by: str, **fields: Any) -> dict[str, Any]:
+    """Return another profile of somebody, who launched the app only and wants no messages."""
+    other = f"{one['identity']} again"
+    return one | {
+        "identity": other,
+        "objectId": other,
+        "profileData": {by: False},
+        "platformInfo": [],
+        "events": {"App Launched": one["events"]["Charged"]},
+        **fields,
+    }
+
+
+def seen_twice(name: str, **fields: Any) -> list[dict[str, Any]]:
+    """Return two profiles of somebody, of whom the one with these fields was seen last."""
+    one = reachable(name, "t") | fields
+    other = one | {"email": f"{name}@example.com", "identity": f"{name} 0", "objectId": f"{name} 0"}
+    return [other | {"ls": JANUARY, "name": "earlier"}, one | {"ls": JANUARY + 86_400}]
+
+
+def written(program: str, name: str) -> list[list[str]]:
+    """Run a block of the guide, and return the rows of the CSV that it writes."""
+    exec(program, {})  # noqa: S102
+    with Path(name).open(encoding="utf-8", newline="") as file:
         return [*csv.reader(file)]
