@@ -106,7 +106,8 @@ class App:
         return (
             not self.quiet
             and self.log_format == "text"
-            and self.console.is_terminal
+            # Not `console.is_terminal`: FORCE_COLOR, which a notebook sets, makes a pipe one.
+            and sys.stderr.isatty()
             and self.console.is_interactive
             and not self.console.is_dumb_terminal
         )

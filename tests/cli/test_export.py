@@ -132,6 +132,16 @@ def test_counted_are_people_over_all_days(
     assert logged["counted"] == counts
 
 
+def test_a_pipe_gets_lines_though_colours_are_forced(env: dict[str, str], tmp_path: Path) -> None:
+    done = run({**env, "FORCE_COLOR": "1"}, *WORDS, "-o", "people.csv", cwd=tmp_path)
+    assert done.code == 0
+    assert "reading: 0 records" in done.stderr
+    assert "\x1b[2K" not in done.stderr
+    counted = run({**env, "FORCE_COLOR": "1"}, "count", EVENTS[0], *DAYS)
+    assert counted.stdout.strip().isdigit()
+    assert "\x1b" not in counted.stderr
+
+
 def test_the_report_as_json(env: dict[str, str], tmp_path: Path) -> None:
     done = run(env, *WORDS, "-o", "people.csv", "--json", "--quiet", cwd=tmp_path)
     assert done.code == 0
