@@ -180,7 +180,13 @@ async def test_a_campaign_has_those_who_have_not_opted_out(
 
 @pytest.mark.parametrize(
     "spelling",
-    [" Ann@example.com", "ann@EXAMPLE.com\n", "\tann@example.com", "ann@example.com\u200b"],
+    [
+        " Ann@example.com",
+        "ann@EXAMPLE.com\n",
+        "\tann@example.com",
+        "ann@example.com\u200b",
+        "ann@example.com\ufe0f",
+    ],
 )
 async def test_an_address_that_one_of_its_profiles_has_opted_out_is_in_no_campaign(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spelling: str
@@ -216,6 +222,10 @@ async def test_an_address_with_letters_of_two_forms_is_in_no_campaign(
         ("(212) 555-0100", "+1 212 555 0100"),
         ("+49 (0) 171 5550111", "01715550111"),
         ("0049 171 5550111", "+491715550111"),
+        ("+65 9123 4567", "9123 4567"),
+        ("+49 30 123456", "030 123456"),
+        ("+4930123456", "+49 (0)30 123456"),
+        ("(212) 555-0100", "2125550100 x12"),
     ],
 )
 async def test_a_phone_that_one_of_its_profiles_has_opted_out_gets_no_text(
