@@ -106,8 +106,9 @@ class App:
         return (
             not self.quiet
             and self.log_format == "text"
-            # Not `console.is_terminal`: FORCE_COLOR, which a notebook sets, makes a pipe one.
+            # To the console, a pipe is one as well where a notebook has set FORCE_COLOR.
             and sys.stderr.isatty()
+            and self.console.is_terminal
             and self.console.is_interactive
             and not self.console.is_dumb_terminal
         )
@@ -464,6 +465,10 @@ class App:
         from .consoles import retry_status
 
         return retry_status(self.console)
+
+    def resume_by(self, line: str) -> None:
+        """Have this command line resume the work, in place of that of `run`."""
+        self._resume = line
 
     def run(
         self,

@@ -132,9 +132,9 @@ def run_accounts(
             check(report)
             return report
 
-        resume = prefix + resuming_line(click.get_current_context())
+        line = prefix + resuming_line(click.get_current_context())
         app.name_account(service)
-        run_job(app, job, out=out, as_json=as_json, resume=resume, adds=adds, service=service)
+        run_job(app, job, out=out, as_json=as_json, resume=line, adds=adds, service=service)
         return
     app.name_account(service)
     app.accounts = app.accounts or (app.usual_account(f"{ACCOUNT} in --out", service),)
@@ -143,26 +143,32 @@ def run_accounts(
     _advise_on_password(app, out)
     with account_displays(app, app.accounts) as displays:
         sessions = app.sessions(service=service, on_event=lambda name: displays[name].note_failure)
-        resume = prefix + resuming_line(click.get_current_context())
+        context = click.get_current_context()
+
+        def resume(accounts: Sequence[str]) -> str:
+            return prefix + resuming_line(context, accounts)
+
         if ACCOUNT in out:
             outputs = {name: filled(out, name) for name in sessions}
 
-            async def one(name: str) -> R:
+            async def one(name: str, keep: Callable[[R], object]) -> None:
                 async with sessions[name] as session:
-                    return await alone(session, displays[name], outputs[name])
+                    keep(await alone(session, displays[name], outputs[name]))
 
             named, failure = _run_each(app, one, displays, resume)
         else:
 
-            async def all_of_them() -> R:
+            async def all_of_them(keep: Callable[[R], object]) -> None:
                 async with AsyncExitStack() as stack:
                     for session in sessions.values():
                         await stack.enter_async_context(session)
-                    return await together(
-                        {name: (session, displays[name]) for name, session in sessions.items()}
+                    keep(
+                        await together(
+                            {name: (session, displays[name]) for name, session in sessions.items()}
+                        )
                     )
 
-            named, failure = [(None, _run(app, all_of_them, resume))], None
+            named, failure = [(None, _run(app, all_of_them, resume(app.accounts)))], None
     _finish(app, named, failure, as_json=as_json, adds=adds, check=check)
 
 
@@ -192,25 +198,32 @@ def run_job(
     with progress_display(app) as display:
         session = app.session(service=service, on_event=display.note_failure)
 
-        async def main() -> Report:
+        async def main(keep: Callable[[Report], object]) -> None:
             async with session:
-                return await job(session, display)
+                keep(await job(session, display))
 
         report = _run(app, main, resume)
     _finish(app, [(None, report)], None, as_json=as_json, adds=adds)
 
 
-def _run(app: App, job: Callable[[], Awaitable[R]], resume: str) -> R:
+def _run(app: App, job: Callable[[Callable[[R], object]], Awaitable[None]], resume: str) -> R:
+    """Return the report of a job.
+
+    Args:
+        app: the command's services.
+        job: called with what keeps its report. It does so before anything that can be interrupted:
+            a job whose report is known is over, and to resume would be to start a new one.
+        resume: the command line that resumes it.
+    """
     reports: list[R] = []
 
     async def main() -> None:
         with _kept_report(reports.append):
-            reports.append(await job())
+            await job(reports.append)
 
     try:
         app.run(main, resume=resume, committed=lambda: bool(reports))
     except Interrupted:
-        # If the output is in place by now, to resume would be to start a new export.
         if not reports:
             raise
     return reports[0]
@@ -218,18 +231,30 @@ def _run(app: App, job: Callable[[], Awaitable[R]], resume: str) -> R:
 
 def _run_each(
     app: App,
-    job: Callable[[str], Awaitable[R]],
+    job: Callable[[str, Callable[[R], object]], Awaitable[None]],
     displays: Mapping[str, ProgressDisplay],
-    resume: str,
+    resume: Callable[[Sequence[str]], str],
 ) -> tuple[list[tuple[str | None, R]], AccountsFailed | Interrupted | None]:
-    """Run the jobs of all accounts; return their reports, and the failure of others."""
+    """Run the jobs of all accounts; return their reports, and the failure of others.
+
+    Args:
+        app: the command's services.
+        job: called with the name of an account, and what keeps its report, as in `_run`.
+        displays: the display of each account.
+        resume: returns the command line that resumes the jobs of accounts.
+    """
     reports: dict[str, R] = {}
     errors: dict[str, Exception] = {}
     failure: AccountsFailed | Interrupted | None = None
 
+    def keep(name: str, report: R) -> None:
+        reports[name] = report
+        # Once more, an append would add the rows of this one twice.
+        app.resume_by(resume([name for name in app.accounts if name not in reports]))
+
     async def one(name: str) -> None:
-        with keeping(errors, name), _kept_report(partial(reports.__setitem__, name)):
-            reports[name] = await job(name)
+        with keeping(errors, name), _kept_report(partial(keep, name)):
+            await job(name, partial(keep, name))
         if name in errors:
             if len(errors) + len(reports) < len(app.accounts):
                 app.warn(failed_alone(name))
@@ -241,7 +266,7 @@ def _run_each(
     try:
         app.run(
             lambda: run_all([of_account(name, partial(one, name)) for name in app.accounts]),
-            resume=resume,
+            resume=resume(app.accounts),
             committed=is_over,
         )
     except Interrupted as error:
@@ -342,13 +367,16 @@ def _finish(
 
 
 def _write(app: App, report: Report, *, as_json: bool, account: str | None) -> None:
-    summarize(app, report, account)
-    if as_json:
-        write_report(app, report, account)
-    elif not isinstance(report, SyncReport) or report.has_output:
-        # A file's name is bytes, independent of the locale.
-        name = report.output.encode() if report.bytes is None else os.fsencode(report.output)
-        app.write(name + b"\n")
+    try:
+        summarize(app, report, account)
+    finally:
+        # Also where nobody reads stderr any more.
+        if as_json:
+            write_report(app, report, account)
+        elif not isinstance(report, SyncReport) or report.has_output:
+            # A file's name is bytes, independent of the locale.
+            name = report.output.encode() if report.bytes is None else os.fsencode(report.output)
+            app.write(name + b"\n")
 
 
 def filled(out: str, account: str) -> str:

@@ -6,7 +6,7 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,10 @@ def command_line(context: click.Context) -> str:
 
     `resuming_line` works in any folder.
     """
-    return _line(context, _program())
+    return _line(context, _program(), context.ensure_object(App).accounts)
 
 
-def _line(context: click.Context, program: list[str]) -> str:
+def _line(context: click.Context, program: list[str], accounts: Sequence[str]) -> str:
     arguments: list[str] = []
     options: list[str] = []
     for param in context.command.params:
@@ -43,6 +43,8 @@ def _line(context: click.Context, program: list[str]) -> str:
             options += _option(param, value)
         else:
             arguments += _texts(value)
+    for account in accounts:
+        options += ("--account", account)
     options += _shared_options(context.ensure_object(App))
     words = [*arguments, *options]
     if any(text.startswith("-") and text != "-" for text in arguments):
@@ -50,14 +52,19 @@ def _line(context: click.Context, program: list[str]) -> str:
     return " ".join(map(quoted_word, [*program, context.info_name or "", *words]))
 
 
-def resuming_line(context: click.Context) -> str:
+def resuming_line(context: click.Context, accounts: Sequence[str] | None = None) -> str:
     """Return the command line of `command_line`, which goes to the current folder if need be.
 
     Whoever reads it in a terminal is in that folder, as the name of a file tells; a log or a mail
     is read in any.
+
+    Args:
+        context: that of the command.
+        accounts: the names of those that it is still to be run for; all by default.
     """
     program = _program()
-    line = _line(context, program)
+    named = context.ensure_object(App).accounts if accounts is None else accounts
+    line = _line(context, program, named)
     to = str(context.params.get("to") or context.params.get("out"))
     is_seen_there = "://" not in to and sys.stderr.isatty()
     if is_seen_there or not _is_of_folder(to, context, program[0]):
@@ -170,8 +177,6 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def _shared_options(app: App) -> Iterator[str]:
-    for account in app.accounts:
-        yield from ("--account", account)
     if app.quiet:
         yield "--quiet"
     if app.verbose:

@@ -45,6 +45,7 @@ class Threads:
     def __init__(self) -> None:
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="altaprofiles")
         self._is_last = False
+        self._cancellations = 0
 
     async def run(self, call: Callable[[], T]) -> T:
         """Return the result of `call`.
@@ -123,8 +124,11 @@ class Threads:
             await self.run(call)
 
     async def deliver_cancellation(self) -> None:
-        """Raise a cancellation that has arrived, unless `make_last` was called."""
-        if not self._is_last:
+        """Raise a cancellation that has arrived.
+
+        Behind `make_last` that is one of a signal, which needs no wait to arrive.
+        """
+        if not self._is_last or _cancellations() > self._cancellations:
             await deliver_cancellation()
 
     async def make_last(self) -> None:
@@ -134,7 +138,7 @@ class Threads:
         in the event loop, and nothing waits.
         """
         await deliver_cancellation()
-        self._is_last = True
+        self._is_last, self._cancellations = True, _cancellations()
 
     def end(self, call: Callable[[], object]) -> None:
         """Wait for the calls that have begun, make a last one, and let the thread end. Blocking.
@@ -253,6 +257,11 @@ async def deliver_cancellation() -> None:
     `asyncio.timeout` does leaves it to the next `await` if its block ends without an exception.
     """
     await asyncio.sleep(0)
+
+
+def _cancellations() -> int:
+    task = asyncio.current_task()
+    return 0 if task is None else task.cancelling()
 
 
 async def _wait_out(done: asyncio.Future[T]) -> None:

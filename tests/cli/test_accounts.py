@@ -28,7 +28,7 @@ from altaprofiles.emulator import Emulator
 
 from ..support.forks import start
 from ..support.jobs import journal
-from ..support.outputs import folder_of
+from ..support.outputs import folder_of, rows_in_folder
 from ..support.postgres import Server
 from ..support.terminals import (
     COMMAND,
@@ -39,6 +39,7 @@ from ..support.terminals import (
     refusing,
     resuming_words,
     run,
+    stopping,
     unread,
 )
 from ..support.waiting import wait_until
@@ -254,7 +255,43 @@ def test_of_outputs_of_each_one_can_fail(
     assert counts_in(tmp_path / "outlet" / "people.csv").total() == people(
         accounts.emulators["outlet"]
     )
-    assert resuming_words(done.stderr)[-4:] == [*BOTH]
+    assert resuming_words(done.stderr)[-4:] == ["--out", out, "--account", "shop"]
+
+
+def test_what_resumes_appends_adds_none_of_one_that_is_complete(
+    env: dict[str, str], accounts: Accounts, tmp_path: Path
+) -> None:
+    words = ("export", "App Launched", *DAYS, *BOTH, "-o", "{account}/", "--write", "append")
+    passcode = accounts.tables["shop"]["passcode"]
+    accounts.set("shop", passcode="wrong")
+    done = run(env, *words, cwd=tmp_path)
+    assert done.code == 3
+    accounts.set("shop", passcode=passcode)
+    again = run(env, *resuming_words(done.stderr)[3:], cwd=tmp_path)
+    assert (again.code, again.stdout) == (0, b"shop/\n"), again.stderr
+    for name, emulator in accounts.emulators.items():
+        assert rows_in_folder(tmp_path / name) == people(emulator)
+
+
+@pytest.mark.parametrize("out", ["both/", "{account}/"])
+def test_an_append_of_several_that_is_interrupted_in_a_last_step_adds_its_rows_once(
+    env: dict[str, str], accounts: Accounts, tmp_path: Path, out: str
+) -> None:
+    words = ("export", "App Launched", *DAYS, *BOTH, "-o", out, "--write", "append")
+    with Terminal(env, *words, cwd=tmp_path, command=stopping("os.remove", "ended-")) as terminal:
+        terminal.stopped()
+        terminal.interrupt(signal.SIGINT)
+        terminal.interrupt(signal.SIGCONT)
+        code = terminal.ended().code
+    if out == "both/":
+        assert code == 0
+    if code:
+        assert code == 130
+        again = run(env, *resuming_words(terminal.text)[3:], cwd=tmp_path)
+        assert again.code == 0, again.stderr
+    rows = {name: people(emulator) for name, emulator in accounts.emulators.items()}
+    for name, number in {"both": sum(rows.values())}.items() if out == "both/" else rows.items():
+        assert rows_in_folder(tmp_path / name) == number
 
 
 def test_the_one_that_fails_is_told_of_though_nobody_reads_the_others(
@@ -265,7 +302,7 @@ def test_the_one_that_fails_is_told_of_though_nobody_reads_the_others(
     code, stderr = unread(env, *words, cwd=tmp_path)
     assert code == 3
     assert "error: shop: CleverTap answered HTTP 401" in stderr
-    assert resuming_words(stderr)[-4:] == [*BOTH]
+    assert resuming_words(stderr)[-2:] == ["--account", "shop"]
     assert (tmp_path / "outlet.csv").exists()
 
 

@@ -33,7 +33,7 @@ from altaprofiles.emulator import Emulator
 from altaprofiles.export.sinks.resolve import FORMATS
 from altaprofiles.wire.query import BATCH_SIZE
 
-from ..support.forks import start
+from ..support.forks import start, wait_until_stopped
 from ..support.jobs import journal
 from ..support.postgres import PASSWORD, Server
 from ..support.tasks import PATIENCE
@@ -56,6 +56,8 @@ EVENTS = ("App Launched", "Charged")
 DAYS = ("--from", "2026-01-01", "--to", "2026-01-31")
 FAULTS = {"not_ready": 0.05, "reset": 0.03, "garbled": 0.03}
 WORDS = ("export", *EVENTS, *DAYS, "--count", "--batch-size", "230")
+LAST_STEP = stopping("os.remove", "ended-")
+"""A command that stops itself as an append forgets that its rows are there."""
 
 
 @pytest.fixture(scope="module")
@@ -188,6 +190,34 @@ def test_nor_where_an_append_is_finished(
         code, stderr = unread(env, *finish, cwd=tmp_path)
     assert code == 0, stderr
     assert "people/ is in place, but the result cannot be shown: Broken pipe\n" in stderr
+
+
+def test_the_result_is_written_though_nobody_reads_the_log_any_more(
+    env: dict[str, str], tmp_path: Path
+) -> None:
+    words = (*WORDS, "-o", "people/", "--write", "append", "--json")
+    reading, writing = os.pipe()
+    streams = {"stdout": subprocess.PIPE, "stderr": writing}
+    with start([*LAST_STEP, *words], env=env, cwd=tmp_path, **streams) as process:
+        os.close(writing)
+        assert wait_until_stopped(process, PATIENCE)
+        os.close(reading)
+        process.send_signal(signal.SIGCONT)
+        stdout, _ = process.communicate(timeout=PATIENCE)
+    assert json.loads(stdout)["complete"] is True
+    assert process.returncode == 0
+
+
+def test_an_interruption_of_the_last_step_of_an_append_comes_too_late(
+    env: dict[str, str], tmp_path: Path
+) -> None:
+    words = (*WORDS, "-o", "people/", "--write", "append")
+    with Terminal(env, *words, cwd=tmp_path, command=LAST_STEP) as terminal:
+        terminal.stopped()
+        terminal.interrupt(signal.SIGINT)
+        terminal.interrupt(signal.SIGCONT)
+        assert terminal.ended().code == 0
+    assert "To resume" not in terminal.text
 
 
 def test_a_reader_that_has_gone_is_a_failure_where_it_can_be_repeated(

@@ -10,6 +10,7 @@ import re
 import shutil
 import signal
 import sqlite3
+import subprocess
 import sys
 import types
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator
@@ -31,8 +32,10 @@ from altaprofiles.export.report import Progress
 
 from ..support.disks import filled, mounted
 from ..support.exporting import BEGUN, Exporter, Job, Outcome, exporter
+from ..support.forks import start
+from ..support.outputs import rows_in_folder
 from ..support.postgres import Server
-from ..support.tasks import end_midway, ends_midway
+from ..support.tasks import PATIENCE, end_midway, ends_midway
 from ..support.terminals import Done, run
 from ..support.thorough import pairwise
 
@@ -112,10 +115,6 @@ class Append:
         outcome = await self.processes.run(job)
         assert outcome.error is None, outcome
         return outcome
-
-
-def rows_in_folder(folder: Path) -> int:
-    return sum(pyarrow.parquet.read_metadata(path).num_rows for path in folder.glob("*.parquet"))
 
 
 def rows_in_duckdb(path: Path) -> int:
@@ -480,6 +479,43 @@ async def test_wherever_it_is_cancelled_the_same_export_adds_its_rows_once(
             assert any(ADDED in text for text in report.warnings)
             assert rows() == before + once
         assert number > 3
+
+
+_INTERRUPTED = """
+import asyncio, signal, sys
+from altaprofiles import Session
+
+def hook(event, args):
+    if event == "os.remove" and "ended-" in str(args[0]):
+        signal.raise_signal(signal.SIGINT)
+
+async def main():
+    async with Session.from_env() as session:
+        try:
+            await session.export(
+                "Charged", start=20260101, end=20260131, to="people/", write="append"
+            )
+        except asyncio.CancelledError as error:
+            print(error.report.complete, error.__notes__)
+            raise
+
+sys.addaudithook(hook)
+asyncio.run(main())
+"""
+"""A program that Ctrl-C interrupts as an append forgets that its rows are there."""
+
+
+async def test_a_signal_in_its_last_step_comes_with_the_report(tmp_path: Path) -> None:
+    async with Emulator(people=60, seed=3) as emulator:
+        env = {**os.environ, **emulator.environment}
+        program = [sys.executable, "-c", _INTERRUPTED]
+        with start(
+            program, env=env, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        ) as process:
+            communicate = partial(process.communicate, timeout=PATIENCE)
+            stdout, stderr = await asyncio.to_thread(communicate)
+    assert stdout == b"True ['people/ is complete, and in place.']\n", stderr
+    assert stderr.endswith(b"KeyboardInterrupt\n")
 
 
 async def test_to_its_state_it_is_complete(tmp_path: Path) -> None:

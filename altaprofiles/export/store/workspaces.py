@@ -595,8 +595,8 @@ class Workspaces:
 
     def sync_removal(self) -> None:
         """Have the removal of the folder, if `close` has removed it, survive a power cut."""
-        if not self._is_left_behind and not self.folder.exists():
-            with suppress(OSError):
+        with suppress(OSError):
+            if not self._is_left_behind and not self.folder.exists():
                 sync_folder(self.folder.parent)
 
     def __repr__(self) -> str:
