@@ -29,6 +29,7 @@ __all__ = [
     "elements_of",
     "excerpt",
     "failure_text",
+    "identical",
     "is_deep",
     "is_equal",
     "member_span",
@@ -520,6 +521,22 @@ def canonical(data: bytes) -> bytes:
     if mended is None or _merges_names(spelled, mended):
         return compact(mend_surrogates(data) or data)
     return _CANONICAL.encode(_EXACT.decode(mended))
+
+
+def identical(data: bytes) -> bytes:
+    """Return JSON as the one text that equal values share, as `canonical`, and others do not.
+
+    Lone surrogates stay apart, in a text that is not UTF-8. With any, members stay in their order,
+    and numbers as they were sent.
+    """
+    if mend_surrogates(data) is None:
+        return canonical(data)
+    return _TEXTS.sub(_unescaped, compact(data))
+
+
+def _unescaped(string: re.Match[bytes]) -> bytes:
+    text = json.dumps(json.loads(string[0], strict=False), ensure_ascii=False)
+    return text.encode(errors="surrogatepass")
 
 
 def _is_nested_deeper(data: bytes, levels: int) -> bool:

@@ -4,7 +4,7 @@ Records with an identity belong to the same person if the identity is equal. A r
 or with an empty one, belongs to a person seen before if it shares any `objectId` with such a record
 before it. So the order decides where a later record connects two: `a` with device 1 and `b` with
 device 2 are two people if `c` with both comes last, and one if it comes earlier. Records with
-neither belong to the same person if they are equal, apart from white space.
+neither belong to the same person if they are equal, however their JSON is spelled.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import msgspec
 from msgspec import Raw, Struct, field
 
 from ..base.checks import is_unicode
-from ..base.jsontext import FAILURES, compact, each_once, parts
+from ..base.jsontext import FAILURES, each_once, identical, parts
 from ..errors import DecodeError
 from ..tables.parts import NULL, TextId, core_text, device_ids
 
@@ -145,7 +145,7 @@ def row_key(identity: str | None, object_ids: Iterable[str], record: bytes) -> s
         record: the record.
     """
     key = person_key(indexable(identity or ""), map(indexable, object_ids))
-    return key or f"record:{sha256(compact(record)).hexdigest()}"
+    return key or f"record:{sha256(identical(record)).hexdigest()}"
 
 
 def person_of(identity: str | None, object_ids: list[str], record: bytes) -> str:
@@ -207,7 +207,7 @@ def keys_of(identity: str | None, record: bytes | Raw) -> list[bytes]:
         return [_key_of_identity(identity, record)]
     if devices := object_ids_of(record, exact=True):
         return [_DEVICE + _encoded(device) for device in devices]
-    return [_RECORD + short_digest(compact(bytes(record)))]
+    return [_RECORD + short_digest(identical(bytes(record)))]
 
 
 def digests_of(records: Sequence[bytes | Raw]) -> tuple[list[bytes], list[int]]:

@@ -159,6 +159,19 @@ CASES: dict[str, tuple[list[bytes], list[int]]] = {
         [b'{"name":"A"}', b'{"name":"B"}', b'{"name":"A"}', b"{}", b"{ }", b'{"name":\n"A"}'],
         [0, 1, 3],
     ),
+    "neither identity nor device, spelled otherwise": (
+        [
+            '{"name":"Bö","x":[1,{"a":"/"}]}'.encode(),
+            rb'{"name":"B\u00f6","x":[1,{"a":"\/"}]}',
+            rb'{"x":[1.0,{"\u0061":"/"}],"name":"B\u00F6"}',
+            rb'{"name":"\ud800","x":"\u00f6"}',
+            '{"name": "\\uD800","x":"ö"}'.encode(),
+            rb'{"name":"\ud801","x":"\u00f6"}',
+            '{"name":"\ufffd","x":"ö"}'.encode(),
+            b'{"name":"B","x":[1,{"a":"/"}]}',
+        ],
+        [0, 3, 5, 6, 7],
+    ),
     "devices that cannot be read": (
         [
             b'{"objectId":"a","platformInfo":"x"}',
