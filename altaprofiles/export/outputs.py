@@ -297,6 +297,11 @@ class SyncedDays(Struct, frozen=True, kw_only=True):
     unread: str | None = None
     exists: bool | None = None
 
+    @property
+    def is_unknown(self) -> bool:
+        """Whether neither the output nor a manifest tells the days."""
+        return self.unread is not None and not self.days
+
 
 def days_of(state: OutputState, to: str | None = None) -> SyncedDays:
     """Return the last day that `Session.sync` has brought. Waits for no other run.

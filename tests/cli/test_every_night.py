@@ -696,10 +696,24 @@ def test_an_account_without_rows_since_a_day_is_named(home: Home) -> None:
             "WHERE table_name = 'profiles'"
         )
     line = line.replace("altaprofiles status", "cd crm && .venv/bin/altaprofiles status")
-    assert home.run("/bin/sh", "-c", line).stdout == ""
-    account = str(home.emulator.clevertap.account_id)
-    late = home.run("/bin/sh", "-c", line.replace("2026-01-31", "2026-02-01"))
+    account, other = str(home.emulator.clevertap.account_id), "987-654-321Z"
+    line = line.replace("123-456-789Z", account)
+    of_one = line.replace(f', "{other}"', "")
+    assert of_one != line
+    assert home.run("/bin/sh", "-c", of_one).stdout == ""
+    late = home.run("/bin/sh", "-c", of_one.replace("2026-01-31", "2026-02-01"))
     assert (late.stdout, late.stderr) == (f"{account}\n", "")
+    # It has never come.
+    assert home.run("/bin/sh", "-c", line).stdout == f"{other}\n"
+    # Nor has any into what is not there, and a server that is down tells of none.
+    for lost in (
+        "crm.duckdb --table others",
+        "gone.duckdb",
+        "postgresql://me@localhost:1/crm/buyers",
+    ):
+        asked = line.replace("crm.duckdb --table profiles", lost)
+        assert asked != line
+        assert home.run("/bin/sh", "-c", asked).stdout == f"{account}\n{other}\n"
 
 
 @needs_jq

@@ -546,7 +546,7 @@ def test_completion_knows_the_outputs(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_a_password_is_not_printed(env: dict[str, str], tmp_path: Path) -> None:
     url = "postgresql://me:s3cret@127.0.0.1:1/crm/people"
     done: Done = run(env, "status", url, cwd=tmp_path)
-    assert done.code == 0
+    assert done.code == 1
     assert "s3cret" not in done.stderr + done.stdout.decode()
 
 

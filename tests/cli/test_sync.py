@@ -302,9 +302,12 @@ def test_status_of_a_table_that_is_written_from_elsewhere(
     # Without the server, nobody takes it for a table that no sync keeps.
     nowhere = url.replace(f":{postgres.port}/", ":1/")
     reason = "as the table cannot be read: "
-    text = run(env, "status", nowhere, cwd=there).stdout.decode()
-    assert f"  synced      unknown, {reason}" in text
-    state = json.loads(run(env, "status", nowhere, "--json", cwd=there).stdout)
+    done = run(env, "status", nowhere, cwd=there)
+    assert done.code == 1
+    assert f"  synced      unknown, {reason}" in done.stdout.decode()
+    done = run(env, "status", nowhere, "--json", cwd=there)
+    assert done.code == 1
+    state = json.loads(done.stdout)
     assert state["synced_unread"].startswith(reason)
     assert (state["success"], state["synced"], state["synced_from"]) == (None, {}, None)
 

@@ -96,7 +96,8 @@ def status(
     "changed". A table on a server is looked for only if URL names it. The days of a sync are read
     in its table, from whatever folder or machine it is kept; on a server only if URL names it, else
     in the manifest. The people of a sync are those of its last run; each account has the time of
-    the last run that has brought its rows.
+    the last run that has brought its rows. It ends with 1 if the table of a named output cannot be
+    read and no manifest has its days.
 
     \b
     Examples:
@@ -255,6 +256,9 @@ def _show(
             app.write(json.encode(_as_json(state, synced)) + b"\n")
         else:
             app.write_lines(_lines(state, synced))
+    if out is not None and any(synced.is_unknown for _, synced in found):
+        # Whoever is called by the exit code is to hear of a database that is down.
+        sys.exit(Exit.FAILED)
 
 
 def _named(synced: SyncedDays) -> SyncedDays:
@@ -314,7 +318,7 @@ def _lines(state: OutputState, synced: SyncedDays) -> list[str]:
         time = synced.times.get(account)
         of_run = "" if time is None else f", in the run of {_time(time.timestamp())}"
         lines.append(f"  synced      {day}{of_account}{of_run}")
-    if synced.unread is not None and not synced.days:
+    if synced.is_unknown:
         lines.append(f"  synced      unknown, {synced.unread}")
     elif synced.unread is not None:
         reason = synced.unread
