@@ -467,7 +467,7 @@ class App:
         return retry_status(self.console)
 
     def resume_by(self, line: str) -> None:
-        """Have this command line resume the work, in place of that of `run`."""
+        """Replace the command line that resumes the work, which is that of `run` until then."""
         self._resume = line
 
     def run(

@@ -1099,7 +1099,7 @@ class Job(Generic[R, S]):
         return remains
 
     async def _make_last(self, report: R, threads: Threads) -> None:
-        """Have a cancellation raised now or never, while a note lets the same call add nothing."""
+        """Raise a cancellation now or never, while a note lets the same call add nothing."""
         try:
             await threads.make_last()
         except asyncio.CancelledError as error:

@@ -299,7 +299,7 @@ class SyncedDays(Struct, frozen=True, kw_only=True):
 
     @property
     def is_unknown(self) -> bool:
-        """Whether neither the output nor a manifest tells the days."""
+        """True if neither the output nor a manifest tells the days."""
         return self.unread is not None and not self.days
 
 

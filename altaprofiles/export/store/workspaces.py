@@ -594,7 +594,7 @@ class Workspaces:
             self._lock.release()
 
     def sync_removal(self) -> None:
-        """Have the removal of the folder, if `close` has removed it, survive a power cut."""
+        """Sync the removal of the folder, if `close` has removed it, against a power cut."""
         with suppress(OSError):
             if not self._is_left_behind and not self.folder.exists():
                 sync_folder(self.folder.parent)
