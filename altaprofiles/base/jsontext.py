@@ -524,10 +524,10 @@ def canonical(data: bytes) -> bytes:
 
 
 def identical(data: bytes) -> bytes:
-    """Return JSON as the one text that equal values share, as `canonical`, and others do not.
+    """Return JSON as a text that equal values share, and no others.
 
-    Lone surrogates stay apart, in a text that is not UTF-8. With any, members stay in their order,
-    and numbers as they were sent.
+    As `canonical`, but lone surrogates stay apart, in a text that is not UTF-8. With any, members
+    stay in their order, and numbers as they were sent.
     """
     if mend_surrogates(data) is None:
         return canonical(data)

@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from ..base.checks import shown
 from ..base.paths import absolute_path, check_own_file, check_own_folder, path_text
-from ..errors import ConfigurationError, ExportError, ExportLocked, InvalidArgument
+from ..errors import ConfigurationError, ExportError, InvalidArgument
 from ..redaction import Secret
 from .formats import Format
 from .manifest import events_of
@@ -333,8 +333,8 @@ def days_of(state: OutputState, to: str | None = None) -> SyncedDays:
     try:
         states, exists = target.look()
     except (ConfigurationError, ExportError, OSError) as error:
-        # A file or folder that cannot be read is rarely one of a sync.
-        may_have_days = "://" in state.name or isinstance(error, ExportLocked)
+        # A folder that cannot be read is rarely one of a sync.
+        may_have_days = "://" in state.name or Path(address).is_file()
         return by_manifest(
             f"as the table cannot be read: {error}",
             may_have_days=to is not None and may_have_days,

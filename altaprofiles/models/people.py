@@ -4,7 +4,7 @@ Records with an identity belong to the same person if the identity is equal. A r
 or with an empty one, belongs to a person seen before if it shares any `objectId` with such a record
 before it. So the order decides where a later record connects two: `a` with device 1 and `b` with
 device 2 are two people if `c` with both comes last, and one if it comes earlier. Records with
-neither belong to the same person if they are equal, however their JSON is spelled.
+neither belong to the same person if they are equal, as `identical` tells it.
 """
 
 from __future__ import annotations

@@ -543,6 +543,19 @@ def test_completion_knows_the_outputs(tmp_path: Path, monkeypatch: pytest.Monkey
     assert completion.get_completions(["status"], "x")[0].type == "file"
 
 
+def test_a_file_that_cannot_be_read_is_a_failure_unless_its_manifest_tells_of_it(
+    env: dict[str, str], tmp_path: Path
+) -> None:
+    assert run(env, *NIGHT, *MONDAY, "-o", "people.duckdb", cwd=tmp_path).code == 0
+    (tmp_path / "people.duckdb").write_bytes(b"not a database")
+    done = run(env, "status", "people.duckdb", cwd=tmp_path)
+    assert (done.code, b"  written " in done.stdout) == (0, True)
+    (tmp_path / "people.duckdb.manifest.json").unlink()
+    done = run(env, "status", "people.duckdb", cwd=tmp_path)
+    assert done.code == 1
+    assert b"  synced      unknown, as the table cannot be read: " in done.stdout
+
+
 def test_a_password_is_not_printed(env: dict[str, str], tmp_path: Path) -> None:
     url = "postgresql://me:s3cret@127.0.0.1:1/crm/people"
     done: Done = run(env, "status", url, cwd=tmp_path)

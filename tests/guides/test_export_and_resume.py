@@ -186,6 +186,7 @@ async def test_a_campaign_has_those_who_have_not_opted_out(
         "\tann@example.com",
         "ann@example.com\u200b",
         "ann@example.com\ufe0f",
+        "ann@example.com\u3164",
     ],
 )
 async def test_an_address_that_one_of_its_profiles_has_opted_out_is_in_no_campaign(
@@ -226,6 +227,10 @@ async def test_an_address_with_letters_of_two_forms_is_in_no_campaign(
         ("+49 30 123456", "030 123456"),
         ("+4930123456", "+49 (0)30 123456"),
         ("(212) 555-0100", "2125550100 x12"),
+        ("212 555 0100", "212-555-0100;12"),
+        ("0171 5550111", "Fax 0171 5550111 / 0171 5550112"),
+        ("+52 55 1234 5678", "Mexico 55 1234 5678"),
+        ("45678", "45678 (home)"),
     ],
 )
 async def test_a_phone_that_one_of_its_profiles_has_opted_out_gets_no_text(

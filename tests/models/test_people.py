@@ -44,6 +44,13 @@ def test_a_person_is_new_once(tmp_path: Path, name: str) -> None:
         assert found == [rows[number] for number in first]
 
 
+@pytest.mark.parametrize("name", [name for name in CASES if name.startswith("neither")])
+def test_records_with_neither_have_a_key_for_each_person(name: str) -> None:
+    records, first = CASES[name]
+    keys = persons(records)
+    assert [keys.index(key) for key in dict.fromkeys(keys)] == first
+
+
 @pytest.mark.parametrize("decode", [True, False])
 @pytest.mark.parametrize("name", CASES)
 def test_a_page_is_left_with_new_people_however_it_was_read(name: str, decode: bool) -> None:

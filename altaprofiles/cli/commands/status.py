@@ -97,7 +97,7 @@ def status(
     in its table, from whatever folder or machine it is kept; on a server only if URL names it, else
     in the manifest. The people of a sync are those of its last run; each account has the time of
     the last run that has brought its rows. It ends with 1 if the table of a named output cannot be
-    read and no manifest has its days.
+    read and no manifest tells of it.
 
     \b
     Examples:
@@ -256,7 +256,8 @@ def _show(
             app.write(json.encode(_as_json(state, synced)) + b"\n")
         else:
             app.write_lines(_lines(state, synced))
-    if out is not None and any(synced.is_unknown for _, synced in found):
+    unknown = [state for state, synced in found if synced.is_unknown and state.success is None]
+    if out is not None and unknown:
         # Whoever is called by the exit code is to hear of a database that is down.
         sys.exit(Exit.FAILED)
 
