@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
-import threading
 import time
 import warnings
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from functools import partial, wraps
-from importlib import import_module
 from types import TracebackType
 from typing import (
     TYPE_CHECKING,
@@ -715,7 +712,6 @@ class Session:
         ... )
         >>> print(report.people, report.sha256)
         """
-        await _import_exports()
         from .export.job import Job
 
         part = self._export_part(
@@ -935,7 +931,6 @@ class Session:
         ... )
         >>> print(report)
         """
-        await _import_exports()
         sync = self._sync_part(
             events,
             since=since,
@@ -1122,7 +1117,6 @@ class Session:
         >>> report = await session.export_lookups("ids.csv", by="identity", to="found.ndjson")
         >>> print(report.found, report.not_found, report.failed)
         """
-        await _import_exports()
         from .export.job import Job
 
         part = self._lookups_part(
@@ -1227,7 +1221,6 @@ class Session:
                 read, or the session lacks credentials for one of its services.
             AltaProfilesError: as from the method that started it.
         """
-        await _import_exports()
         from .export.finish import finishing_job, is_of_alta
         from .export.unfinished import Unfinished
 
@@ -1434,34 +1427,6 @@ def _output(
         spool=spool,
         deadline=None if deadline is None else Deadline.of(deadline),
     )
-
-
-async def _import_exports() -> None:
-    """Import what exports need in a thread: at first that takes a tenth of a second or more."""
-    from .export.threads import Threads
-
-    if _IMPORTED.is_set():
-        return
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        # Without an event loop of asyncio the call is refused, and not here.
-        return
-    threads = Threads()
-    try:
-        await threads.run(_import_all_exports)
-    finally:
-        threads.close()
-
-
-_IMPORTED = threading.Event()
-"""Set once `_import_exports` has nothing left to do."""
-
-
-def _import_all_exports() -> None:
-    for name in ("finish", "gather.chains", "gather.joined", "gather.lookups", "job", "sync"):
-        import_module(f"{__package__}.export.{name}")
-    _IMPORTED.set()
 
 
 def _fixed(slots: int) -> Size:
