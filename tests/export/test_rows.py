@@ -259,7 +259,10 @@ SIGNED_UP = datetime(2017, 2, 20, 7, 45, 52, tzinfo=UTC)
 
 def written(path: Path, values: Sequence[str], **options: Any) -> tuple[list[Any], int]:
     """Return the cells of the property `x`, whose JSON is each of `values`, and what was mended."""
-    records = [b'{"profileData":{"x":%b}}' % value.encode() for value in values]
+    records = [
+        b'{"identity":"%d","profileData":{"x":%b}}' % (number, value.encode())
+        for number, value in enumerate(values)
+    ]
     sink = opened(target_of(path, **options), records)
     sink.write(rows_of(records))
     put_in_place(sink)
