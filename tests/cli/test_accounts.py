@@ -32,6 +32,7 @@ from ..support.outputs import folder_of, rows_in_folder
 from ..support.postgres import Server
 from ..support.terminals import (
     COMMAND,
+    LAST_STEP,
     Terminal,
     emulated,
     environment,
@@ -39,7 +40,6 @@ from ..support.terminals import (
     refusing,
     resuming_words,
     run,
-    stopping,
     unread,
 )
 from ..support.waiting import wait_until
@@ -278,7 +278,7 @@ def test_an_append_of_several_that_is_interrupted_in_a_last_step_adds_its_rows_o
     env: dict[str, str], accounts: Accounts, tmp_path: Path, out: str
 ) -> None:
     words = ("export", "App Launched", *DAYS, *BOTH, "-o", out, "--write", "append")
-    with Terminal(env, *words, cwd=tmp_path, command=stopping("os.remove", "ended-")) as terminal:
+    with Terminal(env, *words, cwd=tmp_path, command=LAST_STEP) as terminal:
         terminal.stopped()
         terminal.interrupt(signal.SIGINT)
         terminal.interrupt(signal.SIGCONT)

@@ -39,6 +39,7 @@ from ..support.postgres import PASSWORD, Server
 from ..support.tasks import PATIENCE
 from ..support.terminals import (
     COMMAND,
+    LAST_STEP,
     Done,
     Terminal,
     emulated,
@@ -56,8 +57,6 @@ EVENTS = ("App Launched", "Charged")
 DAYS = ("--from", "2026-01-01", "--to", "2026-01-31")
 FAULTS = {"not_ready": 0.05, "reset": 0.03, "garbled": 0.03}
 WORDS = ("export", *EVENTS, *DAYS, "--count", "--batch-size", "230")
-LAST_STEP = stopping("os.remove", "ended-")
-"""A command that stops itself as an append forgets that its rows are there."""
 
 
 @pytest.fixture(scope="module")

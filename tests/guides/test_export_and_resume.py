@@ -61,9 +61,7 @@ def listed(ending: str = "parquet") -> list[list[str]]:
         assert read.format("charged") in (GUIDES / GUIDE).read_text("utf-8")
         for name in ("charged", "launched"):
             code = code.replace(f"'{name}.parquet'", read.format(name))
-    exec(code, {})  # noqa: S102
-    with Path("lapsed.csv").open(encoding="utf-8", newline="") as file:
-        return [*csv.reader(file)]
+    return written(code, "lapsed.csv")
 
 
 @pytest.mark.parametrize("ending", ["parquet", "csv"])

@@ -30,6 +30,7 @@ from .tasks import PATIENCE
 __all__ = [
     "COMMAND",
     "CONSOLE_SCRIPT",
+    "LAST_STEP",
     "PAGES",
     "Done",
     "Terminal",
@@ -142,6 +143,10 @@ def stopping(event: str, path: str, *others: object) -> list[str]:
         others: more of the event's arguments.
     """
     return [sys.executable, "-c", _STOPPING.format(event=event, path=path, others=others)]
+
+
+LAST_STEP = stopping("os.remove", "ended-")
+"""A command that stops itself as an append forgets that its rows are there."""
 
 
 class Done(NamedTuple):

@@ -256,8 +256,8 @@ def _show(
             app.write(json.encode(_as_json(state, synced)) + b"\n")
         else:
             app.write_lines(_lines(state, synced))
-    unknown = [state for state, synced in found if synced.is_unknown and state.success is None]
-    if out is not None and unknown:
+    is_unknown = any(synced.is_unknown and state.success is None for state, synced in found)
+    if out is not None and is_unknown:
         # Whoever is called by the exit code is to hear of a database that is down.
         sys.exit(Exit.FAILED)
 
